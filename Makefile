@@ -1,0 +1,68 @@
+# Needs Python 3.11 or newer, make and a package registry; everything else is installed into the environment below.
+#
+#   make figures                     draw the figures with python3, in .venv
+#   make test PYTHON=python3.13      the same checks with another Python, in .venv-3.13
+#   make figures PRESET=paper        finer and slower
+
+PYTHON ?= python3
+PRESET ?= quick
+WORKERS ?= auto
+SCRIPTS ?= $(addprefix scripts/,phase_diagram.py derivatives.py depth_profile.py early_layers.py sequence_memory.py remedies.py \
+	recurrent_phase_diagram.py residual_phase_diagram.py batchnorm_explosion.py)
+
+# Empty when $(PYTHON) is missing or too old.
+VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) and sys.stdout.write("%d.%d" % v)' 2>/dev/null)
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --quiet --no-input --disable-pip-version-check
+STAMP := $(VENV)/.installed-$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help install figures test lock wheel clean
+
+help:
+	@echo "make figures   draw every figure into figures/ (PRESET=quick, paper or accelerator)"
+	@echo "make test      lint, check types, run the tests (WORKERS=auto)"
+	@echo "make install   only make the environment"
+	@echo "make lock      choose the newest versions anew and write requirements.lock"
+	@echo "make wheel     build the source archive and the wheel into dist/"
+	@echo "make clean     remove what was built and cached; the environment stays"
+	@echo "With another Python: make test PYTHON=python3.13"
+
+install: $(STAMP)
+
+# An environment of another Python, or a broken one, is made anew; otherwise only what changed is installed.
+$(STAMP): requirements.lock pyproject.toml
+	$(if $(VERSION),,$(error gradsim needs Python 3.11 or newer, and "$(PYTHON)" is older or missing; name another one with PYTHON=python3.13))
+	@echo "installing pinned versions into $(VENV) (Python $(VERSION))"
+	@$(RUN) -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	@echo '*' > $(VENV)/.gitignore
+	@$(PIP) install --progress-bar off --no-deps --requirement requirements.lock
+	@$(PIP) install --progress-bar off --no-deps --no-build-isolation --editable .
+	@touch $@
+
+figures: $(STAMP)
+	@mkdir -p figures
+	@set -e; for script in $(SCRIPTS); do \
+		echo "$$script --preset $(PRESET)"; \
+		$(RUN) $$script --preset $(PRESET) --out figures; \
+	done
+
+test: $(STAMP)
+	$(RUN) -m pip check --disable-pip-version-check
+	$(RUN) -m ruff check gradsim scripts tests
+	$(RUN) -m ruff format --check gradsim scripts tests
+	$(RUN) -m mypy
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --jaxtyping-packages=gradsim,beartype.beartype
+
+lock: $(STAMP)
+	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
+		--extra test --extra dev --extra digits --upgrade --quiet --no-annotate --no-header --output-file requirements.lock
+
+wheel: $(STAMP)
+	$(RUN) -m build --no-isolation
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find gradsim scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""gradsim measures exactly how gradients vanish and explode in deep and recurrent networks."""
+
+from gradsim import plot, theory
+from gradsim.activations import ACTIVATIONS, Activation
+from gradsim.critical import critical
+from gradsim.digits import digits, digits_sequence
+from gradsim.growth import growth, zero_crossing
+from gradsim.horizon import horizon
+from gradsim.initializers import INITIALIZERS, Initializer
+from gradsim.networks.attention import attention
+from gradsim.networks.batchnorm import batchnorm
+from gradsim.networks.convolutional import convolutional
+from gradsim.networks.feedforward import feedforward
+from gradsim.networks.gated import gru, lstm
+from gradsim.networks.linear_recurrence import linear_recurrence
+from gradsim.networks.network import Network
+from gradsim.networks.normalized import layernorm
+from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
+from gradsim.networks.residual import highway, residual
+from gradsim.statistics import STATISTICS, Statistic
+from gradsim.sweep import partial_products, sweep
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZERS",
+    "STATISTICS",
+    "Activation",
+    "Initializer",
+    "Network",
+    "Statistic",
+    "attention",
+    "batchnorm",
+    "convolutional",
+    "critical",
+    "digits",
+    "digits_sequence",
+    "feedforward",
+    "growth",
+    "gru",
+    "highway",
+    "horizon",
+    "layernorm",
+    "linear_recurrence",
+    "lstm",
+    "minimal_rnn",
+    "partial_products",
+    "plot",
+    "residual",
+    "sweep",
+    "theory",
+    "vanilla_rnn",
+    "zero_crossing",
+]

@@ -1,0 +1,178 @@
+"""Activations: a name, the function, and the places where its derivative jumps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, nn
+
+Function = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function φ together with the kinks at which φ' jumps.
+
+    `kinks` lets a quadrature split its range there; they are compared by value, so two
+    activations of the same function and kinks share one compilation.
+    """
+
+    name: str
+    function: Function = field(repr=False)
+    kinks: tuple[float, ...] = ()
+
+    def __call__(self, z: Array) -> Array:
+        """φ(z), elementwise."""
+        return self.function(z)
+
+    def derivative(self, z: Array) -> Array:
+        """φ'(z), elementwise."""
+        return jax.jvp(self.function, (z,), (jnp.ones_like(z),))[1]
+
+    def largest_slope(self) -> float:
+        """The largest |φ'(z)| over −20 ≤ z ≤ 20: ¼ for the sigmoid, 1 for tanh."""
+        return _largest_slope(self)
+
+
+@lru_cache(maxsize=256)
+def _largest_slope(activation: Activation) -> float:
+    with jax.ensure_compile_time_eval():
+        grid = jnp.asarray(np.linspace(-20.0, 20.0, 8001, dtype=np.float32))
+        return float(jnp.max(jnp.abs(activation.derivative(grid))))
+
+
+# JAX differentiates these in a form that cancels where they saturate (1 − tanh² is exactly 0
+# beyond z = 9 in float32); a slope is only ever multiplied, so its relative precision is what counts.
+@jax.custom_jvp
+def _sigmoid(z: Array) -> Array:
+    return nn.sigmoid(z)
+
+
+@_sigmoid.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (dz,) = primals, tangents
+    return _sigmoid(z), _sigmoid(z) * _sigmoid(-z) * dz
+
+
+@jax.custom_jvp
+def _tanh(z: Array) -> Array:
+    return jnp.tanh(z)
+
+
+@_tanh.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (dz,) = primals, tangents
+    return _tanh(z), 4 * _sigmoid(2 * z) * _sigmoid(-2 * z) * dz
+
+
+@jax.custom_jvp
+def _softsign(z: Array) -> Array:
+    return nn.soft_sign(z)
+
+
+@_softsign.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (dz,) = primals, tangents
+    return _softsign(z), dz / (1 + jnp.abs(z)) ** 2
+
+
+@jax.custom_jvp
+def _expm1(z: Array) -> Array:
+    return jnp.expm1(z)
+
+
+@_expm1.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (dz,) = primals, tangents
+    return _expm1(z), jnp.exp(z) * dz
+
+
+def _elu(z: Array) -> Array:
+    return jnp.where(z > 0, z, _expm1(jnp.where(z > 0, 0, z)))
+
+
+def _selu(z: Array) -> Array:
+    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    return scale * jnp.where(z > 0, z, alpha * _expm1(jnp.where(z > 0, 0, z)))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    activation.name: activation
+    for activation in (
+        Activation("identity", nn.identity),
+        Activation("sigmoid", _sigmoid),
+        Activation("tanh", _tanh),
+        Activation("hard_tanh", nn.hard_tanh, (-1.0, 1.0)),
+        Activation("relu", nn.relu, (0.0,)),
+        Activation("leaky_relu", nn.leaky_relu, (0.0,)),
+        Activation("elu", _elu, (0.0,)),
+        Activation("selu", _selu, (0.0,)),
+        Activation("celu", _elu, (0.0,)),  # at its usual α = 1 the same function
+        Activation("gelu", partial(nn.gelu, approximate=False)),
+        Activation("silu", nn.silu),
+        Activation("mish", nn.mish),
+        Activation("softplus", nn.softplus),
+        Activation("softsign", _softsign, (0.0,)),
+        Activation("erf", jax.lax.erf),
+        Activation("sin", jnp.sin),
+        Activation("hard_sigmoid", nn.hard_sigmoid, (-3.0, 3.0)),
+        Activation("hard_swish", nn.hard_swish, (-3.0, 3.0)),
+        Activation("relu6", nn.relu6, (0.0, 6.0)),
+    )
+}
+
+
+def get(activation: str | Function | Activation) -> Activation:
+    """The activation of that name, or the checked callable.
+
+    Raises: ValueError for an unknown name (the known ones are listed), or for a callable that is
+    not elementwise or has no finite derivative; TypeError for anything else.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation: unknown name {activation!r}; known names: {', '.join(ACTIVATIONS)}; or pass a callable"
+            )
+        return ACTIVATIONS[activation]
+    if not callable(activation):
+        kind = type(activation).__name__
+        raise TypeError(f"activation: got {activation!r} of type {kind}; pass a name or an elementwise callable")
+    try:
+        hash(activation)
+    except TypeError as error:
+        kind = type(activation).__name__
+        raise TypeError(
+            f"activation: {kind} has no hash; pass a function, or an object of a frozen dataclass"
+        ) from error
+    return _checked(activation)
+
+
+@lru_cache(maxsize=256)
+def _checked(function: Function) -> Activation:
+    name = getattr(function, "__name__", type(function).__name__)
+    point = jnp.asarray([-0.7, 0.3, 1.1], jnp.float32)
+    try:
+        value, slope = jax.jvp(function, (point,), (jnp.ones_like(point),))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ValueError(f"activation: JAX cannot differentiate {name} ({reason}); write it with jax.numpy") from error
+    if not isinstance(value, Array):
+        raise ValueError(
+            f"activation: {name} returns {type(value).__name__}; it must return an array like its argument"
+        )
+    if value.shape != point.shape or value.dtype != point.dtype:
+        raise ValueError(
+            f"activation: {name} maps {point.dtype}{point.shape} to {value.dtype}{value.shape}; "
+            "it must be elementwise and keep shape and dtype"
+        )
+    # Each entry alone must give what it gives among others; a derivative could hide the dependence.
+    if not bool(jnp.allclose(value, jnp.concatenate([function(point[i : i + 1]) for i in range(point.size)]))):
+        raise ValueError(f"activation: {name} is not elementwise: an output depends on more than its own input")
+    if not bool(jnp.all(jnp.isfinite(value) & jnp.isfinite(slope))):
+        raise ValueError(f"activation: {name} has values or derivatives that are not finite at {point.tolist()}")
+    return Activation(name, function)

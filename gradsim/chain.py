@@ -1,0 +1,96 @@
+"""One random network with its gains, keys and inputs bound: what happens at step t."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax, random
+from jax.typing import DTypeLike
+
+from gradsim import scaled
+from gradsim.networks.network import Gains, Network, State, Weights
+from gradsim.scaled import Scaled
+
+
+class Keys(NamedTuple):
+    """A network's independent streams; each is folded with the step, so that draws do not depend on the depth."""
+
+    weights: Array
+    inputs: Array
+    vector: Array
+    state: Array
+
+
+def network_keys(key: Array, seed: Array | int) -> Keys:
+    """The streams of network number `seed`."""
+    return Keys(*random.split(random.fold_in(key, seed), 4))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A network bound to its gains, keys and inputs."""
+
+    network: Network
+    gains: Gains
+    keys: Keys
+    inputs: Array | None  # [*input_shape], or [steps, *input_shape] where driven; None is Gaussian
+    dtype: DTypeLike
+
+    def drawer(self) -> Callable[[Array], Weights]:
+        """t -> the weights of step t; a tied network is drawn once, outside the loop over steps."""
+        if not self.network.tied:
+            return lambda t: self.network.draw(random.fold_in(self.keys.weights, t), self.dtype)
+        weights = self.network.draw(random.fold_in(self.keys.weights, 0), self.dtype)
+        return lambda t: weights
+
+    def input(self, t: Array | int) -> Array:
+        """The input of step t; a network that is not driven reads only input 0."""
+        if self.inputs is None:
+            return random.normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
+        return lax.dynamic_index_in_dim(self.inputs, t, keepdims=False) if self.network.driven else self.inputs
+
+    def initial_state(self) -> Scaled:
+        """The state before step 0."""
+        driven = self.network.driven
+        first = random.normal(self.keys.state, self.network.initial_shape, self.dtype) if driven else self.input(0)
+        return scaled.normalize(Scaled(self.network.initial_state(self.gains, first), jnp.zeros((), jnp.int32)))
+
+    def step(self, t: Array, weights: Weights, gains: Gains | None = None) -> Callable[[State], tuple[State, Any]]:
+        """Step t as a function of the state alone: (state', preactivations)."""
+        inputs = self.input(t) if self.network.driven else None
+        return lambda state: self.network.step(weights, self.gains if gains is None else gains, state, inputs)
+
+
+def in_range(state: Scaled) -> tuple[State, Array]:
+    """The state as plain floats, brought to 2**±limit if it lies farther out, and the power of two then missing."""
+    dtype = jax.tree.leaves(state.mantissa)[0].dtype
+    limit = 2 * (jnp.finfo(dtype).nmant + 1)
+    reached = jnp.clip(state.exponent, -limit, limit)
+    return scaled.times_power_of_two(state.mantissa, reached), state.exponent - reached
+
+
+def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> tuple[State, Scaled, Any]:
+    """A step of a state that may lie outside the floats: (the point it is taken at, state', preactivations).
+
+    Beyond the limit of `in_range` a step has a limit form, to rounding: biases vanish beside the state, or the
+    state beside the biases, and an activation is its asymptote or its tangent cone. It then scales with the state,
+    step(2**k h) = 2**k step(h), or does not depend on its size, step(2**k h) = step(h); in both cases the
+    Jacobian at the limit is the one sought (up to a vanishing one in the second). Which of the two it is
+    shows at half the state; where it is neither (sin, x²) the new state is NaN.
+    """
+    here, missing = in_range(state)
+    new, preactivations = step(here)
+    at_half, _ = step(jax.tree.map(lambda leaf: leaf / 2, here))
+    scales = _close(new, jax.tree.map(lambda leaf: 2 * leaf, at_half))
+    known = (missing == 0) | scales | _close(new, at_half)
+    new = jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), new)
+    return here, scaled.normalize(Scaled(new, jnp.where(scales, missing, 0))), preactivations
+
+
+def _close(first: State, second: State) -> Array:
+    """Are two states equal but for their smallest entries?"""
+    apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), first, second)
+    largest = jax.tree.map(lambda a: jnp.max(jnp.abs(a)), first)
+    return jnp.max(jnp.stack(jax.tree.leaves(apart))) <= 1e-3 * jnp.max(jnp.stack(jax.tree.leaves(largest)))

@@ -1,0 +1,126 @@
+"""Where the measured growth is zero: the critical value of any gain, for any family, with its error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+from tqdm import tqdm
+
+from gradsim import arguments, dataset, statistics
+from gradsim import plan as plans
+from gradsim.networks.network import Network
+from gradsim.plan import Plan
+from gradsim.sweep import measure_cells
+
+if TYPE_CHECKING:
+    import xarray
+
+Growths = Callable[[np.ndarray], np.ndarray]
+POINTS, ROUNDS = 17, 2  # the bracket shrinks 256-fold, then a monotone cubic through the last points
+BRACKETED, VANISHING, EXPLODING = "bracketed", "vanishing throughout", "exploding throughout"
+
+
+def critical(
+    network: Network,
+    gain: str = "sigma_w",
+    *,
+    between: Sequence[Any],
+    depth: int,
+    seeds: int,
+    key: int = 0,
+    burn_in: int = 20,
+    statistic: str = "log_jvp",
+    inputs: ArrayLike | None = None,
+    dtype: str = "float32",
+    progress: bool | None = None,
+    **gains: Any,
+) -> xarray.Dataset:
+    """Find the value of `gain` at which the mean growth a step, ⟨s(depth)⟩/depth, is zero.
+
+    All candidates see the same random networks (common random numbers), so that the growth is a smooth
+    function of the gain; the first change of sign is bracketed on a grid, in all cells of the other gains
+    at once. The standard error is that of the growth over seeds, divided by its slope in the gain.
+
+    Args:
+        between: two values of the gain that bracket the change of sign.
+        burn_in: steps before the product starts, to let the length settle.
+        statistic: "log_jvp", a typical gradient, for one tangent's cost; or "log_gain".
+        **gains: the other gains, numbers or 1-d arrays, which become axes.
+        The rest is as in `gradsim.sweep`. Dead networks do not count.
+
+    Returns: a Dataset over the other gains with the critical value under the gain's own name, its
+        `standard_error`, the `slope` of the growth there, and `status`; NaN unless the status is "bracketed".
+    Raises: ValueError or TypeError naming the argument.
+    """
+    plans.networks(network)
+    arguments.choice("gain", gain, network.gains)
+    if gain in gains:
+        raise ValueError(f"{gain}: it is what is sought; pass its range as between=(low, high)")
+    low, high = _bracket(gain, between)
+    plan = Plan(
+        network=network,
+        statistics=statistics.get(arguments.choice("statistic", statistic, ("log_jvp", "log_gain"))),
+        depth=arguments.whole("depth", depth),
+        at=(),
+        burn_in=arguments.whole("burn_in", burn_in, minimum=0),
+        dtype=arguments.choice("dtype", dtype, ("float32", "float64")),
+        direction="forward",
+    )
+    seeds, key = arguments.whole("seeds", seeds, minimum=2), arguments.key(key)
+    axes = plans.gain_axes(network, gains)
+    cells = plans.cells(plan, {**axes, gain: np.asarray(low)})
+    data = plans.inputs(plan, inputs)
+
+    hidden = not (sys.stderr.isatty() if progress is None else progress)
+    with tqdm(unit="cell", disable=hidden) as bar, jax.enable_x64(plan.dtype == "float64"):
+
+        def growths(points: np.ndarray) -> np.ndarray:
+            """Growth a step of [cells, points] candidates, for every seed: [cells, points, seeds]."""
+            here = {name: np.repeat(values, points.shape[1]) for name, values in cells.items()}
+            here[gain] = points.ravel().astype(plan.dtype)
+            measured = measure_cells(plan, here, data, None, key=key, seeds=seeds, bar=bar)[statistic][..., -1]
+            return np.where(np.isfinite(measured), measured, np.nan).reshape(*points.shape, seeds) / plan.depth
+
+        found = _solve(growths, np.full(cells[gain].shape, low), np.full(cells[gain].shape, high))
+    settings = {"key": key, "seeds": seeds, "between": [low, high], "statistic": statistic}
+    return dataset.build_critical(network, gain, axes, plan, found, settings)
+
+
+def _bracket(gain: str, between: Sequence[Any]) -> tuple[float, float]:
+    if np.shape(between) != (2,):
+        raise ValueError(f"between: got {between!r}; pass two values (low, high) of {gain}")
+    low, high = (float(arguments.gain(gain if gain.endswith("_bias") else "between", bound)) for bound in between)
+    if not low < high:
+        raise ValueError(f"between: got ({low}, {high}); pass low < high")
+    return low, high
+
+
+def _solve(growths: Growths, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
+    """The first root in every cell. Candidates of one round share their draws, so many cost little more than one."""
+    from scipy.interpolate import PchipInterpolator  # 0.1 s: not at import
+
+    changes = np.ones(low.shape, bool)
+    for _ in range(ROUNDS):
+        points = np.linspace(low, high, POINTS, axis=1)
+        samples = growths(points)
+        mean = np.nanmean(samples, axis=2)
+        signs = np.signbit(mean[:, 1:]) != np.signbit(mean[:, :-1])
+        changes &= signs.any(axis=1)
+        first = np.where(changes, np.argmax(signs, axis=1), 0)
+        rows = np.arange(low.size)
+        low, high = (np.where(changes, points[rows, first + i], bound) for i, bound in ((0, low), (1, high)))
+    found = {name: np.full(low.shape, np.nan) for name in ("root", "standard_error", "slope")}
+    for cell in np.flatnonzero(changes):
+        curve = PchipInterpolator(points[cell], mean[cell])
+        root = next(root for root in curve.roots(extrapolate=False) if low[cell] <= root <= high[cell])
+        share = (root - low[cell]) / (high[cell] - low[cell])
+        spread = (1 - share) * samples[cell, first[cell]] + share * samples[cell, first[cell] + 1]
+        found["root"][cell], found["slope"][cell] = root, curve(root, 1)
+        living = np.isfinite(spread).sum()
+        found["standard_error"][cell] = np.nanstd(spread, ddof=1) / np.sqrt(living) / abs(curve(root, 1))
+    return {**found, "status": np.where(changes, BRACKETED, np.where(mean[:, 0] > 0, EXPLODING, VANISHING))}

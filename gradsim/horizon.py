@@ -1,0 +1,193 @@
+"""The horizon: over how many steps a gradient falls to a fraction of what it was, with errors."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradsim import arguments
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def horizon(
+    dataset: xarray.Dataset,
+    fraction: float = 1 / math.e,
+    *,
+    statistic: str = "log_gain",
+    between: tuple[int, int] | None = None,
+    start: float | None = 0.0,
+    resamples: int = 200,
+) -> xarray.Dataset:
+    """The number of steps over which the gradient falls to `fraction` of what it was, by fit and by crossing.
+
+    By fit: s(k) = a + b k through the log norm s against the lag k, in each network; the horizon is
+    ln(fraction) / mean b, which is −1/b at fraction 1/e. It knows the rate alone, far beyond the measured
+    lags, and means what it says where the decay is exponential: `misfit` is how far it is from that.
+    By crossing: the first lag at which the mean of s over the seeds has fallen by ln(fraction), linear between
+    lags; it needs no law of decay, but sees no further than the longest lag.
+    The lag is L − t + 1 in a backward sweep, the steps from the end, and t in a forward one.
+
+    Args:
+        dataset: what `gradsim.sweep` returned, with the axes seed and time (or depth).
+        fraction: what is left of the gradient, between 0 and 1.
+        statistic: the log norm that falls.
+        between: the first and last lag of the fit; all of them unless given.
+        start: the log norm at lag 0, which is 0 for a Jacobian product and a unit cotangent; None counts the
+            crossing from the shortest lag measured, as for the gradient of a loss.
+        resamples: draws of the bootstrap over seeds that gives the crossing's error.
+
+    Returns: a Dataset over all other axes, in steps: horizon_fit, horizon_crossing, their standard errors,
+        slope, slope_error (nat/step), misfit (nat). horizon_fit is inf where the gradient does not fall
+        (`decays` is False), horizon_crossing NaN where it has not fallen far enough at the longest lag (`crossed`
+        is False). NaN in s is a network whose gradient is exactly zero: the means are over the living. An
+        error is NaN where there is one seed, or where the horizon is not there.
+    Raises: ValueError naming what the dataset lacks or which argument is out of range.
+    """
+    import xarray  # 0.3 s: not at import
+
+    fraction = _share(fraction)
+    values = by_lag(dataset, statistic)
+    if "seed" not in values.dims:
+        raise ValueError(f"dataset: {statistic} has no axis seed, which the errors need; pass all seeds, not a mean")
+    lag = values["lag"].values.astype(float)
+    fitted = _fitted_lags(lag, between)
+    resamples = arguments.whole("resamples", resamples)
+
+    def both(array: np.ndarray) -> tuple[Any, ...]:
+        return *_fit(lag[fitted], array[..., fitted], fraction), *_cross(lag, array, fraction, start, resamples)
+
+    step = values["lag"].attrs["units"]
+    words = f"{'step' if step == '1' else step}s to {fraction:.3g} of the gradient"
+    described: dict[str, tuple[str, str]] = {
+        "horizon_fit": (f"{words}, by fit", step),
+        "horizon_fit_error": ("standard error of horizon_fit", step),
+        "slope": (f"slope of {statistic} against the lag", f"nat/{step}"),
+        "slope_error": ("standard error of the slope", f"nat/{step}"),
+        "misfit": ("root mean square distance from the fitted line", "nat"),
+        "decays": ("does the fitted gradient fall?", "1"),
+        "horizon_crossing": (f"{words}, by crossing", step),
+        "horizon_crossing_error": ("standard error of horizon_crossing", step),
+        "crossed": ("has the gradient fallen that far at the longest lag?", "1"),
+    }
+    arrays: Any = xarray.apply_ufunc(
+        both, values, input_core_dims=[["seed", "lag"]], output_core_dims=[[]] * len(described)
+    )
+    found = xarray.Dataset(dict(zip(described, arrays, strict=True)))
+    for name, (long_name, units) in described.items():
+        found[name].attrs = {"long_name": long_name, "units": units}
+    found.attrs = {**dataset.attrs, "fraction": fraction, "statistic": statistic}
+    return found
+
+
+def by_lag(dataset: xarray.Dataset, statistic: str = "log_gain") -> xarray.DataArray:
+    """The statistic against `lag`, rising, in place of depth or time; lags at which nothing was measured are left out.
+
+    Raises: ValueError naming what the dataset lacks.
+    """
+    if statistic not in dataset:
+        raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {', '.join(map(str, dataset))}")
+    values = dataset[statistic]
+    axis = next((name for name in ("time", "depth") if name in values.dims), None)
+    if axis is None:
+        raise ValueError(
+            f"dataset: {statistic} has no axis time or depth; its axes: {', '.join(map(str, values.dims)) or 'none'}"
+        )
+    if "start" in values.dims:
+        raise ValueError("dataset: these are partial products; choose a start with .sel, or pass what sweep returned")
+    step = values[axis]
+    lag = step.max() + 1 - step if dataset.attrs.get("direction") == "backward" else step
+    known = values.notnull() | dataset["dead"] if "dead" in dataset else values.notnull()
+    values = values.assign_coords(lag=lag.astype(int)).swap_dims({axis: "lag"}).drop_vars(axis)
+    values = values.isel(lag=np.flatnonzero(known.any([name for name in known.dims if name != axis]).values))
+    values["lag"].attrs = {"long_name": f"lag in {axis}", "units": step.attrs.get("units", "1")}
+    return values.sortby("lag")
+
+
+def _share(fraction: Any) -> float:
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating):
+        raise TypeError(f"fraction: got {fraction!r} of type {type(fraction).__name__}; pass a number from 0 to 1")
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction: got {fraction}; pass what is left of the gradient, a number between 0 and 1")
+    return float(fraction)
+
+
+def _fitted_lags(lag: np.ndarray, between: tuple[int, int] | None) -> np.ndarray:
+    """Which lags the fit takes."""
+    if between is None:
+        between = (lag[0], lag[-1]) if lag.size else (0, 0)
+    fitted = (between[0] <= lag) & (lag <= between[1])
+    if np.count_nonzero(fitted) < 2:
+        measured = f"measured are {lag[0]:.0f} to {lag[-1]:.0f}" if lag.size else "measured are none"
+        raise ValueError(f"between: {between[0]:.0f} to {between[1]:.0f} holds fewer than two lags; {measured}")
+    return fitted
+
+
+def _fit(lag: np.ndarray, values: np.ndarray, fraction: float) -> tuple[Any, ...]:
+    """Horizon, its error, mean slope, its error, misfit, and whether it decays, of values [..., seed, lag]."""
+    alive = np.isfinite(values)
+    values = np.where(alive, values, 0)
+
+    def mean(array: np.ndarray) -> np.ndarray:
+        return _ratio((array * alive).sum(-1), alive.sum(-1))[..., None]
+
+    apart, fall = lag - mean(np.broadcast_to(lag, values.shape)), values - mean(values)
+    slopes = _ratio((alive * apart * fall).sum(-1), (alive * apart**2).sum(-1))
+    misfit = np.sqrt(mean((fall - slopes[..., None] * apart) ** 2)[..., 0])
+    fits = np.isfinite(slopes)
+    count = fits.sum(-1)
+    slope = _ratio(np.where(fits, slopes, 0).sum(-1), count)
+    spread = _ratio(np.where(fits, slopes - slope[..., None], 0) ** 2, count[..., None] - 1).sum(-1)
+    error = np.sqrt(_ratio(spread, count))
+    decays = slope < 0
+    # The slope is what averages: its inverse has no mean where b may be 0. d(1/b) = db/b².
+    falling = math.log(fraction) * _ratio(1, np.where(decays, slope, np.nan))
+    steps = np.where(decays | np.isnan(slope), falling, np.inf)
+    steps_error = falling * error * np.abs(_ratio(1, slope))
+    return steps, steps_error, slope, error, _ratio(np.where(fits, misfit, 0).sum(-1), count), decays
+
+
+def _cross(
+    lag: np.ndarray, values: np.ndarray, fraction: float, start: float | None, resamples: int
+) -> tuple[Any, ...]:
+    """The first crossing of the mean over seeds, its bootstrap error, and whether there is one."""
+    if start is not None:
+        lag = np.append(0.0, lag)
+        values = np.concatenate([np.full((*values.shape[:-1], 1), start), values], axis=-1)
+    alive = np.isfinite(values)
+    seeds = values.shape[-2]
+    living = np.moveaxis(np.stack([np.where(alive, values, 0), alive]), -2, 1).copy()  # [2, seed, …, lag]
+
+    def crossing(weights: np.ndarray) -> np.ndarray:
+        total, count = (np.tensordot(weights, part, axes=(0, 0)) for part in living)
+        # All are dead where none is alive: their gradient is 0, and has crossed every fraction.
+        return _first(lag, np.where(count > 0, _ratio(total, count), -np.inf), math.log(fraction))
+
+    steps = crossing(np.ones(seeds))
+    if seeds < 2:
+        return steps, np.full_like(steps, np.nan), np.isfinite(steps)
+    # The resamples are few and their seed fixed: the same data gives the same error.
+    draws = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(float)
+    spread = np.std([crossing(weights) for weights in draws], axis=0, ddof=1 if resamples > 1 else 0)
+    # NaN where a resample does not cross: the horizon may as well lie beyond what was measured.
+    return steps, np.where(np.isfinite(steps), spread, np.nan), np.isfinite(steps)
+
+
+def _first(lag: np.ndarray, mean: np.ndarray, fall: float) -> np.ndarray:
+    """The first lag at which the mean [..., lag] lies `fall` (negative) above its first value, else NaN."""
+    with np.errstate(invalid="ignore"):  # −inf at the first lag: nothing was alive, and nothing can fall
+        mean = mean - mean[..., :1]
+    fallen = mean <= fall
+    after = np.maximum(fallen.argmax(-1), 1)[..., None]
+    low, high = (np.take_along_axis(mean, index, -1)[..., 0] for index in (after - 1, after))
+    before, behind = lag[after[..., 0] - 1], lag[after[..., 0]]
+    return np.where(fallen.any(-1), before + (behind - before) * _ratio(low - fall, low - high), np.nan)
+
+
+def _ratio(above: Any, below: Any) -> np.ndarray:
+    """above / below, NaN where there is nothing to divide by."""
+    below = np.asarray(below, float)
+    return np.asarray(above / np.where(below == 0, np.nan, below))

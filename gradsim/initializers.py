@@ -1,0 +1,138 @@
+"""Initializers: laws of unit gain, and the named schemes as a law with its gain.
+
+A law draws a matrix W of shape [n_in, n_out] for row vectors, `h @ W`, whose entries have variance
+1/n_in, so that E‖h W‖²/n_out = ‖h‖²/n_in. Gains multiply after the product, never the weights:
+a whole grid of gains then shares one draw, and one tall matrix product.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, random
+from jax.nn import initializers as jax_initializers
+from jax.typing import DTypeLike
+
+Draw = Callable[[Array, tuple[int, int], Any], Array]
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A law of unit gain and the scheme's own gains, which a network takes as its defaults.
+
+    `draw(key, shape, dtype)` gives W; `weight_gain(n_in, n_out)` is the default sigma_w and
+    `bias_gain(n_in)` the default sigma_b; `draw_bias(key, shape, dtype)` has unit variance.
+    """
+
+    name: str
+    draw: Draw = field(repr=False)
+    weight_gain: Callable[[int, int], float] = field(default=lambda n_in, n_out: 1.0, repr=False)
+    bias_gain: Callable[[int], float] = field(default=lambda n_in: 0.0, repr=False)
+    draw_bias: Callable[[Array, tuple[int, ...], Any], Array] = field(default=random.normal, repr=False)
+
+
+def _gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    return random.normal(key, shape, dtype) / math.sqrt(shape[0])
+
+
+def _truncated_gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    # 0.8796… is the standard deviation of a unit normal cut at ±2, as in jax.nn.initializers.
+    return random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (0.87962566103423978 * math.sqrt(shape[0]))
+
+
+def _uniform(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    bound = math.sqrt(3 / shape[0])
+    return random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    n_in, n_out = shape
+    return jax_initializers.orthogonal(math.sqrt(max(n_out / n_in, 1.0)))(key, shape, dtype)
+
+
+def _sparse(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    n_in, _ = shape
+    inputs = min(15, n_in)
+    places, values = random.split(key)
+    rank = jnp.argsort(jnp.argsort(random.uniform(places, shape), axis=0), axis=0)
+    return jnp.where(rank < inputs, random.normal(values, shape, dtype) / math.sqrt(inputs), 0)
+
+
+def _identity(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
+def _unit_uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    return random.uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3))
+
+
+def _glorot(n_in: int, n_out: int) -> float:
+    return math.sqrt(2 * n_in / (n_in + n_out))
+
+
+def _he(n_in: int, n_out: int) -> float:
+    return math.sqrt(2)
+
+
+# "normal" is cut at two standard deviations in the schemes that JAX and Flax call lecun, glorot
+# and he; for true Gaussians take "gaussian" and set sigma_w.
+INITIALIZERS: dict[str, Initializer] = {
+    initializer.name: initializer
+    for initializer in (
+        Initializer("gaussian", _gaussian),
+        Initializer("truncated_gaussian", _truncated_gaussian),
+        Initializer("uniform", _uniform),
+        Initializer("orthogonal", _orthogonal),  # Haar: QR with the signs of R made positive
+        Initializer("sparse", _sparse),  # 15 inputs a unit: Martens 2010
+        Initializer("identity", _identity),
+        Initializer("lecun_normal", _truncated_gaussian),
+        Initializer("lecun_uniform", _uniform),
+        Initializer("glorot_normal", _truncated_gaussian, _glorot),
+        Initializer("glorot_uniform", _uniform, _glorot),
+        Initializer("he_normal", _truncated_gaussian, _he),
+        Initializer("he_uniform", _uniform, _he),
+        # torch.nn.Linear draws weights and biases from U[±1/√n_in]: variance 1/(3 n_in).
+        Initializer(
+            "torch_linear",
+            _uniform,
+            lambda n_in, n_out: math.sqrt(1 / 3),
+            lambda n_in: math.sqrt(1 / (3 * n_in)),
+            _unit_uniform,
+        ),
+    )
+}
+
+
+def get(initializer: str | Draw | Initializer) -> Initializer:
+    """The initializer of that name, or a callable `draw(key, shape, dtype)` such as those of JAX.
+
+    A callable keeps its own variance, and sigma_w (1 unless given) multiplies it.
+    Raises: ValueError for an unknown name (the known ones are listed) or a callable that draws something
+    else; TypeError for anything else.
+    """
+    if isinstance(initializer, Initializer):
+        return initializer
+    if isinstance(initializer, str):
+        if initializer not in INITIALIZERS:
+            known = ", ".join(INITIALIZERS)
+            raise ValueError(f"initializer: unknown name {initializer!r}; known names: {known}; or pass a callable")
+        return INITIALIZERS[initializer]
+    if not callable(initializer):
+        kind = type(initializer).__name__
+        raise TypeError(
+            f"initializer: got {initializer!r} of type {kind}; pass a name or a callable draw(key, shape, dtype)"
+        )
+    name = getattr(initializer, "__name__", type(initializer).__name__)
+    wanted = "draw(key, shape, dtype), such as jax.nn.initializers.he_normal()"
+    try:
+        w = jax.eval_shape(lambda: initializer(random.key(0), (4, 4), jnp.float32))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ValueError(f"initializer: {name} does not draw an array ({reason}); pass {wanted}") from error
+    if getattr(w, "shape", None) != (4, 4) or w.dtype != jnp.float32:
+        raise ValueError(f"initializer: {name} draws {w} where float32 of shape (4, 4) was asked for; pass {wanted}")
+    return Initializer(name, initializer)

@@ -1,0 +1,78 @@
+"""The one thing every architecture is: a chain of random steps.
+
+    state' = step(weights, gains, state, input)
+
+Over depth every step draws new weights; over time all steps share one draw (`tied`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradsim.activations import Activation
+
+State = Any  # a pytree of float arrays
+Weights = Any  # a pytree of float arrays
+Gains = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Network(ABC):
+    """A random network as a chain of steps; a family is a frozen dataclass of its static choices.
+
+    Two networks of equal fields are equal, so they share one compilation. A subclass provides
+    what follows; everything else in the package works with any such class.
+    """
+
+    family: ClassVar[str]
+    axis: ClassVar[str] = "depth"  # the name of the chain's axis: "depth" or "time"
+    axis_units: ClassVar[str] = "layer"
+    driven: ClassVar[bool] = False  # does every step read an input, or only the initial state?
+    parameters: ClassVar[Mapping[str, str]] = {}  # field of the weights -> the gain that multiplies it
+
+    tied: bool = field(default=False, kw_only=True)  # do all steps share one draw of the weights?
+
+    @property
+    def initial_shape(self) -> tuple[int, ...]:
+        """The shape of the Gaussian array that `initial_state` gets where `driven`."""
+        return self.input_shape
+
+    @property
+    @abstractmethod
+    def gains(self) -> dict[str, float]:
+        """The gains that a sweep may vary, with their defaults."""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input: of the initial state's, or of every step's where `driven`."""
+
+    @property
+    @abstractmethod
+    def activations(self) -> tuple[Activation, ...]:
+        """The nonlinearities of a step, in the order in which `step` returns their arguments."""
+
+    @abstractmethod
+    def draw(self, key: Array, dtype: DTypeLike) -> Weights:
+        """One step's weights of unit gain; they depend on the key alone, never on a gain."""
+
+    @abstractmethod
+    def initial_state(self, gains: Gains, inputs: Array) -> State:
+        """The state before the first step, from the input, or from a Gaussian array where `driven`."""
+
+    @abstractmethod
+    def step(
+        self, weights: Weights, gains: Gains, state: State, inputs: Array | None
+    ) -> tuple[State, tuple[Array, ...]]:
+        """One step, gains applied after the matrix products: (state', preactivations).
+
+        `preactivations` holds the argument of each of `activations`; statistics read slopes off them.
+        """
+
+    def observed(self, state: State) -> State:
+        """The part of a state that the Jacobian is taken of, and with respect to; linear in the state."""
+        return state

@@ -1,0 +1,156 @@
+"""How little the first layers learn: the gradient of each layer's weights, down to magnitudes that no float holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradsim.plot.style import COLOURS, LETTERS, heading, held, new_figure, styled, words
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STATISTIC = "log_weight_gradient"
+QUANTITY = r"weight gradient $\|\partial L\,/\,\partial W\|$"
+NAMES = {"torch_linear": "PyTorch's Linear", "glorot_normal": "Glorot", "lecun_normal": "LeCun", "he_normal": "He"}
+# The smallest normal numbers, and the smallest at all, which has one bit left of its precision.
+FLOATS = {
+    name: tuple(math.log10(float(number)) for number in (info.smallest_normal, info.smallest_subnormal))
+    for name, info in (("float32", np.finfo(np.float32)), ("float64", np.finfo(np.float64)))
+}
+
+
+@styled
+def layer_gradients(datasets: Mapping[str, xarray.Dataset], parameter: str = "w", deepest: str = "deepest") -> Figure:
+    """The norm of ∂loss/∂W by layer on axes of powers of ten: columns are activations, rows are schemes.
+
+    Lines are geometric means over networks, one for each depth, and bands hold 80 % of them. The entry
+    `deepest` has a panel of its own, where all activations meet the smallest numbers of float32 and float64.
+
+    Args:
+        datasets: backward sweeps of `log_weight_gradient`, one for each depth, with the axes network (an entry
+            for each activation), scheme, seed, depth and parameter; of the deepest, the first scheme is drawn.
+        parameter: whose gradient.
+
+    Raises: ValueError naming what a dataset lacks.
+    """
+    norms = {title: _norms(one, parameter) for title, one in datasets.items()}
+    last = norms.pop(deepest, None)
+    lines = sorted(norms.values(), key=lambda one: one.sizes["depth"])
+    if not lines:
+        raise ValueError(f"datasets: got none beside {deepest!r}; pass one backward sweep for each depth")
+    names, schemes = lines[0]["network"].values.tolist(), lines[0]["scheme"].values.tolist()
+    figure = new_figure(0.5 + 1.35 * len(schemes) + (2.1 if last is not None else 0))
+    upper: Any = figure
+    if last is not None:
+        halves: Any = figure.subfigures(2, 1, height_ratios=[0.5 + 1.35 * len(schemes), 2.1])
+        upper, lower = halves
+        _deepest(lower.subplots(), last.isel(scheme=0), LETTERS[len(names)])
+    grid = upper.subplots(len(schemes), len(names), squeeze=False, sharex=True, sharey=True)
+    low, high = min(float(one.min()) for one in lines), max(float(one.max()) for one in lines)
+    for row, scheme in zip(grid, schemes, strict=True):
+        for ax, name in zip(row, names, strict=True):
+            _depths(ax, [one.sel(network=name, scheme=scheme) for one in lines], low, high)
+            _floats(ax, low, named=name == names[-1])
+        row[-1].text(1.04, 0.5, _gains(lines[0].sel(scheme=scheme)), transform=row[-1].transAxes, va="center")
+    for letter, ax, name in zip(LETTERS, grid[0], names, strict=False):
+        heading(ax, letter, name)
+    for ax in grid[-1]:
+        ax.set_xlabel("layer")
+    upper.supylabel(QUANTITY, fontsize=8)
+    return figure
+
+
+def _gains(norms: xarray.DataArray, gap: str = "\n") -> str:
+    """The scheme's name, and the gains recorded beside it that are not zero."""
+    name = str(norms["scheme"].item())
+    squares = {gain: float(norms[gain]) ** 2 for gain in ("sigma_w", "sigma_b") if gain in norms.coords}
+    lines = [rf"$\{gain[:-1]}{gain[-1]}^2$ = {square:.2g}" for gain, square in squares.items() if square]
+    return gap.join([NAMES.get(name, words(name)), *lines])
+
+
+def _norms(dataset: xarray.Dataset, parameter: str) -> xarray.DataArray:
+    """log10 of the norm, over network, scheme, seed and depth."""
+    if STATISTIC not in dataset:
+        raise ValueError(
+            f"dataset: it holds no {STATISTIC}; it holds: {held(dataset)}; sweep with direction='backward'"
+        )
+    values = dataset[STATISTIC]
+    wanted = {"network", "scheme", "seed", "depth", "parameter"}
+    if set(values.dims) != wanted:
+        axes = ", ".join(map(str, values.dims))
+        raise ValueError(f"dataset: {STATISTIC} has the axes {axes}; wanted: {', '.join(sorted(wanted))}")
+    if parameter not in values["parameter"]:
+        known = ", ".join(values["parameter"].values.tolist())
+        raise ValueError(f"parameter: got {parameter!r}; the dataset holds: {known}")
+    return values.sel(parameter=parameter, drop=True) / math.log(10)
+
+
+def _line(ax: Axes, norms: xarray.DataArray, **style: Any) -> np.ndarray:
+    layer, mean = norms["depth"].values, norms.mean("seed").values
+    low, high = (norms.quantile(share, "seed").values for share in (0.1, 0.9))
+    ax.fill_between(layer, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    ax.plot(layer, mean, **style)
+    return np.asarray(mean)
+
+
+def _depths(ax: Axes, norms: list[xarray.DataArray], low: float, high: float) -> None:
+    """One line for each depth, from its first layer to its last, which the gradient meets first."""
+    for norm, colour in zip(norms, _shades(len(norms)), strict=True):
+        _line(ax, norm, color=colour)
+        ax.plot(norm.sizes["depth"], float(norm.isel(depth=-1).mean("seed")), "o", color=colour, markersize=2.5)
+    deepest = norms[-1].sizes["depth"]
+    ax.set_xlim(-0.02 * deepest, 1.05 * deepest)
+    ax.set_ylim(low - 0.1 * (high - low) - 1, high + 0.07 * (high - low) + 1)
+    ax.spines[["top", "right"]].set_visible(False)
+    _powers(ax)
+
+
+def _shades(count: int) -> list[str]:
+    """From light to dark: a depth is a size, not a kind."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["viridis_r"](place)) for place in np.linspace(0.15, 0.95, count)]
+
+
+def _deepest(ax: Axes, norms: xarray.DataArray, letter: str) -> None:
+    low, high = float(norms.min()), float(norms.max())
+    for name, colour in zip(norms["network"].values.tolist(), COLOURS, strict=False):
+        mean = _line(ax, norms.sel(network=name), color=colour)
+        at = mean.size // 4
+        ax.annotate(words(name), (at, mean[at]), (3, -4), textcoords="offset points", va="top", color=colour)
+    _floats(ax, low, outside=True)
+    ax.set_xlim(0, norms.sizes["depth"] * 1.01)
+    ax.set_ylim(low - 0.05 * (high - low) - 1, high + 0.05 * (high - low) + 1)
+    ax.spines[["top", "right"]].set_visible(False)
+    _powers(ax)
+    ax.set_title(f"{norms.sizes['depth']:,} layers, {_gains(norms, ', ')}")
+    ax.set_title(letter, loc="left", fontweight="bold")
+    ax.set_xlabel("layer (1 is the first; the gradient comes from the last)")
+    ax.set_ylabel(QUANTITY)
+
+
+def _floats(ax: Axes, low: float, *, outside: bool = False, named: bool = True) -> None:
+    """Grey where float32 and float64 lose precision; below it they hold nothing but zero."""
+    for name, (normal, smallest) in FLOATS.items():
+        if low > normal:
+            continue
+        ax.axhspan(smallest, normal, color="0.8", linewidth=0, zorder=0)
+        ax.axhline(smallest, color="0.35", linewidth=0.8, zorder=0)
+        if named:
+            place, side = (1.01, "left") if outside else (0.99, "right")
+            ax.text(place, smallest, f"{name} is 0 below", transform=ax.get_yaxis_transform(), ha=side, va="top",
+                    fontsize=6.5, color="0.3")  # fmt: skip
+
+
+def _powers(ax: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"$10^{{{tick:.0f}}}$" if tick else "1"))

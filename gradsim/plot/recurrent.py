@@ -1,0 +1,97 @@
+"""Phase diagrams of recurrent networks: growth a step over two gains, at several sequence lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradsim.growth import growth
+from gradsim.plot.style import COLOURS, LETTERS, MAP, label, new_figure, proxy, styled
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# They lie on each other where theory and measurement agree: dashes inside a thicker line show both.
+MEASURED: Any = {"color": "black", "linewidth": 2.0}
+THEORY: Any = {"color": COLOURS[2], "linewidth": 1.3, "linestyle": (0, (2.5, 1.5))}
+TENFOLD: Any = {"color": "black", "linewidth": 0.6}
+
+
+@styled
+def recurrent_diagram(
+    datasets: Mapping[str, xarray.Dataset],
+    lengths: Sequence[int],
+    *,
+    statistic: str = "log_gain",
+    theory: str = "edge_of_chaos",
+    limit: float = 0.5,
+) -> Figure:
+    """Growth of the gradient a step and its zero contour over each family's two gains (rows) and lengths (columns).
+
+    The growth at length T is the log gain of the first T steps over T, averaged over the seeds: it includes
+    how the state settles, as a sequence of that length does.
+
+    Args:
+        datasets: titles to sweeps with two gains as axes, seed, and at least `lengths` steps of time.
+        lengths: sequence lengths, one column each.
+        theory: a variable over one of the gains, drawn over the maps of the datasets that hold it.
+        limit: the growth at which the colours end, in nat per step.
+
+    Raises: ValueError naming the axis or the length that is missing.
+    """
+    maps = {title: [_map(one, length, statistic, title) for length in lengths] for title, one in datasets.items()}
+    figure = new_figure(0.75 + 1.5 * len(maps))
+    axes = figure.subplots(len(maps), len(lengths), squeeze=False, sharex="row", sharey="row")
+    for row, (letter, (title, grown)) in enumerate(zip(LETTERS, maps.items(), strict=False)):
+        for ax, one, length in zip(axes[row], grown, lengths, strict=True):
+            mesh = _panel(ax, one, limit, math.log(10) / length)
+            if theory in datasets[title]:
+                edge = datasets[title][theory]
+                (along,) = edge.dims
+                ax.plot(*((edge, edge[along]) if along == one.dims[0] else (edge[along], edge)), **THEORY)
+        axes[row, 0].set_ylabel(label(grown[0][grown[0].dims[0]]))
+        axes[row, 0].set_title(title, loc="left", fontweight="bold")
+        axes[row, 0].text(-0.3, 1.0, letter, transform=axes[row, 0].transAxes, fontweight="bold", fontsize=8.5,
+                          va="bottom", ha="right")  # fmt: skip
+        for ax, length in zip(axes[row], lengths, strict=True):
+            ax.set_title(f"{length:,} steps", loc="right")
+    bar = figure.colorbar(mesh, ax=axes, extend="both", aspect=45, pad=0.02)
+    bar.set_label("growth of the gradient (nat/step): vanishing < 0 < exploding")
+    handles = [proxy("measured: no growth", **MEASURED), proxy("a factor of 10 over the sequence", **TENFOLD)]
+    if any(theory in one for one in datasets.values()):
+        handles.append(proxy(f"theory: {theory.replace('_', ' ')}, infinite width", **THEORY))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _map(dataset: xarray.Dataset, length: int, statistic: str, title: str) -> xarray.DataArray:
+    """Growth a step over a sequence of this length, over (the second gain, the first)."""
+    if "time" not in dataset.dims or dataset.sizes["time"] < length:
+        measured = dataset.sizes.get("time", 0)
+        raise ValueError(f"lengths: {title} was measured over {measured} steps; pass lengths up to that, not {length}")
+    grown = growth(dataset.sel(time=slice(1, length)), statistic, since=0)
+    if grown.ndim != 2 or min(grown.shape) < 2:
+        raise ValueError(
+            f"dataset: the growth of {title} has the axes {', '.join(map(str, grown.dims)) or 'none'}; "
+            "pass arrays of two gains to sweep"
+        )
+    return grown.transpose(*grown.dims[::-1])
+
+
+def _panel(ax: Axes, grown: xarray.DataArray, limit: float, tenfold: float) -> Any:
+    """The map, and its contours at no growth and where the gradient rises or falls tenfold."""
+    x, y = (grown[name].values for name in grown.dims[::-1])
+    mesh = ax.pcolormesh(x, y, grown.values, cmap=MAP, vmin=-limit, vmax=limit, shading="gouraud", rasterized=True)
+    for level, style in ((-tenfold, TENFOLD), (0, MEASURED), (tenfold, TENFOLD)):
+        if np.nanmin(grown.values) < level < np.nanmax(grown.values):
+            ax.contour(x, y, grown.values, levels=[level], colors=style["color"], linewidths=style["linewidth"],
+                       linestyles="solid")  # fmt: skip
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(y[0], y[-1])
+    ax.set_xlabel(label(grown[grown.dims[1]]))
+    return mesh

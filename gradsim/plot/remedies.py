@@ -1,0 +1,253 @@
+"""The cures: lines and a table of them all, residual phase diagrams, and the explosion under batch norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradsim.plot.maps import MEASURED, THEORIES, phase_diagram
+from gradsim.plot.memory import with_error
+from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, label, new_figure, proxy, styled, words
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LN10 = math.log(10)
+AXES = {"depth": ("over depth", "depth (layer)"), "time": ("over time", "sequence length (step)")}
+DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.3)), (0, (1.2, 1.1)), (0, (4, 1.2, 1, 1.2)))
+# Right edges of the table's columns of numbers, as shares of its width, under these heads.
+HEADS = {"growth (nat/{})": 0.65, "horizon ({}s)": 0.935, "dead": 1.02}
+ARROWS = {"falls": "\u2193", "grows": "\u2191"}
+LEFT = -0.1  # the table begins beneath the labels of the axis above
+
+
+@styled
+def remedies(datasets: Mapping[str, xarray.Dataset], table: xarray.Dataset) -> Figure:
+    """The gradient through networks of each depth and length, and beneath each panel its table.
+
+    Lines are geometric means over networks, bands hold 80 % of them; the names in the table have their colours.
+
+    Args:
+        datasets: titles to forward sweeps of `log_gain`, with the axes seed and depth or time and the attribute
+            `kind`: each kind has one colour, with other dashes for each member.
+        table: over `network`, the titles: growth, horizon and dead, as `scripts/remedies.py` finds them.
+    """
+    groups = {axis: [name for name, one in datasets.items() if axis in one.dims] for axis in AXES}
+    groups = {axis: names for axis, names in groups.items() if names}
+    if not groups:
+        raise ValueError("datasets: none has an axis depth or time; pass forward sweeps, one for each network")
+    rows = max(map(len, groups.values()))
+    kinds = {name: str(one.attrs.get("kind", name)) for name, one in datasets.items()}
+    others = [kind for kind in dict.fromkeys(kinds.values()) if kind != "baseline"]
+    colours = {"baseline": "black", **dict(zip(others, COLOURS, strict=False))}
+    figure = new_figure(3.2 + 0.15 * (rows + 3), 3.5 * len(groups))
+    above, below = ("lines", "names"), ("table", "table")
+    layout: Any = [[f"{place} {axis}" for axis in groups for place in row] for row in (above, below)]
+    places: Any = figure.subplot_mosaic(
+        layout, width_ratios=[1.3, 1] * len(groups), height_ratios=[2.9, 0.15 * (rows + 2)]
+    )
+    for letter, (axis, names) in zip(LETTERS, groups.items(), strict=False):
+        styles = _styles({name: kinds[name] for name in names}, colours)
+        lines = places[f"lines {axis}"]
+        _curves(lines, {name: datasets[name]["log_gain"] / LN10 for name in names}, axis, styles)
+        heading(lines, letter, AXES[axis][0])
+        places[f"names {axis}"].set_axis_off()  # room for the names of the lines
+        _table(places[f"table {axis}"], table.sel(network=names), rows, styles)
+    notes = (
+        f"horizon: where it has fallen \u2193 or grown \u2191 {table.attrs['factor']:g}-fold; dead: gradient exactly 0",
+        "growth: of the second half; lines: geometric means; bands: 80 % of networks",
+    )
+    for axis, note in zip(groups, notes, strict=False):
+        places[f"table {axis}"].text(LEFT, rows + 1.15, note, fontsize=6, color="0.35", va="center", in_layout=False)
+    places[layout[0][0]].set_ylabel(r"gradient $\|\partial h_L\,/\,\partial h_0\|\;/\,\sqrt{n}$")
+    handles = [proxy(kind, color=colour, linewidth=2) for kind, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _styles(kinds: Mapping[str, str], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The colour of its kind for each network, and dashes for the members of a kind."""
+    seen: dict[str, int] = {}
+    styles = {}
+    for name, kind in kinds.items():
+        member = seen[kind] = seen.get(kind, -1) + 1
+        thick = 2.2 if kind == "baseline" else 1.3
+        styles[name] = {"color": colours[kind], "linestyle": DASHES[member % 4], "linewidth": thick}
+    return styles
+
+
+def _curves(ax: Axes, gains: Mapping[str, xarray.DataArray], axis: str, styles: Mapping[str, dict[str, Any]]) -> None:
+    for name, gain in gains.items():
+        living = gain.dropna(axis, how="all")  # a line ends where the last network dies
+        steps = np.append(0, living[axis].values)
+        low, high = (np.append(0, living.quantile(share, "seed").values) for share in (0.1, 0.9))
+        ax.fill_between(steps, low, high, color=styles[name]["color"], alpha=0.15, linewidth=0)
+        ax.plot(steps, np.append(0, living.mean("seed").values), **styles[name])
+    ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+    for word, height, side in (("explodes", 0.97, "top"), ("vanishes", 0.03, "bottom")):
+        ax.text(0.03, height, word, transform=ax.transAxes, va=side, style="italic", color="0.35")
+    ax.set_xlim(0, gain.sizes[axis])
+    ax.set_xlabel(AXES[axis][1])
+    _powers(ax)
+    _end_labels(ax, {name: float(gain.isel({axis: -1}).mean("seed")) for name, gain in gains.items()}, styles)
+
+
+def _powers(ax: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"$10^{{{tick:.0f}}}$" if tick else "1"))
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _end_labels(ax: Axes, ends: Mapping[str, float], styles: Mapping[str, dict[str, Any]]) -> None:
+    """The names at the ends of their lines, pushed apart where they would overlap, with a leader to the line."""
+    order = sorted((name for name in ends if np.isfinite(ends[name])), key=ends.__getitem__)
+    places = _apart(np.array([ends[name] for name in order]), 0.055 * float(np.ptp(ax.get_ylim())))
+    for name, place in zip(order, places, strict=True):
+        colour = styles[name]["color"]
+        written = ax.annotate(
+            name, (1.0, ends[name]), (1.07, place), xycoords=ax.get_yaxis_transform(), fontsize=6.5, va="center",
+            color=colour, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0,
+                        "relpos": (0, 0.5)},
+        )  # fmt: skip
+        written.set_in_layout(False)
+
+
+def _apart(values: np.ndarray, room: float) -> np.ndarray:
+    """The rising values moved as little as possible so that neighbours are at least `room` apart."""
+    from scipy.optimize import isotonic_regression
+
+    offset = room * np.arange(len(values))
+    return np.asarray(isotonic_regression(values - offset).x + offset) if values.size else values
+
+
+def _table(ax: Axes, table: xarray.Dataset, rows: int, styles: Mapping[str, dict[str, Any]]) -> None:
+    ax.set_axis_off()
+    ax.set_xlim(0, 1)
+    ax.set_ylim(rows + 1.5, -0.8)
+    unit = "layer" if table["axis"].values[0] == "depth" else "step"
+    for head, place in HEADS.items():
+        ax.text(place, -0.3, head.format(unit), ha="right", va="center", fontsize=6.3, color="0.3")
+    ax.plot([LEFT, 1.02], [0.25, 0.25], color="0.6", linewidth=0.5, clip_on=False)
+    for row, name in enumerate(table["network"].values.tolist(), start=1):
+        one = {str(key): value.item() for key, value in table.sel(network=name).data_vars.items()}
+        style = styles[name]
+        ax.plot([LEFT, LEFT + 0.06], [row - 0.02] * 2, clip_on=False, **style)
+        ax.text(LEFT + 0.075, row, name, va="center", fontsize=6.3, color=style["color"])
+        cells = (with_error(one["growth"], one["growth_error"]), _horizon(one), f"{one['dead']:.0%}")
+        for text, place in zip(cells, HEADS.values(), strict=True):
+            ax.text(
+                place, row, text.replace("-", "\u2212").replace("nan", "\u2013"), ha="right", va="center", fontsize=6.3
+            )
+
+
+def _horizon(one: Mapping[str, Any]) -> str:
+    if one["change"] == "holds":
+        return f"> {one['steps']:,}"
+    return f"{with_error(one['horizon'], one['horizon_error'])} {ARROWS[one['change']]}"
+
+
+@styled
+def residual_diagram(maps: Mapping[str, xarray.Dataset], branches: Mapping[str, xarray.Dataset]) -> Figure:
+    """Growth over weight and bias gain without and with the skip, above log gain over branch gain and depth.
+
+    Lines are where the gradient does not grow (above), and where it has grown by a factor of 10 and of 1,000 (below).
+
+    Args:
+        maps: two sweeps for `phase_diagram`, with `edge_of_chaos` over sigma_b (NaN for none).
+        branches: two sweeps over branch_gain, with `theory` over branch_gain and depth, the predicted log gain.
+    """
+    figure = new_figure(5.4)
+    axes = figure.subplots(2, 2)
+    phase_diagram(maps, axes=list(axes[0]))
+    axes[0, 0].get_legend().remove()
+    for letter, ax, (title, one) in zip("cd", axes[1], branches.items(), strict=True):
+        mesh = _branch_map(ax, one)
+        heading(ax, letter, title)
+    bar = figure.colorbar(mesh, ax=axes[1], extend="both", aspect=30, pad=0.02, ticks=[-100, -10, -1, 0, 1, 10, 100])
+    bar.ax.set_yticklabels([f"{tick:+.0f}".replace("-", "\u2212") if tick else "0" for tick in bar.get_ticks()])
+    bar.set_label("log gain (nat)")
+    handles = [proxy("measured", **MEASURED), proxy("theory, infinite width", **THEORIES[0])]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure
+
+
+def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
+    """Log gain over branch gain and depth, and where it has grown tenfold and thousandfold: measured, and in theory."""
+    from matplotlib.colors import SymLogNorm
+
+    last = dataset.sizes["depth"]
+    shown = np.unique(np.geomspace(1, last, 60).round().astype(int))  # evenly on the logarithmic axis
+    one = dataset.sel(depth=shown).transpose(..., "depth", "branch_gain")
+    x, y, values = one["branch_gain"].values, one["depth"].values, one["log_gain"].mean("seed").values
+    norm = SymLogNorm(linthresh=1, vmin=-100, vmax=100)
+    mesh = ax.pcolormesh(x, y, values, norm=norm, cmap=MAP, shading="gouraud", rasterized=True)
+    ax.set(xscale="log", yscale="log", xlabel=label(one["branch_gain"]), ylabel="depth (layer)")
+    for factor in (1, 3):
+        for field, style in ((values, MEASURED), (one["theory"].values, THEORIES[0])):
+            lines = ax.contour(
+                x, y, field, levels=[factor * LN10], colors=style["color"], linewidths=style["linewidth"],
+                linestyles=[style.get("linestyle", "solid")],
+            )  # fmt: skip
+        for segment in [part for part in lines.allsegs[0] if len(part)][:1]:  # the theory's
+            end = max(segment, key=lambda point: point[0])
+            ax.annotate(f"\u00d7{10**factor}", end, (-4, -1), textcoords="offset points", ha="right", va="top",
+                        fontsize=6.5)  # fmt: skip
+    return mesh
+
+
+@styled
+def batchnorm_explosion(rates: Mapping[str, xarray.Dataset]) -> Figure:
+    """Growth a layer against the batch size: points measured, lines theory; below, how far they are apart.
+
+    Args:
+        rates: activations to growths over `batch`, as `scripts/batchnorm_explosion.py` finds them: typical,
+            mean_square (with their errors) and theory.
+    """
+    figure = new_figure(4.2, 4.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    for place, (colour, (name, one)) in enumerate(zip(COLOURS, rates.items(), strict=False)):
+        title, batch = {"identity": "linear"}.get(name, words(name)), one["batch"].values
+        above.plot(one["size"], one["curve"], color=colour, linewidth=1.2)
+        at = one["curve"].isel(size=one.sizes["size"] // 3)
+        above.annotate(title, (float(at["size"]), float(at)), (3, 4), textcoords="offset points", color=colour)
+        for kind, style in (("mean_square", {"markerfacecolor": colour}), ("typical", {"markerfacecolor": "white"})):
+            error = one[f"{kind}_error"]
+            points: Any = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 0, "elinewidth": 1, **style}
+            above.errorbar(batch, one[kind], yerr=error, **points)
+            apart = 100 * np.expm1(2 * (one[kind] - one["theory"]))
+            shifted = batch * (1 + 0.05 * (place - 0.5 * (len(rates) - 1)))
+            below.errorbar(shifted, apart, yerr=200 * error, **points)
+    limit = math.log(math.pi / (math.pi - 1)) / 2
+    if "relu" in rates:
+        above.axhline(limit, color=COLOURS[list(rates).index("relu")], linewidth=0.7, linestyle=(0, (1, 1.5)))
+    return _explosion_frame(figure, above, below)
+
+
+def _explosion_frame(figure: Figure, above: Axes, below: Axes) -> Figure:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    above.set(ylim=(0, None), ylabel="growth of the gradient (nat/layer)")
+    below.axhline(0, color="0.4", linewidth=0.8)
+    below.set_xscale("log", base=2)
+    below.xaxis.set_major_formatter(ScalarFormatter())
+    below.xaxis.set_minor_formatter(NullFormatter())
+    below.set(xlabel="batch size", ylabel="growth of squares against\ntheory (% a layer)")
+    for letter, ax in zip("ab", (above, below), strict=True):
+        ax.spines[["top", "right"]].set_visible(False)
+        heading(ax, letter, "")
+    dots: Any = {"color": "0.3", "marker": "o", "markersize": 4, "linewidth": 0}
+    handles = [
+        proxy("theory, infinite width", color="0.3", linewidth=1.2),
+        proxy("measured: mean square", **dots),
+        proxy("measured: typical (mean of logarithms)", **dots, markerfacecolor="white"),
+    ]
+    above.legend(handles=handles, loc="upper right")
+    return figure

@@ -1,0 +1,83 @@
+"""Numbers far outside the range of floats: a mantissa and an exact power of two."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+LN2 = float(np.log(2.0))
+
+
+class Scaled(NamedTuple):
+    """A pytree of arrays held as `mantissa * 2**exponent`, one int32 exponent for all of it."""
+
+    mantissa: Any
+    exponent: Array
+
+
+def power_of_two(exponent: Array, dtype: DTypeLike) -> Array:
+    """2**exponent, exact, cut to the normal numbers of `dtype`."""
+    limit = -int(jnp.finfo(dtype).minexp)  # 126 in float32, 1022 in float64
+    return jnp.ldexp(jnp.ones((), dtype), jnp.clip(exponent, -limit, limit))
+
+
+def times_power_of_two(tree: Any, exponent: Array) -> Any:
+    """tree * 2**exponent, leaf by leaf; exact unless a number leaves the range."""
+    half = exponent // 2  # 2**±149, the way from one end of float32 to 1, is no normal number itself
+    return jax.tree.map(
+        lambda leaf: leaf * power_of_two(half, leaf.dtype) * power_of_two(exponent - half, leaf.dtype), tree
+    )
+
+
+def binary_exponent(tree: Any) -> Array:
+    """The k for which the largest |entry| of the tree lies in [2**(k-1), 2**k); 0 for an all-zero tree."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
+    return jnp.frexp(largest)[1]
+
+
+def normalize(value: Scaled) -> Scaled:
+    """The same number with its largest entry in [½, 1)."""
+    shift = binary_exponent(value.mantissa)
+    return Scaled(times_power_of_two(value.mantissa, -shift), value.exponent + shift)
+
+
+def square_sum(tree: Any) -> Array:
+    """Σ x² over all entries of a tree."""
+    return jnp.asarray(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(tree)))
+
+
+def size(tree: Any) -> int:
+    """The number of entries of a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def norm(value: Scaled) -> Scaled:
+    """The Euclidean norm of all entries, of a normalized number."""
+    return Scaled(jnp.sqrt(square_sum(value.mantissa)), value.exponent)
+
+
+def add(first: Scaled, second: Scaled) -> Scaled:
+    """The sum, at the larger of the two exponents: exact where the addition of floats is."""
+    # A zero has no size: its exponent must not push the other number out of range.
+    zeros = [jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(x.mantissa)])) for x in (first, second)]
+    sizes = [jnp.where(zero, -(2**30), x.exponent) for zero, x in zip(zeros, (first, second), strict=True)]
+    exponent = jnp.maximum(*sizes)
+    one = times_power_of_two(first.mantissa, first.exponent - exponent)
+    two = times_power_of_two(second.mantissa, second.exponent - exponent)
+    return normalize(Scaled(jax.tree.map(jnp.add, one, two), exponent))
+
+
+def log(value: Scaled) -> np.ndarray:
+    """ln |mantissa * 2**exponent| in float64 on the host; −inf where the mantissa is 0."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.abs(np.asarray(value.mantissa, np.float64)))
+    return np.asarray(logs + LN2 * np.asarray(value.exponent, np.float64))
+
+
+def join(value: Scaled) -> np.ndarray:
+    """mantissa * 2**exponent in float64 on the host; beyond 1e308 it is inf."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.ldexp(np.asarray(value.mantissa, np.float64), np.asarray(value.exponent)))

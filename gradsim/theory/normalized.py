@@ -1,0 +1,58 @@
+"""Normalized networks at infinite width: batch norm's explosion, and the power law of a normalized branch."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gradsim import activations, arguments
+from gradsim.theory.feedforward import ActivationLike, Number, broadcast
+from gradsim.theory.moments import moments
+
+
+def batchnorm_growth(activation: str, batch: Any) -> Float[np.ndarray, "*shape"]:
+    """The factor by which E‖gradient‖² grows a layer under batch norm, for batches of B ≥ 4 and every σ_w.
+
+        identity   (B − 2) / (B − 3)
+        relu       (B − 2 + J(c) + J'(c)) / [(B − 3) (1 − J(c))],   c = −1/(B − 1),
+                   J(c) = [√(1 − c²) + c (π − arccos c)] / π,   J'(c) = (π − arccos c) / π
+
+    A ReLU's tends to π/(π − 1) = 1.467 in large batches: no batch and no weight gain prevents the explosion.
+
+    Raises: ValueError for another activation, or for batches below 4, where the mean does not exist.
+    Source: Yang et al. 2019, arXiv:1902.08129, theorem 8.
+
+    >>> print(f"{batchnorm_growth('relu', 32):.6f}")
+    1.521953
+    """
+    arguments.choice("activation", activation, ("identity", "relu"))
+    sizes = arguments.gain("batch", batch)
+    if np.any(sizes < 4):
+        raise ValueError(f"batch: got {sizes[sizes < 4].flat[0]:g}; pass sizes of at least 4")
+    if activation == "identity":
+        return np.asarray((sizes - 2) / (sizes - 3))
+    c = -1 / (sizes - 1)
+    slope = (np.pi - np.arccos(c)) / np.pi
+    kernel = np.sqrt(1 - c**2) / np.pi + c * slope
+    return np.asarray((sizes - 2 + kernel + slope) / ((sizes - 3) * (1 - kernel)))
+
+
+def pre_norm_exponent(
+    activation: ActivationLike, sigma_w: Number, sigma_b: Number = 0.0
+) -> Float[np.ndarray, "*shape"]:
+    """ζ of the power law E‖J‖² ~ L^ζ in x + σ_w φ(LN x) W + σ_b b: ζ = σ_w² D(1) / (σ_w² V(1) + σ_b²).
+
+    The state's mean square grows by v = σ_w² V(1) + σ_b² a block, and the norm divides the slopes by it, so that
+    a branch gain a leaves E‖J‖² = (1 + a² v L)^ζ: exactly for a ReLU without bias, at large L otherwise.
+
+    Raises: TypeError or ValueError naming the argument. Source: Yang & Schoenholz 2017, arXiv:1712.08969,
+    for the method.
+
+    >>> print(f"{pre_norm_exponent('tanh', 1.0):.5f}")
+    1.17781
+    """
+    table = moments(activations.get(activation))
+    (sigma_w, sigma_b), shape = broadcast(sigma_w=sigma_w, sigma_b=sigma_b)
+    slope, square = (np.exp(function(np.zeros(1))) for function in (table.log_d, table.log_v))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (sigma_w**2 * slope / (sigma_w**2 * square + sigma_b**2)).reshape(shape)

@@ -1,0 +1,331 @@
+"""How fast, how small: what this machine can do and what share of it gradsim reaches.
+
+Everything is measured in one run and in turns, so that ratios hold on a noisy machine: each
+repetition times every contender once, and ratios are medians over the repetitions. Rates count only the arithmetic that
+must be done (the tangents' matrix products) against a plain matrix product of the same shape.
+
+    python scripts/benchmark.py                    every part, a few minutes on two cores
+    python scripts/benchmark.py --parts rates      the share of the matmul rate alone
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+import gradsim as gs
+
+Part = Literal["rates", "baselines", "memory", "scaling", "startup"]
+PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure gradsim's speed, memory and start-up on the device at hand."""
+
+    out: Path = Path("figures/benchmarks")
+    """Folder for benchmark-<device>.json and .png."""
+    parts: tuple[Part, ...] = PARTS
+    """What to measure: rates (share of the matmul rate), baselines (jax.jacfwd, torch.func), memory (peak against
+    depth and seeds), scaling (time against seeds, cells, depth), startup (import and compile time)."""
+    repeats: int = 5
+    """Turns; each times every contender once."""
+    depth: int = 50
+    """Steps of the networks in `rates`."""
+
+
+class Shape(NamedTuple):
+    """A row of the rate table: in one step each cell's tangents take the product [rows, n] @ matrix."""
+
+    name: str
+    network: gs.Network
+    cells: int
+    rows: int  # tangents that meet the matrix, times the samples of a batch
+    matrix: tuple[int, int]
+    direction: str = "forward"
+
+
+def shapes() -> list[Shape]:
+    """Feed-forward at four widths, then the other families at width 128."""
+    square = [(64, 1024), (128, 256), (256, 64), (512, 16)]
+    rows = [Shape(f"feedforward {w}", gs.feedforward(w), c, w, (w, w)) for w, c in square]
+    rows += [Shape(f"feedforward {w} backward", gs.feedforward(w), c, w, (w, w), "backward") for w, c in square]
+    n, batch = 128, 8
+    driven = [
+        ("vanilla_rnn", gs.vanilla_rnn(n), n, (n, n)),
+        ("lstm", gs.lstm(n), 2 * n, (n, 4 * n)),  # the tangents of h and of c
+        ("gru", gs.gru(n), n, (n, 3 * n)),
+    ]
+    rows += [Shape(f"{name} {n}", one, 128, k, m) for name, one, k, m in driven]
+    rows += [Shape(f"{name} {n} backward", one, 128, k, m, "backward") for name, one, k, m in driven]
+    cures = [
+        ("residual", gs.residual(n), n, (n, 2 * n)),  # two matrices of n x n
+        ("layernorm", gs.layernorm(n), n, (n, n)),
+    ]
+    rows += [Shape(f"{name} {n}", one, 128, k, m) for name, one, k, m in cures]
+    rows.append(Shape(f"batchnorm {n}, batch {batch}", gs.batchnorm(n, batch), 8, batch * n * batch, (n, n)))
+    return rows
+
+
+def timed(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of each contender in each turn, [repeats], after one uncounted call of all."""
+    for call in contenders.values():
+        jax.block_until_ready(call())
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.asarray(turns) for name, turns in seconds.items()}
+
+
+def medians(seconds: dict[str, np.ndarray], over: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The median seconds, and the median of the ratio to `over` within each turn: a machine's speed drifts."""
+    middle = {name: float(np.median(turns)) for name, turns in seconds.items()}
+    return middle, {name: float(np.median(turns / seconds[over])) for name, turns in seconds.items()}
+
+
+def matmul(rows: int, matrix: tuple[int, int]) -> Callable[[], Any]:
+    """A plain product [rows, n] @ [n, m] in float32 at the highest precision."""
+    left, right = jnp.ones((rows, matrix[0])), jnp.ones(matrix)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
+    return lambda: product(left, right)
+
+
+def sweeping(network: gs.Network, cells: int, depth: int, seeds: int = 1, **options: Any) -> Callable[[], Any]:
+    """A whole call of `gs.sweep`, labels and host work included."""
+    sigma_w = np.linspace(0.5, 3, cells)
+    return lambda: gs.sweep(network, depth=depth, seeds=seeds, sigma_w=sigma_w, progress=False, **options)
+
+
+def rates(options: Options) -> list[dict[str, Any]]:
+    """Share of the dense-matmul rate that the tangents' products reach, all else counted as loss."""
+    table = []
+    for shape in shapes():
+        call = sweeping(shape.network, shape.cells, options.depth, direction=shape.direction)
+        plain = matmul(shape.rows * shape.cells, shape.matrix)
+        seconds, ratios = medians(timed({"gradsim": call, "matmul": plain}, options.repeats), "gradsim")
+        arithmetic = 2.0 * shape.cells * shape.rows * shape.matrix[0] * shape.matrix[1]
+        rate, share = arithmetic * options.depth / seconds["gradsim"], ratios["matmul"] * options.depth
+        row = {"name": shape.name, "cells": shape.cells, "gflops": rate / 1e9, "share": share}
+        table.append({**row, "matmul_gflops": arithmetic / seconds["matmul"] / 1e9, "seconds": seconds["gradsim"]})
+        print(f"{shape.name:26s} x {shape.cells:4d}: {rate / 1e9:8.0f} GFLOP/s, {share:.2f} of the matmul rate")
+    return table
+
+
+def states(key: jax.Array, sigma_w: jax.Array, x: jax.Array, depth: int) -> jax.Array:
+    """A random tanh network as one would write it: the states after every layer, [depth, n]."""
+
+    def layer(h: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        w = sigma_w * jax.random.normal(key, (h.size, h.size)) / h.size**0.5
+        h = jnp.tanh(h @ w)
+        return h, h
+
+    return jax.lax.scan(layer, x, jax.random.split(key, depth))[1]
+
+
+def baselines(options: Options, width: int = 64, networks: int = 1024, depth: int = 30) -> dict[str, Any]:
+    """Exact norms at every depth of 1,024 random networks: gradsim against jax.vmap(jax.jacfwd) and torch.func."""
+    keys, sigma_w = jax.random.split(jax.random.key(0), networks), jnp.linspace(0.5, 3, networks)
+    x = jax.random.normal(jax.random.key(1), (networks, width))
+
+    @jax.jit
+    def jacfwd(keys: jax.Array, sigma_w: jax.Array, x: jax.Array) -> jax.Array:
+        jacobians = jax.vmap(jax.jacfwd(lambda x, key, sigma_w: states(key, sigma_w, x, depth)))(x, keys, sigma_w)
+        return jnp.log(jnp.sum(jacobians**2, axis=(2, 3)))
+
+    contenders = {
+        "gradsim": sweeping(gs.feedforward(width), networks, depth),
+        "jax.vmap(jax.jacfwd)": lambda: jacfwd(keys, sigma_w, x),
+        **torch_baseline(np.asarray(sigma_w), np.asarray(x), depth),
+    }
+    best, ratios = medians(timed(contenders, options.repeats), "gradsim")
+    for name, ratio in ratios.items():
+        print(f"{name:28s} {best[name]:8.3f} s, {ratio:6.1f} times gradsim's time")
+    found = {"width": width, "networks": networks, "depth": depth, "seconds": best, "ratio": ratios}
+    return {**found, "lstm": lstm_baseline(options)}
+
+
+def torch_baseline(sigma_w: np.ndarray, x: np.ndarray, depth: int) -> dict[str, Callable[[], Any]]:
+    """The last depth alone through torch.func, on the CPU; empty where torch is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    gains, inputs, n = torch.from_numpy(sigma_w.copy()), torch.from_numpy(x.copy()), x.shape[1]
+
+    def network(weights: Any, x: Any) -> Any:
+        for weight in weights:
+            x = torch.tanh(x @ weight)
+        return x
+
+    def run() -> Any:
+        weights = gains[:, None, None, None] * torch.randn(len(x), depth, n, n) / n**0.5
+        jacobians = torch.func.vmap(torch.func.jacrev(network, argnums=1))(weights, inputs)
+        return jacobians.pow(2).sum((1, 2)).log().numpy()
+
+    return {"torch.func.vmap(jacrev), last depth": run}
+
+
+def lstm_baseline(options: Options, width: int = 64, networks: int = 32, length: int = 20) -> dict[str, Any]:
+    """The Jacobian of the whole state: gradsim after every step, torch.func of torch.nn.LSTMCell after the last."""
+    try:
+        import torch
+    except ImportError:
+        print("torch is not installed: no row for torch.nn.LSTMCell")
+        return {}
+    cells = [torch.nn.LSTMCell(width, width) for _ in range(networks)]
+    parameters, _ = torch.func.stack_module_state(cells)
+    inputs = torch.randn(networks, length, width)
+
+    def unrolled(state: Any, parameters: Any, inputs: Any) -> Any:
+        h, c = state[:width], state[width:]
+        for x in inputs:
+            h, c = torch.func.functional_call(cells[0], parameters, (x[None], (h[None], c[None])))
+            h, c = h[0], c[0]
+        return torch.cat([h, c])
+
+    jacobian = torch.func.vmap(torch.func.jacrev(unrolled))
+    start = torch.zeros(networks, 2 * width)
+    turns = timed(
+        {
+            "gradsim": sweeping(gs.lstm(width), networks, length),
+            "torch.func.jacrev(LSTMCell)": lambda: jacobian(start, parameters, inputs).pow(2).sum((1, 2)).log(),
+        },
+        options.repeats,
+    )
+    best, ratios = medians(turns, "gradsim")
+    ratio = ratios["torch.func.jacrev(LSTMCell)"]
+    print(f"torch.func of LSTMCell, {networks} networks of {width}, {length} steps: {ratio:.1f} times gradsim's time")
+    return {"width": width, "networks": networks, "length": length, "seconds": best, "ratio": ratio}
+
+
+def memory(options: Options) -> list[dict[str, Any]]:
+    """Peak memory of fresh processes, against depth and seeds."""
+    runs = [(100, 4), (1000, 4), (5000, 4), (100, 64)]
+    table = []
+    for depth, seeds in runs:
+        peak = int(fresh_process(f"from benchmark import peak_bytes; print(peak_bytes({depth}, {seeds}))"))
+        table.append({"depth": depth, "seeds": seeds, "peak_bytes": peak})
+        print(f"depth {depth:5d}, {seeds:3d} seeds: peak {peak / 2**20:7.0f} MiB")
+    return table
+
+
+def peak_bytes(depth: int, seeds: int) -> int:
+    """Peak memory of this process after one sweep: of the device where it says so, else resident."""
+    sweeping(gs.feedforward(64), 256, depth, seeds)()
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def fresh_process(code: str) -> str:
+    """What a new interpreter prints, run beside this file."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: a measuring process failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def scaling(options: Options) -> dict[str, Any]:
+    """Time against depth, seeds and cells, one at a time; the rest stay at (200, 4, 256)."""
+    network, base = gs.feedforward(64), {"depth": 200, "seeds": 4, "cells": 256}
+    table: dict[str, Any] = {}
+    axes = {"depth": [200, 400, 800, 1600], "seeds": [4, 8, 16, 32], "cells": [256, 512, 1024, 2048]}
+    for axis, values in axes.items():
+        calls = {str(value): sweeping(network, **{**base, axis: value}) for value in values}
+        turns = timed(calls, max(2, options.repeats // 2))
+        seconds = [float(turns[str(value)].min()) for value in values]
+        slopes = np.diff(seconds) / np.diff(values)
+        table[axis] = {"values": values, "seconds": seconds, "marginal_cost_last_over_first": slopes[-1] / slopes[0]}
+        print(f"{axis:5s} {values}: {np.round(seconds, 2).tolist()} s, marginal cost x {slopes[-1] / slopes[0]:.2f}")
+    return table
+
+
+def startup(options: Options) -> dict[str, float]:
+    """Seconds to import, and to compile a first sweep."""
+    clock = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+    modules = ("jax", "gradsim")
+    best = dict.fromkeys(modules, np.inf)
+    for _ in range(options.repeats):
+        for module in modules:
+            best[module] = min(best[module], float(fresh_process(clock.format(module))))
+    first = (
+        "import time, benchmark, gradsim as gs; call = benchmark.sweeping(gs.feedforward(64), 256, 50); "
+        "t = time.perf_counter(); call(); t, u = time.perf_counter(), t; call(); v = time.perf_counter(); "
+        "print(t - u - (v - t))"
+    )
+    found = {f"import_{name}": seconds for name, seconds in best.items()}
+    found["import_beyond_jax"] = best["gradsim"] - best["jax"]
+    found["compile_first_sweep"] = float(fresh_process(first))
+    for name, seconds in found.items():
+        print(f"{name:20s} {seconds:6.2f} s")
+    return found
+
+
+def draw(results: dict[str, Any]) -> Figure:
+    """One figure: shares of the matmul rate, and time ratios to the baselines."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained", dpi=200)
+    left, right = figure.subplots(1, 2, width_ratios=[1.6, 1])
+    table = results.get("rates", [])
+    names = [f"{row['name']} × {row['cells']}" for row in table]
+    left.barh(names, [row["share"] for row in table], color="#0072B2")
+    left.invert_yaxis()
+    left.set(xlim=(0, 1.15), xlabel="share of the dense matrix-product rate")
+    left.tick_params(axis="y", labelsize=6)
+    ratios = results.get("baselines", {}).get("ratio", {})
+    right.barh([name.replace("(", "\n(", 1) for name in ratios], list(ratios.values()), color="#D55E00")
+    right.invert_yaxis()
+    right.set(xlabel="time / time of gradsim")
+    right.tick_params(axis="y", labelsize=6)
+    for place, ratio in enumerate(ratios.values()):
+        right.annotate(f" {ratio:.1f}×", (ratio, place), va="center", fontsize=7)
+    right.margins(x=0.2)
+    figure.suptitle(results["device"], fontsize=8)
+    return figure
+
+
+MEASURES: dict[Part, Callable[[Options], Any]] = {
+    "rates": rates,
+    "baselines": baselines,
+    "memory": memory,
+    "scaling": scaling,
+    "startup": startup,
+}
+
+
+def main(options: Options) -> None:
+    """Measure the parts asked for, then write the JSON and the figure."""
+    device = jax.local_devices()[0]
+    kind = device.device_kind if device.platform != "cpu" else f"{jax.device_count()} CPU device, {platform.machine()}"
+    results: dict[str, Any] = {**gs.dataset.provenance(), "device": f"{kind}, float32 at highest precision"}
+    for part in options.parts:
+        print(f"-- {part}")
+        results[part] = MEASURES[part](options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = (
+        options.out
+        / f"benchmark-{device.platform if device.platform == 'cpu' else device.device_kind.replace(' ', '-')}"
+    )
+    stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(results).savefig(stem.with_suffix(".png"))
+    print(f"wrote {stem}.json and .png")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,189 @@
+"""Which remedies keep gradients alive, over depth and over time?
+
+Measures, exactly, a network whose gradient vanishes and one whose gradient explodes, and beside them what was
+invented against both: better starts (He, orthogonal, identity), batch norm, layer norm, residual blocks, LSTM
+and GRU with gates as they are and held open. Lines show the gradient through a whole network of each depth or
+sequence length, bands hold 80 % of the networks. The table gives the growth a layer or step over the
+second half, the horizon (how far the gradient travels before it has fallen or grown by a factor) and the share
+of dead networks, whose gradient is exactly zero; it is also written as remedies.csv.
+
+examples:
+  python scripts/remedies.py
+  python scripts/remedies.py --depth 200 --length 1000 --seeds 32
+  python scripts/remedies.py --networks "tanh RNN" LSTM "LSTM, chrono" --factor 100
+  python scripts/remedies.py --preset paper --formats png pdf --out results
+  python scripts/remedies.py --data figures/remedies.zarr
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray
+
+import gradsim as gs
+from gradsim import Network, script
+from gradsim.growth import growth
+from gradsim.horizon import horizon
+from gradsim.networks.batchnorm import batchnorm
+from gradsim.networks.gated import gru, lstm
+from gradsim.networks.normalized import layernorm
+from gradsim.networks.recurrent import vanilla_rnn
+from gradsim.networks.residual import residual
+from gradsim.plot.memory import with_error
+from gradsim.plot.remedies import remedies
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BASELINE, START, NORM, SKIP, GATE = "baseline", "better start", "normalization", "skip connection", "gate"
+
+
+@dataclass(frozen=True)
+class Options(script.Options):
+    """Options of the remedies."""
+
+    networks: tuple[str, ...] = ()
+    """Which networks, by their titles in the figure; all unless given."""
+
+    width: int = 64
+    """Units of a layer or of a hidden state."""
+
+    depth: int = 50
+    """Layers of the deep networks."""
+
+    length: int = 200
+    """Time steps of the recurrent networks, which read Gaussian noise of unit variance."""
+
+    seeds: int = 16
+    """Independent networks of each kind; bands and errors are over them."""
+
+    batch: int = 8
+    """Samples in a batch, for batch norm."""
+
+    factor: float = 10.0
+    """The horizon is where the gradient has fallen or grown by this factor."""
+
+
+# Title -> what kind of remedy it is, the network, and gains that are not its defaults.
+Build = Callable[[Options], Network]
+NETWORKS: dict[str, tuple[str, Build, dict[str, Any]]] = {
+    "sigmoid, Glorot": (BASELINE, lambda o: gs.feedforward(o.width, "sigmoid", "glorot_uniform"), {}),
+    "tanh, large weights": (BASELINE, lambda o: gs.feedforward(o.width, "tanh"), {"sigma_w": 4.0}),
+    "ReLU, Glorot": (START, lambda o: gs.feedforward(o.width, "relu", "glorot_uniform"), {}),
+    "ReLU, He": (START, lambda o: gs.feedforward(o.width, "relu", "he_normal"), {}),
+    "tanh, orthogonal": (START, lambda o: gs.feedforward(o.width, "tanh", "orthogonal"), {}),
+    "ReLU, batch norm": (NORM, lambda o: batchnorm(o.width, o.batch, "relu"), {}),
+    "ReLU, layer norm": (NORM, lambda o: layernorm(o.width, "relu"), {}),
+    "ReLU, residual": (SKIP, lambda o: residual(o.width, "relu"), {}),
+    "ReLU, pre-norm residual": (SKIP, lambda o: layernorm(o.width, "relu", form="pre"), {}),
+    "tanh RNN": (BASELINE, lambda o: vanilla_rnn(o.width, "tanh"), {}),
+    "tanh RNN, large weights": (BASELINE, lambda o: vanilla_rnn(o.width, "tanh"), {"sigma_w": 4.0}),
+    "tanh RNN, orthogonal": (START, lambda o: vanilla_rnn(o.width, "tanh", "orthogonal"), {}),
+    "ReLU RNN, identity": (START, lambda o: vanilla_rnn(o.width, "relu", "identity", initial="zero"), {}),
+    "LSTM": (GATE, lambda o: lstm(o.width), {}),
+    "LSTM, forget bias 1": (GATE, lambda o: lstm(o.width), {"forget_bias": 1.0}),
+    "LSTM, chrono": (GATE, lambda o: lstm(o.width, chrono=max(2, o.length)), {}),
+    "GRU": (GATE, lambda o: gru(o.width), {}),
+    "GRU, chrono": (GATE, lambda o: gru(o.width, chrono=max(2, o.length)), {}),
+}
+
+PRESETS = {
+    "quick": Options(),
+    "paper": Options("paper", width=256, depth=200, length=1000, seeds=32, batch=16),
+    "accelerator": Options("accelerator", width=512, depth=500, length=10_000, seeds=64, batch=16),
+}
+
+
+def measure(options: Options) -> dict[str, xarray.Dataset]:
+    """One forward sweep for each network, which holds every depth or length up to the last."""
+    unknown = [name for name in options.networks if name not in NETWORKS]
+    if unknown:
+        raise ValueError(f"networks: got {', '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
+    if min(options.depth, options.length) < 2:
+        raise ValueError(f"depth, length: got {options.depth}, {options.length}; pass at least 2")
+    _fraction(options.factor)
+    measured = {}
+    for name in options.networks or NETWORKS:
+        kind, build, gains = NETWORKS[name]
+        network = build(options)
+        steps = options.length if network.axis == "time" else options.depth
+        one = gs.sweep(network, depth=steps, seeds=options.seeds, key=options.key, **gains)
+        measured[name] = one.assign_attrs(kind=kind)
+    return measured
+
+
+def _fraction(factor: float) -> float:
+    if not 1 < factor < np.inf:
+        raise ValueError(f"factor: got {factor}; pass a number above 1")
+    return 1 / factor
+
+
+def table(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0) -> xarray.Dataset:
+    """One entry a network: growth a step over the second half, horizon, dead share, with standard errors.
+
+    `change` says what the gradient has done at the horizon: "falls", "grows", or "holds" where it has done neither
+    within the `steps` measured, and the horizon is NaN.
+    """
+    rows = []
+    for one in datasets.values():
+        axis = "time" if "time" in one.dims else "depth"
+        slopes = growth(one.rename(seed="draw"))
+        rows.append(
+            {
+                "axis": axis,
+                "steps": one.sizes[axis],
+                "growth": float(slopes.mean()),
+                "growth_error": float(slopes.std(ddof=1) / np.sqrt(slopes.count())),
+                **_horizon(one, _fraction(factor)),
+                "dead": float(one["dead"].isel({axis: -1}).mean()),
+                "log_gain": float(one["log_gain"].isel({axis: -1}).mean()),
+            }
+        )
+    columns = {key: ("network", [row[key] for row in rows]) for key in rows[0]}
+    return xarray.Dataset(columns, {"network": list(datasets)}, {"factor": factor})
+
+
+def _horizon(one: xarray.Dataset, fraction: float) -> dict[str, Any]:
+    """The nearer of the two: where the gradient has fallen to the fraction, or grown by its inverse."""
+    flipped = one.assign(log_gain=-one["log_gain"])
+    found = {"falls": horizon(one, fraction), "grows": horizon(flipped, fraction)}
+    change, nearest = min(found.items(), key=lambda item: float(item[1]["horizon_crossing"].fillna(np.inf)))
+    steps, error = (float(nearest[key]) for key in ("horizon_crossing", "horizon_crossing_error"))
+    return {"horizon": steps, "horizon_error": error, "change": change if np.isfinite(steps) else "holds"}
+
+
+def report(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0, folder: Path | None = None) -> str:
+    """The table in words; and as remedies.csv in the folder, if one is given."""
+    found = table(datasets, factor)
+    lines = [f"growth of the gradient, and how far it goes before it has changed by a factor of {factor:g}:"]
+    lines.append(f"  {'network':28s}{'growth (nat/step)':>20s}{'horizon (steps)':>24s}{'dead':>6s}")
+    for name in found["network"].values.tolist():
+        row = {str(key): value.item() for key, value in found.sel(network=name).data_vars.items()}
+        horizon_words = with_error(row["horizon"], row["horizon_error"])
+        where = f"> {row['steps']:,}" if row["change"] == "holds" else f"{row['change']} {horizon_words}"
+        lines.append(f"  {name:28s}{with_error(row['growth'], row['growth_error']):>20s}{where:>24s}{row['dead']:6.0%}")
+    if folder is not None:
+        found.to_dataframe().to_csv(folder / "remedies.csv")
+        lines.append(f"table   {folder / 'remedies.csv'}")
+    return "\n".join(lines)
+
+
+def draw(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0) -> dict[str, "Figure"]:
+    return {"remedies": remedies(datasets, table(datasets, factor))}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the script with these arguments, those of the command line unless given; returns the figures."""
+    options = script.parse(PRESETS, arguments, str(__doc__))
+    return script.run(
+        "remedies", options, measure, partial(report, factor=options.factor, folder=options.out),
+        partial(draw, factor=options.factor),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

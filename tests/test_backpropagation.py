@@ -1,0 +1,194 @@
+"""Backward products, gradients and weight gradients against autodiff of the whole unrolled network."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+from jax import Array
+from unrolled import own_checks
+
+import gradsim as gs
+from gradsim.chain import network_keys
+
+WIDTH, DEPTH, SEEDS, KEY, SIGMA_W, SIGMA_B = 6, 8, 2, 3, (0.8, 1.5), 0.3
+EXACT = 1e-12  # nats, float64
+
+
+class Case(NamedTuple):
+    """One network, as plain matrices, beside what gradsim measured of the same draws."""
+
+    layers: list[tuple[Array, Array]]
+    states: list[Array]
+    measured: xarray.Dataset
+    forward: xarray.Dataset
+    pairs: xarray.Dataset
+
+
+def run(h: Array, layers: list[tuple[Array, Array]]) -> Array:
+    for w, b in layers:
+        h = jnp.tanh(h @ w + b)
+    return h
+
+
+def loss(h: Array) -> Array:
+    return jnp.sum(h**2)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def cases(request: pytest.FixtureRequest) -> list[Case]:
+    network = gs.feedforward(WIDTH, tied=request.param)
+    common: dict[str, Any] = {"depth": DEPTH, "seeds": SEEDS, "key": KEY, "sigma_b": SIGMA_B, "dtype": "float64"}
+    names = ["log_gain", "log_spectral", "log_gradient", "log_weight_gradient"]
+    names += ["log_weight_gradient_sum"] * request.param
+    axis: dict[str, Any] = {"sigma_w": list(SIGMA_W)}
+    every = range(1, DEPTH + 1)
+    back = gs.sweep(network, direction="backward", statistics=names, loss=loss, at=every, **common, **axis)
+    ahead = gs.sweep(network, **common, **axis)
+    pairs = gs.partial_products(network, **common, **axis)
+    found = []
+    with jax.enable_x64(True):
+        for seed in range(SEEDS):
+            keys = network_keys(jax.random.key(KEY), seed)
+            h = jax.random.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,))
+            draws = [
+                network.draw(jax.random.fold_in(keys.weights, 0 if request.param else t), jnp.dtype("float64"))
+                for t in range(DEPTH)
+            ]
+            for sigma_w in SIGMA_W:
+                layers = [(sigma_w * draw.w, SIGMA_B * draw.b) for draw in draws]
+                states = [run(h, layers[:i]) for i in range(DEPTH + 1)]
+                place = {"seed": seed, "sigma_w": sigma_w}
+                found.append(Case(layers, states, back.sel(place), ahead.sel(place), pairs.sel(place)))
+    return found
+
+
+def log_gain(jacobian: Array) -> float:
+    return 0.5 * float(np.log(np.sum(np.square(jacobian)) / WIDTH))
+
+
+def compare(cases: list[Case], reference: Callable[[Case, int], float], variable: str, **place: Any) -> None:
+    with jax.enable_x64(True):
+        for case in cases:
+            expected = np.array([reference(case, i) for i in range(DEPTH)])
+            np.testing.assert_allclose(case.measured[variable].sel(**place), expected, rtol=0, atol=EXACT)
+
+
+def suffix(case: Case, i: int) -> Array:
+    return jax.jacrev(lambda h: run(h, case.layers[i:]))(case.states[i])
+
+
+def test_suffixes_equal_jacrev_of_the_whole_network(cases: list[Case]) -> None:
+    compare(cases, lambda case, i: log_gain(suffix(case, i)), "log_gain")
+
+
+def test_spectral_norm_of_suffixes(cases: list[Case]) -> None:
+    compare(cases, lambda case, i: float(np.log(np.linalg.norm(suffix(case, i), 2))), "log_spectral")
+
+
+def test_gradient_reaching_every_step_equals_grad(cases: list[Case]) -> None:
+    def reference(case: Case, i: int) -> float:
+        gradient = jax.grad(lambda h: loss(run(h, case.layers[i:])))(case.states[i])
+        return float(np.log(np.linalg.norm(gradient)))
+
+    compare(cases, reference, "log_gradient")
+
+
+@pytest.mark.parametrize(("field", "place"), [("w", 0), ("b", 1)])
+def test_weight_gradients_equal_grad(cases: list[Case], field: str, place: int) -> None:
+    def reference(case: Case, i: int) -> float:
+        gradients = jax.grad(lambda layers: loss(run(case.states[0], layers)))(case.layers)
+        return float(np.log(np.linalg.norm(gradients[i][place])))
+
+    compare(cases, reference, "log_weight_gradient", parameter=field)
+
+
+def test_the_norm_over_all_parameters_joins_the_fields(cases: list[Case]) -> None:
+    for case in cases:
+        fields = case.measured.log_weight_gradient
+        joined = 0.5 * np.logaddexp(2 * fields.sel(parameter="w"), 2 * fields.sel(parameter="b"))
+        np.testing.assert_allclose(fields.sel(parameter="all"), joined, rtol=0, atol=EXACT)
+
+
+def test_tied_weights_sum_their_steps(cases: list[Case]) -> None:
+    """The gradient of one shared matrix is the sum over its uses, from any step on."""
+    if "log_weight_gradient_sum" not in cases[0].measured:
+        assert cases[0].layers[0][0] is not cases[0].layers[1][0]
+        return
+
+    def reference(case: Case, i: int) -> float:
+        def whole(w: Array) -> Array:
+            return loss(run(case.states[i], [(w, b) for _, b in case.layers[i:]]))
+
+        return float(np.log(np.linalg.norm(jax.grad(whole)(case.layers[0][0]))))
+
+    compare(cases, reference, "log_weight_gradient_sum", parameter="w")
+
+
+def test_every_pair_of_steps_equals_jacrev(cases: list[Case]) -> None:
+    with jax.enable_x64(True):
+        for case in cases:
+            measured = case.pairs.log_gain
+            for start in range(DEPTH):
+                assert bool(measured.sel(start=start, depth=slice(1, start)).isnull().all())
+                for end in range(start + 1, DEPTH + 1):
+                    jacobian = jax.jacrev(lambda h: run(h, case.layers[start:end]))(case.states[start])  # noqa: B023
+                    value = float(measured.sel(start=start, depth=end))
+                    np.testing.assert_allclose(value, log_gain(jacobian), rtol=0, atol=EXACT)
+
+
+def test_prefix_and_suffix_meet_in_the_whole(cases: list[Case]) -> None:
+    for case in cases:
+        whole = float(case.forward.log_gain.sel(depth=DEPTH))
+        assert whole == pytest.approx(float(case.measured.log_gain.sel(depth=1)), abs=EXACT)
+        assert whole == pytest.approx(float(case.pairs.log_gain.sel(start=0, depth=DEPTH)), abs=EXACT)
+
+
+def test_weight_gradients_continue_in_a_straight_line_below_the_floats() -> None:
+    """A sigmoid network of 400 layers: the first layers' gradients lie near 1e-260, far below float32."""
+    measured = gs.sweep(
+        gs.feedforward(16, "sigmoid"), direction="backward", statistics="log_weight_gradient", depth=400, seeds=4
+    )
+    logs = measured.log_weight_gradient.sel(parameter="w").mean("seed")
+    depth = measured.depth
+    slopes = [
+        float(logs.sel(depth=part).polyfit("depth", 1).polyfit_coefficients[0])
+        for part in (slice(20, 150), slice(250, 380))
+    ]
+    assert float(logs.sel(depth=1)) < -400
+    assert depth.size == 400
+    assert slopes[0] == pytest.approx(slopes[1], rel=0.05)
+
+
+def test_a_given_cotangent_equals_the_loss_it_comes_from() -> None:
+    cotangent = np.linspace(-1, 1, WIDTH)
+    network = gs.feedforward(WIDTH)
+    common: dict[str, Any] = {"depth": 5, "seeds": 2, "direction": "backward", "statistics": "log_gradient"}
+    given = gs.sweep(network, cotangent=cotangent, **common)
+    through_loss = gs.sweep(network, loss=lambda h: jnp.dot(h, jnp.asarray(cotangent, h.dtype)), **common)
+    np.testing.assert_allclose(given.log_gradient, through_loss.log_gradient, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cotangent": np.ones(WIDTH + 1)}, "cotangent: got shape"),
+        ({"cotangent": (np.ones(WIDTH), np.ones(WIDTH))}, "cotangent: got a tree"),
+        ({"cotangent": np.full(WIDTH, np.nan)}, "cotangent: got shape"),
+        ({"cotangent": np.ones(WIDTH), "loss": loss}, "pass one of the two"),
+        ({"loss": lambda h: h}, "loss: returned"),
+        ({"loss": lambda h: h @ jnp.ones(3)}, "loss: JAX cannot evaluate it"),
+        ({"loss": 3}, "loss: got 3"),
+        ({"direction": "forward", "loss": loss}, "pass direction='backward'"),
+        ({"direction": "sideways"}, "direction: got 'sideways'"),
+        ({"statistics": "log_jvp"}, "needs direction='forward'"),
+        ({"direction": "forward", "statistics": "log_gradient"}, "needs direction='backward'"),
+        ({"statistics": "log_weight_gradient_sum"}, "needs tied weights"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with own_checks(), pytest.raises((ValueError, TypeError), match=message):
+        gs.sweep(gs.feedforward(WIDTH), depth=3, seeds=1, **{"direction": "backward", **options})

@@ -1,0 +1,242 @@
+"""What must hold of every family: each instance registered in families.py goes through all of it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+import xarray
+from families import FAMILIES
+from jax import Array, random
+from jax.flatten_util import ravel_pytree
+
+import gradsim as gs
+from gradsim import Network, products
+from gradsim.chain import network_keys
+
+DEPTH, KEY, SEED = 4, 13, 1
+PRODUCTS = ("log_gain", "log_jvp", "log_spectral")
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+
+families = pytest.mark.parametrize("network", FAMILIES.values(), ids=FAMILIES.keys())
+
+
+def some_gains(network: Network) -> dict[str, Any]:
+    """Gains near the defaults; none is zero, so that every term of a step is there."""
+    return {name: value * 1.1 if value else 0.3 for name, value in network.gains.items()}
+
+
+def double(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), tree)
+
+
+def jacobians_and_vector(network: Network, dtype: str, burn_in: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """jax.jacfwd of the whole network in float64, [depth, n, n], and the unit vector of log_jvp.
+
+    The draws are those of `dtype`, from the keys that the package promises: fold_in(stream, step).
+    """
+    keys = network_keys(random.key(KEY), SEED)
+    steps = range(burn_in + DEPTH)
+    with jax.enable_x64(dtype == "float64"):
+        weights = [network.draw(random.fold_in(keys.weights, 0 if network.tied else t), dtype) for t in steps]
+        inputs = [random.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype) for t in steps]
+        first = random.normal(keys.state, network.initial_shape, dtype) if network.driven else inputs[0]
+        gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
+        u = products.unit_vector(network, network.initial_state(gains, first), keys.vector)
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        weights, inputs, first, gains = double(weights), double(inputs), double(first), double(gains)
+
+        def advance(state: Any, t: int) -> Any:
+            return network.step(weights[t], gains, state, inputs[t] if network.driven else None)[0]
+
+        state = network.initial_state(gains, first)
+        for t in range(burn_in):
+            state = advance(state, t)
+        flat, unravel = ravel_pytree(state)
+
+        def chain(flat: Array) -> Array:
+            state, observed = unravel(flat), []
+            for t in range(burn_in, burn_in + DEPTH):
+                state = advance(state, t)
+                observed.append(ravel_pytree(network.observed(state))[0])
+            return jnp.stack(observed)
+
+        select = np.asarray(jax.jacfwd(lambda flat: ravel_pytree(network.observed(unravel(flat)))[0])(flat))
+        vector = np.asarray(ravel_pytree(jax.tree.map(lambda leaf: leaf[0], double(u)))[0])
+        return np.asarray(jax.jit(jax.jacfwd(chain))(flat)) @ select.T, select @ vector
+
+
+@families
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_products_equal_jacfwd_of_the_whole_network(network: Network, dtype: str) -> None:
+    measured = gs.sweep(
+        network, depth=DEPTH, seeds=SEED + 1, key=KEY, dtype=dtype, statistics=PRODUCTS, at=range(1, DEPTH + 1),
+        **some_gains(network),
+    ).isel(seed=SEED)  # fmt: skip
+    jacobians, u = jacobians_and_vector(network, dtype)
+    expected = {
+        "log_gain": 0.5 * np.log((jacobians**2).sum(axis=(1, 2)) / jacobians.shape[2]),
+        "log_jvp": np.log(np.linalg.norm(jacobians @ u, axis=1)),
+        "log_spectral": np.log(np.linalg.norm(jacobians, 2, axis=(1, 2))),
+    }
+    assert np.linalg.norm(u) == pytest.approx(1, rel=1e-6)
+    for name, values in expected.items():
+        np.testing.assert_allclose(measured[name], values, rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+
+
+@families
+def test_burn_in_moves_the_start(network: Network) -> None:
+    measured = gs.sweep(
+        network, depth=DEPTH, seeds=SEED + 1, key=KEY, dtype="float64", burn_in=3, **some_gains(network)
+    ).isel(seed=SEED)  # fmt: skip
+    jacobians, _ = jacobians_and_vector(network, "float64", burn_in=3)
+    expected = 0.5 * np.log((jacobians**2).sum(axis=(1, 2)) / jacobians.shape[2])
+    np.testing.assert_allclose(measured.log_gain, expected, rtol=0, atol=1e-12)
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
+def grid(request: pytest.FixtureRequest) -> tuple[Network, xarray.Dataset]:
+    """Every gain of a family as an axis of two points."""
+    network: Network = request.param
+    axes: dict[str, Any] = {name: np.array([value, 1.5 * value + 0.1]) for name, value in some_gains(network).items()}
+    return network, gs.sweep(network, depth=6, seeds=3, key=KEY, statistics=("log_gain", "log_jvp", "length"), **axes)
+
+
+def test_every_gain_makes_a_named_axis(grid: tuple[Network, xarray.Dataset]) -> None:
+    network, dataset = grid
+    assert dataset.log_gain.dims == (*network.gains, "seed", network.axis)
+    assert dataset[network.axis].attrs["units"] == network.axis_units
+    for name in network.gains:
+        assert dataset[name].attrs["long_name"]
+        assert dataset[name].attrs["units"] == "1"
+
+
+def test_every_gain_changes_the_states(grid: tuple[Network, xarray.Dataset]) -> None:
+    """A gain that is read nowhere, or baked into the draw, would not."""
+    network, dataset = grid
+    for name in network.gains:
+        lengths = dataset.length.transpose(name, ...).to_numpy()
+        gains = dataset.log_gain.transpose(name, ...).to_numpy()
+        assert np.any(lengths[0] != lengths[1]) or np.any(gains[0] != gains[1]), name
+
+
+def test_a_cell_equals_the_sweep_of_that_cell_alone(grid: tuple[Network, xarray.Dataset]) -> None:
+    network, dataset = grid
+    corner: dict[str, Any] = {name: float(dataset[name][1]) for name in network.gains}
+    alone = gs.sweep(network, depth=6, seeds=3, key=KEY, statistics=("log_gain", "log_jvp", "length"), **corner)
+    for name in ("log_gain", "log_jvp"):
+        np.testing.assert_allclose(dataset[name].sel(corner), alone[name], atol=3e-5)
+
+
+def test_seeds_are_different_networks(grid: tuple[Network, xarray.Dataset]) -> None:
+    _, dataset = grid
+    for cell in dataset.log_jvp.to_numpy()[..., -1].reshape(-1, dataset.seed.size):
+        living = cell[~np.isnan(cell)]
+        assert np.unique(living).size == living.size
+
+
+def test_a_direction_gains_no_more_than_all_together(grid: tuple[Network, xarray.Dataset]) -> None:
+    """‖J u‖ ≤ ‖J‖_F = √n e^log_gain."""
+    network, dataset = grid
+    plan_size = sum(np.size(leaf) for leaf in jax.tree.leaves(observed_shape(network)))
+    living = ~dataset.dead.to_numpy()
+    excess = (dataset.log_jvp - dataset.log_gain).to_numpy()[living] - 0.5 * np.log(plan_size)
+    assert np.all(excess < 1e-5)
+    for name in ("log_jvp", "log_gain"):
+        np.testing.assert_array_equal(np.isnan(dataset[name]), dataset.dead)
+
+
+def observed_shape(network: Network) -> Any:
+    gains = {name: jnp.asarray(value, jnp.float32) for name, value in network.gains.items()}
+    first = network.initial_shape if network.driven else network.input_shape
+    return network.observed(network.initial_state(gains, jnp.ones(first, jnp.float32)))
+
+
+@families
+def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(network: Network) -> None:
+    short, long = (gs.sweep(network, depth=depth, seeds=2, key=KEY, statistics="log_jvp") for depth in (3, 7))
+    np.testing.assert_array_equal(long.log_jvp[..., :3], short.log_jvp)
+
+
+@families
+def test_forward_and_backward_agree_on_the_whole_product(network: Network) -> None:
+    """J_L … J_1 is the last prefix and the first suffix."""
+    options: dict[str, Any] = {"depth": 5, "seeds": 2, "key": KEY, "dtype": "float64", **some_gains(network)}
+    forward = gs.sweep(network, **options).log_gain[..., -1]
+    backward = gs.sweep(network, direction="backward", **options).log_gain[..., 0]
+    np.testing.assert_allclose(backward, forward, rtol=0, atol=1e-11)
+
+
+@families
+def test_range_over_four_decades_of_every_gain(network: Network) -> None:
+    """No NaN or inf; a product is zero only where the flag says so."""
+    for name, value in some_gains(network).items():
+        axis: dict[str, Any] = {name: [0.01 * value, 100 * value]}
+        dataset = gs.sweep(network, depth=150, seeds=2, key=KEY, statistics=("log_jvp", "log_length"), **axis)
+        living = ~dataset.dead.to_numpy()
+        assert living.any()
+        assert np.isfinite(dataset.log_jvp.to_numpy()[living]).all(), name
+        assert np.isfinite(dataset.log_length.to_numpy()[living]).all(), name
+
+
+@families
+def test_zero_gain_gives_nan_only_where_dead(network: Network) -> None:
+    zeros: dict[str, Any] = dict.fromkeys(network.gains, 0.0)
+    dataset = gs.sweep(network, depth=3, seeds=1, key=KEY, **zeros)
+    np.testing.assert_array_equal(np.isnan(dataset.log_gain), dataset.dead)
+
+
+@families
+def test_networks_are_compared_by_value(network: Network) -> None:
+    """Equal networks share one compilation."""
+    copy = dataclasses.replace(network)
+    assert copy is not network
+    assert copy == network
+    assert hash(copy) == hash(network)
+
+
+@families
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        weights = network.draw(random.key(0), dtype)
+        again, other = network.draw(random.key(0), dtype), network.draw(random.key(1), dtype)
+        gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
+        first = network.initial_shape if network.driven else network.input_shape
+        state = network.initial_state(gains, jnp.ones(first, dtype))
+        inputs = jnp.ones(network.input_shape, dtype) if network.driven else None
+        new, preactivations = network.step(weights, gains, state, inputs)
+    assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves((weights, state, preactivations)))
+    assert len(preactivations) == len(network.activations)
+    same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(weights), jax.tree.leaves(again), strict=True)]
+    differs = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(weights), jax.tree.leaves(other), strict=True)]
+    assert all(same)
+    assert any(differs)
+
+
+@families
+def test_parameters_are_fields_of_the_weights_and_name_their_gain(network: Network) -> None:
+    weights = network.draw(random.key(0), "float32")
+    for field, gain in network.parameters.items():
+        assert hasattr(weights, field)
+        assert gain in network.gains
+
+
+@families
+def test_bad_gains_and_inputs_are_refused(network: Network) -> None:
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)  # the library's own checks
+    bad: list[tuple[str, Any]] = [("sigma_nonsense", 1.0), *((name, float("nan")) for name in network.gains)]
+    bad += [("inputs", np.ones((2, 1, 1, 1, 1, 3)))]
+    try:
+        for name, value in bad:
+            with pytest.raises(ValueError, match=f"^{name}: "):
+                gs.sweep(network, depth=2, seeds=1, **{name: value})
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", disabled)

@@ -1,0 +1,178 @@
+"""The scripts of the cures: tiny runs end to end, the numbers in their tables, and what they refuse."""
+
+import csv
+import math
+import sys
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray
+
+import gradsim as gs
+from gradsim import script
+from gradsim.growth import growth
+from gradsim.networks.residual import residual
+from gradsim.plot import remedies as remedies_plot
+from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
+
+
+def load(name: str) -> ModuleType:
+    spec = util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+remedies, residual_phase_diagram, batchnorm_explosion = map(
+    load, ("remedies", "residual_phase_diagram", "batchnorm_explosion")
+)
+
+REMEDIES = ("--networks", "sigmoid, Glorot", "ReLU, He", "tanh RNN", "--width", "8", "--depth", "20", "--length", "30",
+            "--seeds", "4")  # fmt: skip
+RESIDUAL = ("--width", "8", "--depth", "8", "--points", "4", "--max-depth", "16", "--seeds", "2")
+EXPLOSION = ("--width", "32", "--depth", "8", "--burn-in", "4", "--seeds", "3", "--batches", "6", "12",
+             "--activations", "relu")  # fmt: skip
+
+
+def deep(log_gain: Any, **attributes: Any) -> xarray.Dataset:
+    """What a sweep returns, with these log gains [seed, depth]."""
+    values = np.asarray(log_gain, float)
+    dims = ("seed", "depth")
+    variables = {"log_gain": (dims, values), "dead": (dims, np.isnan(values))}
+    steps = xarray.DataArray(np.arange(1, values.shape[1] + 1), dims="depth", attrs={"units": "layer"})
+    return xarray.Dataset(variables, {"depth": steps, "seed": np.arange(len(values))}, attributes)
+
+
+def test_law_D1_closed_forms() -> None:
+    np.testing.assert_allclose(batchnorm_growth("relu", [8, 32]), [1.7881899767, 1.5219528306], rtol=1e-10)
+    np.testing.assert_allclose(batchnorm_growth("relu", 1e9), math.pi / (math.pi - 1), rtol=1e-6)
+    np.testing.assert_allclose(batchnorm_growth("identity", 8), 6 / 5, rtol=1e-14)
+
+
+def test_law_D3_exponents() -> None:
+    np.testing.assert_allclose(pre_norm_exponent("relu", [0.5, 1, 2]), 1, rtol=1e-9)
+    np.testing.assert_allclose(pre_norm_exponent("tanh", 1.3), 1.1778072, rtol=1e-7)
+    assert pre_norm_exponent("tanh", 1.0, 1.0) < 1.1778072
+
+
+@pytest.mark.parametrize(("activation", "batch"), [("tanh", 8), ("relu", 3), ("identity", [8, 2])])
+def test_batchnorm_growth_refuses_what_has_no_closed_form(activation: str, batch: Any) -> None:
+    with pytest.raises(ValueError, match=r"^(activation|batch): got"):
+        batchnorm_growth(activation, batch)
+
+
+def test_remedies_writes_figure_data_and_table_and_redraws_them(tmp_path: Path) -> None:
+    files = remedies.main([*REMEDIES, "--out", str(tmp_path)])
+    assert files == [tmp_path / "remedies.png"]
+    first = (tmp_path / "remedies.csv").read_text()
+    rows = {row["network"]: row for row in csv.DictReader(first.splitlines())}
+    assert list(rows) == ["sigmoid, Glorot", "ReLU, He", "tanh RNN"]
+    assert float(rows["sigmoid, Glorot"]["growth"]) == pytest.approx(-1.5, abs=0.3)
+    assert rows["sigmoid, Glorot"]["change"] == rows["tanh RNN"]["change"] == "falls"
+    assert rows["tanh RNN"]["axis"] == "time"
+    again = remedies.main(["--data", str(tmp_path / "remedies.zarr"), "--out", str(tmp_path / "again")])
+    assert again[0].stat().st_size > 0
+    assert (tmp_path / "again" / "remedies.csv").read_text() == first
+
+
+def test_every_network_of_remedies_builds_and_has_a_kind() -> None:
+    options = remedies.Options(width=4, batch=4)
+    for name, (kind, build, gains) in remedies.NETWORKS.items():
+        assert set(gains) <= set(build(options).gains), name
+        assert kind in {remedies.BASELINE, remedies.START, remedies.NORM, remedies.SKIP, remedies.GATE}
+
+
+def test_the_table_of_known_decays() -> None:
+    depth = np.arange(1, 21)
+    falling, growing = (sign * np.outer([0.9, 1.1], depth) for sign in (-1, 1))
+    dead = np.where(np.array([[False], [True]]) & (depth > 5), np.nan, -falling * 0)
+    found = remedies.table({"falls": deep(falling), "grows": deep(growing), "dies": deep(dead)}, factor=10)
+    np.testing.assert_allclose(found["growth"], [-1, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(found["growth_error"][:2], 0.1, rtol=1e-12)
+    np.testing.assert_allclose(found["horizon"][:2], math.log(10), rtol=1e-12)
+    assert found["change"].values.tolist() == ["falls", "grows", "holds"]
+    assert found["dead"].values.tolist() == [0, 0, 0.5]
+
+
+def test_names_are_pushed_apart_and_stay_in_order() -> None:
+    places = remedies_plot._apart(np.array([0.0, 0.1, 0.2, 5.0]), 1.0)
+    assert np.all(np.diff(places) >= 1 - 1e-12)
+    assert places[-1] == 5
+    assert places[:3].mean() == pytest.approx(0.1)
+
+
+def test_the_residual_diagram_has_no_vanishing_phase_with_the_skip(tmp_path: Path) -> None:
+    (file,) = residual_phase_diagram.main([*RESIDUAL, "--out", str(tmp_path)])
+    assert file.stat().st_size > 0
+    measured = script.load(tmp_path / "residual_phase_diagram.zarr")
+    assert float(growth(measured["without skip"]).min()) < -0.5
+    assert float(growth(measured["with skip"]).min()) > -0.05
+    residual_phase_diagram.main(["--data", str(tmp_path / "residual_phase_diagram.zarr"), "--out", str(tmp_path)])
+
+
+def test_law_A8_the_mean_square_over_branch_gain() -> None:
+    """E‖Ju‖² = (1 + a²/2)^L at every width, against the mean over many small networks."""
+    gains = np.array([0.3, 0.7])
+    one = gs.sweep(residual(8, "relu"), depth=6, seeds=2000, branch_gain=gains, statistics="log_jvp")
+    squares: xarray.DataArray = xarray.ufuncs.exp(2 * one["log_jvp"])
+    error = squares.std("seed") / np.sqrt(one.sizes["seed"])
+    predicted = np.exp(2 * residual_phase_diagram.mean_square("residual", one))
+    assert float((np.abs(squares.mean("seed") - predicted) / error).max()) < 4.5
+
+
+def test_the_explosion_is_that_of_theory(tmp_path: Path) -> None:
+    (file,) = batchnorm_explosion.main([*EXPLOSION, "--out", str(tmp_path)])
+    assert file.stat().st_size > 0
+    one = script.load(tmp_path / "batchnorm_explosion.zarr")["relu"]
+    found = batchnorm_explosion.rates(one, "relu")
+    assert found["batch"].values.tolist() == [6, 12]
+    np.testing.assert_allclose(found["mean_square"], found["theory"], atol=0.15)
+    batchnorm_explosion.main(["--data", str(tmp_path / "batchnorm_explosion.zarr"), "--out", str(tmp_path)])
+
+
+def test_rates_of_a_known_growth() -> None:
+    slopes = np.array([0.1, 0.3])
+    log_jvp = slopes[:, None] * np.arange(1, 9)
+    one = xarray.Dataset({"log_jvp": (("batch", "seed", "depth"), log_jvp[None])}, {"depth": np.arange(1, 9)})
+    found = batchnorm_explosion.rates(one.assign_coords(batch=[8]), "identity")
+    assert found["typical"].item() == pytest.approx(0.2)
+    assert found["typical_error"].item() == pytest.approx(0.1)
+    mean = [np.log(np.mean(np.exp(2 * slopes * depth))) for depth in (2, 8)]
+    assert found["mean_square"].item() == pytest.approx((mean[1] - mean[0]) / 12)
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "words"),
+    [
+        (remedies.main, ["--networks", "ResNet"], "networks: got ResNet"),
+        (remedies.main, ["--factor", "1"], "factor: got 1"),
+        (remedies.main, ["--depth", "1"], "depth, length: got 1"),
+        (remedies.main, ["--data", "nowhere.zarr"], "data: nothing at nowhere.zarr"),
+        (residual_phase_diagram.main, ["--branch-gain", "0", "1"], "branch_gain: got the range 0 to 1"),
+        (residual_phase_diagram.main, ["--points", "1"], "points of sigma_w: got 1"),
+        (batchnorm_explosion.main, ["--batches", "3"], r"batches: got \(3,\)"),
+        (batchnorm_explosion.main, ["--seeds", "1"], "depth, seeds: got 32, 1"),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_anything_is_computed(
+    main: Any, arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=f"^error: {words}"):
+        main([*arguments, "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("main", [remedies.main, residual_phase_diagram.main, batchnorm_explosion.main])
+def test_help_teaches(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    words = capsys.readouterr().out
+    assert "examples:" in words
+    assert "--preset" in words

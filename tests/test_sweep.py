@@ -1,0 +1,303 @@
+"""Sweeps: the shape and labels of what comes back, and what may not change a number in it."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from unrolled import own_checks
+
+import gradsim as gs
+from gradsim import chunks
+
+WIDTH = 6
+NETWORK = gs.feedforward(WIDTH, "tanh")
+LINEAR = gs.feedforward(WIDTH, "identity")
+ALL = ("log_gain", "log_jvp", "log_spectral", "length", "log_length", "slope", "saturated")
+
+
+def sweep(network: Any = NETWORK, **options: Any) -> xarray.Dataset:
+    return gs.sweep(network, **{"depth": 4, "seeds": 3, **options})
+
+
+@pytest.fixture(scope="module")
+def labelled() -> xarray.Dataset:
+    networks = {"tanh": NETWORK, "relu": gs.feedforward(WIDTH, "relu", "he_normal")}
+    return sweep(networks, statistics=ALL, sigma_b=[0.0, 0.5], sigma_w=np.array([0.5, 1.0, 2.0]), key=7)
+
+
+def test_dimensions_come_in_the_order_given(labelled: xarray.Dataset) -> None:
+    for name in (*ALL, "dead"):
+        assert labelled[name].dims == ("network", "sigma_b", "sigma_w", "seed", "depth"), name
+        assert labelled[name].shape == (2, 2, 3, 3, 4), name
+        assert labelled[name].dtype == (bool if name == "dead" else np.float64)
+
+
+def test_coordinates_are_the_points(labelled: xarray.Dataset) -> None:
+    np.testing.assert_array_equal(labelled.sigma_w, [0.5, 1.0, 2.0])
+    np.testing.assert_array_equal(labelled.sigma_b, [0.0, 0.5])
+    np.testing.assert_array_equal(labelled.seed, [0, 1, 2])
+    np.testing.assert_array_equal(labelled.depth, [1, 2, 3, 4])
+    assert list(labelled.network.values) == ["tanh", "relu"]
+    assert labelled.depth.attrs["units"] == "layer"
+    for name in ("sigma_w", "sigma_b"):
+        assert labelled[name].attrs["units"] == "1"
+        assert "σ" in labelled[name].attrs["long_name"]
+
+
+def test_variables_carry_names_and_units(labelled: xarray.Dataset) -> None:
+    for name in ALL:
+        assert labelled[name].attrs["long_name"]
+        assert labelled[name].attrs["units"] == ("nat" if name.startswith("log_") else "1")
+    assert labelled.dead.attrs["long_name"]
+
+
+def test_attributes_say_where_the_numbers_came_from(labelled: xarray.Dataset) -> None:
+    for name in ("gradsim_version", "gradsim_commit", "jax_version", "device", "command", "created"):
+        assert isinstance(labelled.attrs[name], str), name
+    assert labelled.attrs["key"] == 7
+    assert labelled.attrs["dtype"] == "float32"
+    assert labelled.attrs["direction"] == "forward"
+    assert "tanh: Feedforward(" in labelled.attrs["network"]
+    # What a Dataset stores must be plain.
+    assert all(isinstance(value, str | int | float) for value in labelled.attrs.values())
+    assert all(isinstance(name, str) for name in labelled.attrs)
+
+
+def test_names_of_networks_do_not_overwrite_the_provenance() -> None:
+    clash = sweep({"key": NETWORK, "dtype": LINEAR}, key=5)
+    assert clash.attrs["key"] == 5
+    assert clash.attrs["dtype"] == "float32"
+
+
+def test_fixed_and_default_gains_are_recorded() -> None:
+    one = sweep(gs.feedforward(WIDTH, "relu", "he_normal"), sigma_b=0.25)
+    assert float(one.sigma_w) == pytest.approx(math.sqrt(2))
+    assert float(one.sigma_b) == 0.25
+    assert one.log_gain.dims == ("seed", "depth")
+    two = sweep({"a": gs.feedforward(WIDTH, "relu", "he_normal"), "b": NETWORK})
+    np.testing.assert_allclose(two.sigma_w, [math.sqrt(2), 1.0])
+    assert two.sigma_w.dims == ("network",)
+
+
+def test_dataset_survives_netcdf_like_selection_and_arithmetic(labelled: xarray.Dataset) -> None:
+    growth = labelled.log_gain.sel(depth=4).mean("seed") / 4
+    assert growth.dims == ("network", "sigma_b", "sigma_w")
+    # tanh has slopes of at most 1: its gain grows with σ_w without a bias.
+    assert np.all(np.diff(growth.sel(network="relu", sigma_b=0.0)) > 0)
+
+
+def test_costly_statistics_are_taken_where_asked() -> None:
+    everywhere = sweep(statistics="log_spectral", at=[1, 2, 3, 4]).log_spectral
+    some = sweep(statistics="log_spectral", at=[2, 3]).log_spectral
+    last = sweep(statistics=("log_spectral", "log_gain"))
+    assert np.isfinite(everywhere).all()
+    np.testing.assert_array_equal(np.isfinite(some).all("seed"), [False, True, True, False])
+    np.testing.assert_allclose(some.sel(depth=[2, 3]), everywhere.sel(depth=[2, 3]), atol=1e-6)
+    np.testing.assert_array_equal(np.isfinite(last.log_spectral).all("seed"), [False, False, False, True])
+    # ‖J‖_F²/n ≤ σ_max² ≤ ‖J‖_F²
+    difference = (last.log_spectral - last.log_gain).sel(depth=4)
+    assert np.all(difference > 0)
+    assert np.all(difference < math.log(WIDTH) / 2)
+    assert not last.dead.any()  # a value that was not asked for is not a dead network
+
+
+def test_statistics_take_a_name_or_several_each_once() -> None:
+    assert set(sweep(statistics="length").data_vars) == {"length"}
+    assert set(sweep(statistics=["log_jvp", "length", "log_jvp"]).data_vars) == {"dead", "log_jvp", "length"}
+
+
+def test_whole_numbers_may_come_as_floats_or_numpy() -> None:
+    """4.0 and numpy's integers are whole."""
+    wanted = sweep().log_gain
+    for depth, seeds in ((4.0, np.int32(3)), (np.int64(4), 3.0)):
+        with own_checks():
+            np.testing.assert_array_equal(sweep(depth=depth, seeds=seeds).log_gain, wanted)
+
+
+def test_gains_may_come_as_any_numbers() -> None:
+    wanted = sweep(sigma_w=[1.0, 2.0]).log_gain
+    for points in ((1, 2), np.array([1, 2], np.int8), jnp.asarray([1.0, 2.0]), range(1, 3)):
+        np.testing.assert_array_equal(sweep(sigma_w=points).log_gain, wanted)
+
+
+# What may not change a number
+
+
+def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit() -> None:
+    short, long = sweep(statistics=("log_gain", "log_jvp", "length")), sweep(
+        statistics=("log_gain", "log_jvp", "length"), depth=9
+    )  # fmt: skip
+    for name in short.data_vars:
+        np.testing.assert_array_equal(long[name].sel(depth=short.depth), short[name])
+
+
+def test_more_seeds_keep_the_first_ones() -> None:
+    few, many = sweep(), sweep(seeds=7)
+    np.testing.assert_allclose(many.log_gain.sel(seed=few.seed), few.log_gain, atol=2e-6)
+
+
+def test_other_cells_do_not_change_a_cell() -> None:
+    """A number alone equals that number on an axis, in any company and order of axes."""
+    alone = sweep(sigma_w=1.5, sigma_b=0.3).log_gain
+    axes = sweep(sigma_w=[0.7, 1.5, 3.0], sigma_b=[0.3, 0.1]).log_gain.sel(sigma_w=1.5, sigma_b=0.3)
+    swapped = sweep(sigma_b=[0.3, 0.1], sigma_w=[0.7, 1.5, 3.0]).log_gain.sel(sigma_w=1.5, sigma_b=0.3)
+    one_point = sweep(sigma_w=[1.5], sigma_b=0.3).log_gain
+    assert one_point.dims == ("sigma_w", "seed", "depth")
+    for other in (axes, swapped, one_point.isel(sigma_w=0)):
+        np.testing.assert_allclose(other, alone, atol=2e-6)
+
+
+@pytest.mark.parametrize(("cells", "seeds"), [(1, 1), (2, 3), (4, 5), (6, 7)])
+def test_chunks_do_not_change_a_number(cells: int, seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """6 cells and 7 seeds in chunks that divide them or do not: every value keeps its place."""
+    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "sigma_b": [0.0, 0.5], "seeds": 7}
+    options["inputs"] = np.random.default_rng(1).normal(size=(3, WIDTH))
+    whole = sweep(statistics=("log_gain", "length"), **options)
+    used = []
+
+    def planned(*_: Any, **__: Any) -> chunks.Chunk:
+        used.append(True)
+        return chunks.Chunk(cells, seeds)
+
+    monkeypatch.setattr(chunks, "plan_chunk", planned)
+    parts = sweep(statistics=("log_gain", "length"), **options)
+    assert used
+    np.testing.assert_allclose(parts.log_gain, whole.log_gain, atol=1e-5)
+    np.testing.assert_allclose(parts.length, whole.length, rtol=1e-5)
+
+
+def test_little_memory_makes_small_chunks_and_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "seeds": 4}
+    whole = sweep(**options)
+    monkeypatch.setattr(chunks, "CPU_BYTES", 1)
+    np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
+    monkeypatch.undo()
+    monkeypatch.setattr(chunks, "CPU_ROWS", 1)
+    np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
+
+
+@given(total=st.integers(1, 5000), chunk=st.integers(1, 400))
+def test_slices_cover_everything_in_equal_shapes(total: int, chunk: int) -> None:
+    parts = chunks.slices(total, chunk)
+    assert all(part.size == chunk for part in parts)  # one compilation
+    np.testing.assert_array_equal(np.unique(np.concatenate(parts)), np.arange(total))
+
+
+def test_the_same_call_gives_the_same_numbers_and_another_key_others() -> None:
+    options: dict[str, Any] = {"sigma_w": 1.5, "sigma_b": 0.3, "statistics": ("log_gain", "log_jvp", "length")}
+    first, again, other = sweep(**options), sweep(**options), sweep(**options, key=1)
+    for name in ("log_gain", "log_jvp", "length"):
+        np.testing.assert_array_equal(first[name], again[name])
+        assert not np.any(first[name].to_numpy() == other[name].to_numpy()), name
+        assert np.unique(first[name]).size == first[name].size, "two seeds or depths coincide"
+
+
+@pytest.mark.parametrize("key", [1, 2**31, 2**32 - 1])
+def test_large_keys_are_keys_of_their_own(key: int) -> None:
+    assert not np.any(sweep(key=key).log_gain.to_numpy() == sweep(key=0).log_gain.to_numpy())
+
+
+def test_networks_of_one_width_and_law_share_their_draws() -> None:
+    """Else a difference between two activations would be noise."""
+    pair = {"one": LINEAR, "other": gs.feedforward(WIDTH, lambda z: 1.0 * z), "kinked": gs.feedforward(WIDTH, "relu")}
+    gain = sweep(pair, inputs=np.ones((1, WIDTH)), sigma_b=0.0).log_gain
+    np.testing.assert_allclose(gain.sel(network="one"), gain.sel(network="other"), atol=1e-6)
+    alone = sweep(gs.feedforward(WIDTH, "relu"), inputs=np.ones((1, WIDTH)), sigma_b=0.0).log_gain
+    np.testing.assert_allclose(gain.sel(network="kinked"), alone, atol=1e-6)
+
+
+def test_all_layers_draw_anew_unless_tied() -> None:
+    """A tied linear network's product is a power of one matrix: ‖J_2‖ follows from the same W."""
+    tied = sweep(gs.feedforward(WIDTH, "identity", "orthogonal", tied=True), statistics="length", depth=3)
+    untied = sweep(LINEAR, statistics="log_jvp", depth=8, seeds=2)
+    np.testing.assert_allclose(tied.length.diff("depth"), 0, atol=1e-5)
+    steps = np.diff(untied.log_jvp.to_numpy(), axis=1)
+    assert np.unique(np.round(steps, 6)).size == steps.size
+    power = gs.sweep(gs.feedforward(1, "identity", tied=True), depth=6, seeds=2).log_gain
+    np.testing.assert_allclose(power, power.sel(depth=1) * power.depth, rtol=1e-5)
+
+
+# Inputs and burn-in
+
+
+def test_seed_i_takes_sample_i_modulo_samples() -> None:
+    data = np.random.default_rng(0).normal(size=(3, WIDTH))
+    keeps = gs.feedforward(WIDTH, "identity", "orthogonal")
+    length = sweep(keeps, inputs=data, seeds=8, statistics="length").length
+    np.testing.assert_allclose(length.isel(depth=0), np.mean(data**2, axis=1)[np.arange(8) % 3], rtol=1e-5)
+    assert "3 samples" in sweep(keeps, inputs=data).attrs["inputs"]
+
+
+def test_inputs_may_be_whole_numbers_and_lists() -> None:
+    data = [[1, -2, 3, 0, 0, 1], [0, 0, 1, 1, 0, 2]]
+    with own_checks():
+        np.testing.assert_array_equal(sweep(inputs=data).log_gain, sweep(inputs=np.array(data, float)).log_gain)
+
+
+def test_default_inputs_are_gaussian_of_unit_variance() -> None:
+    """An orthogonal linear layer keeps ‖x‖², which is χ²_n: mean n, variance 2n."""
+    n, seeds = 16, 1500
+    keeps = gs.feedforward(n, "identity", "orthogonal")
+    length = gs.sweep(keeps, depth=1, seeds=seeds, statistics="length").length.to_numpy()
+    assert abs(length.mean() - 1) < 4.5 * math.sqrt(2 / n / seeds)
+    assert length.var() == pytest.approx(2 / n, rel=4.5 * math.sqrt((2 + 12 / n) / seeds))
+
+
+def test_burn_in_shifts_the_states_and_not_the_draws() -> None:
+    long = sweep(statistics=("length", "log_gain"), depth=9, sigma_w=2.0, sigma_b=0.3)
+    late = sweep(statistics=("length", "log_gain"), depth=4, burn_in=5, sigma_w=2.0, sigma_b=0.3)
+    np.testing.assert_allclose(late.length, long.length.isel(depth=slice(5, None)), rtol=1e-6)
+    np.testing.assert_array_equal(late.depth, [1, 2, 3, 4])
+    assert late.attrs["burn_in"] == 5
+    assert not np.any(late.log_gain.to_numpy() == long.log_gain.isel(depth=slice(0, 4)).to_numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_is_the_precision_of_the_run(dtype: str) -> None:
+    """An orthogonal chain keeps lengths to its rounding: 1e-7 or 1e-16 a layer."""
+    keeps = gs.feedforward(16, "identity", "orthogonal")
+    error = np.abs(gs.sweep(keeps, depth=50, seeds=2, dtype=dtype).log_gain).max()
+    assert error < {"float32": 1e-5, "float64": 1e-13}[dtype]
+    assert (error > 1e-9) == (dtype == "float32")
+
+
+# Algebra
+
+
+@settings(deadline=None, max_examples=8)
+@given(factor=st.floats(1e-8, 1e8), depth=st.just(6))
+def test_a_gain_of_a_linear_network_adds_its_logarithm_every_layer(factor: float, depth: int) -> None:
+    """Exact but for rounding, in every single network."""
+    options: dict[str, Any] = {"depth": depth, "seeds": 2, "dtype": "float64", "statistics": ("log_gain", "log_jvp")}
+    one, scaled = gs.sweep(LINEAR, sigma_w=1.0, **options), gs.sweep(LINEAR, sigma_w=factor, **options)
+    for name in ("log_gain", "log_jvp"):
+        np.testing.assert_allclose(scaled[name], one[name] + one.depth * math.log(factor), rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=6)
+@given(power=st.integers(-20, 20))
+@example(power=-20)
+@example(power=20)
+def test_a_gain_that_is_a_power_of_two_changes_no_bit(power: int) -> None:
+    """The mantissas stay as they are: only exponents move, so the float32 run agrees to float64's digits."""
+    relu = gs.feedforward(WIDTH, "relu")
+    one, scaled = sweep(relu, sigma_w=1.0), sweep(relu, sigma_w=2.0**power)
+    np.testing.assert_allclose(
+        scaled.log_gain, one.log_gain + one.depth * power * math.log(2), rtol=0, atol=1e-12
+    )  # fmt: skip
+
+
+@settings(deadline=None, max_examples=6)
+@given(scale=st.floats(1e-3, 1e3))
+def test_a_relu_network_without_bias_ignores_the_size_of_its_input(scale: float) -> None:
+    relu = gs.feedforward(WIDTH, "relu")
+    data = np.random.default_rng(2).normal(size=(3, WIDTH))
+    one, scaled = (sweep(relu, inputs=data * s, dtype="float64", statistics=("log_gain", "log_length"))
+                   for s in (1.0, scale))  # fmt: skip
+    np.testing.assert_allclose(scaled.log_gain, one.log_gain, atol=1e-12)
+    np.testing.assert_allclose(scaled.log_length, one.log_length + 2 * math.log(scale), atol=1e-12)

@@ -1,0 +1,153 @@
+"""The scripts about time and the way back run as a user runs them, and refuse what they cannot do in one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray
+
+from gradsim import script
+from gradsim.plot.layers import layer_gradients
+from gradsim.plot.memory import memory, power, with_error
+from gradsim.plot.recurrent import recurrent_diagram
+
+SMALL = {
+    "sequence_memory": ["--width", "6", "--length", "12", "--seeds", "3", "--networks", "tanh RNN", "LSTM, chrono"],
+    "recurrent_phase_diagram": [
+        "--width", "6", "--lengths", "3", "6", "--seeds", "2", "--points", "4", "--families", "tanh RNN", "minimalRNN",
+    ],
+    "early_layers": [
+        "--width", "6", "--depths", "3", "--deepest", "40", "--seeds", "2", "--activations", "sigmoid",
+    ],
+}  # fmt: skip
+
+
+def load(name: str) -> ModuleType:
+    spec = util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def refusal(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    message = str(stop.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_measures_draws_and_redraws(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = load(name).main
+    (figure,) = main([*SMALL[name], "--out", str(tmp_path)])
+    first = figure.read_bytes()
+    assert figure == tmp_path / f"{name}.png"
+    said = capsys.readouterr().out
+    figure.unlink()
+    again = ["--data", str(tmp_path / f"{name}.zarr"), "--out", str(tmp_path)]
+    if name == "recurrent_phase_diagram":
+        again += ["--lengths", "3", "6"]
+    assert main(again) == [figure]
+    assert figure.read_bytes() == first
+    assert capsys.readouterr().out.splitlines() == said.splitlines()[1:]  # the same report, no data saved
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load(name).main(["--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    for word in ("examples:", "--preset", "--data", "--inputs", "independent networks"):
+        assert word.lower() in said.lower()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_presets_are_named_as_they_are(name: str) -> None:
+    presets = load(name).PRESETS
+    assert list(presets) == ["quick", "paper", "accelerator"]
+    assert all(preset.preset == title for title, preset in presets.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "steps"),
+    [("sequence_memory", "digits-pixels", 12), ("sequence_memory", "digits-rows", 8),
+     ("recurrent_phase_diagram", "digits-rows", 6)],
+)  # fmt: skip
+def test_reads_digits(name: str, inputs: str, steps: int, tmp_path: Path) -> None:
+    module = load(name)
+    module.main([*SMALL[name], "--inputs", inputs, "--out", str(tmp_path)])
+    for one in script.load(tmp_path / f"{name}.zarr").values():
+        assert one.sizes["time"] == steps
+        assert one.attrs["inputs"] == "given, 1797 samples"
+
+
+def test_digits_reach_a_minimal_rnn_through_a_fixed_matrix() -> None:
+    widened = load("recurrent_phase_diagram").widened
+    rows = np.arange(24.0).reshape(1, 3, 8)
+    assert widened(rows, 8, 0) is rows
+    np.testing.assert_array_equal(widened(rows, 5, 3), widened(rows, 5, 3))
+    assert widened(rows, 5, 3).shape == (1, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("sequence_memory", ["--networks", "ESN"], "networks: got ESN"),
+        ("sequence_memory", ["--data", "missing.zarr"], "data: nothing at"),
+        ("sequence_memory", ["--seeds", "0"], "seeds"),
+        ("recurrent_phase_diagram", ["--families", "ESN"], "families: got ESN"),
+        ("recurrent_phase_diagram", ["--lengths", "0"], "lengths"),
+        ("recurrent_phase_diagram", ["--points", "1"], "points"),
+        ("early_layers", ["--depths", "5", "5"], "depths"),
+        ("early_layers", ["--activations", "step"], "activation: unknown name 'step'"),
+        ("early_layers", ["--schemes", "magic"], "initializer: unknown name 'magic'"),
+    ],
+)
+def test_bad_options_are_refused(name: str, arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert message in refusal(load(name).main, [*arguments, "--out", str(tmp_path)])
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_plots_name_what_is_missing(tmp_path: Path) -> None:
+    tanh = ["--networks", "tanh RNN", "--formats", "--out", str(tmp_path)]
+    load("sequence_memory").main([*SMALL["sequence_memory"], *tanh])
+    assert not list(tmp_path.glob("*.png"))
+    datasets = script.load(tmp_path / "sequence_memory.zarr")
+    with pytest.raises(ValueError, match="log_jvp"):
+        memory(datasets, statistic="log_jvp")
+    with pytest.raises(ValueError, match="lengths"):
+        recurrent_diagram(datasets, [1000])
+    with pytest.raises(ValueError, match="two gains"):
+        recurrent_diagram(datasets, [10])
+    with pytest.raises(ValueError, match="log_weight_gradient"):
+        layer_gradients(datasets)
+
+
+def test_dead_networks_are_drawn_as_far_as_they_live() -> None:
+    seeds = np.where(np.arange(1, 9) > [[5], [6]], np.nan, -0.1 * np.arange(1, 9))
+    time = ("time", np.arange(1, 9), {"units": "step"})
+    dataset = xarray.Dataset({"log_gain": (["seed", "time"], seeds)}, {"time": time})
+    dataset = dataset.assign(dead=dataset["log_gain"].isnull())
+    texts = [text.get_text() for ax in memory({"RNN": dataset}).axes for text in ax.texts]
+    assert "6.0 ± 0.5" in texts  # the horizon
+    assert "0" in texts  # what is left
+
+
+def test_numbers_are_written_to_their_errors() -> None:
+    assert with_error(2.1349, 0.031) == "2.13 ± 0.03"
+    assert with_error(956.2, 12.1) == "956 ± 12"
+    assert with_error(956.2, float("nan")) == "956"
+    assert power(-2.5) == "0.003"
+    assert power(-674.6) == "$10^{-675}$"
+    assert load("early_layers").power(-630.5) == "3.2e-631"

@@ -1,0 +1,86 @@
+"""The slow, obvious way: a network's steps one after the other, and `jax.jacfwd` of the whole."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+from jax import Array
+
+from gradsim import Network, scaled
+from gradsim.chain import Chain, network_keys
+from gradsim.propagation import forward
+from gradsim.scaled import Scaled
+from gradsim.statistics import Statistic, View
+
+
+def _product(view: View) -> Scaled:
+    assert view.product is not None
+    return view.product
+
+
+MATRIX = Statistic("matrix", "the whole product, as it is", "1", _product, ("all",))
+
+
+class Unrolled(NamedTuple):
+    """One draw of a network in float64."""
+
+    network: Network
+    gains: dict[str, Array]
+    weights: Any  # of all steps: leaves [depth, ...]
+    state: Array
+
+    def chain(self, step: Callable[[Array, Any], Array]) -> Callable[[Array], Array]:
+        """The function that takes state and weights from step to step, as one function of the first state."""
+
+        def whole(state: Array) -> Array:
+            return jax.lax.scan(lambda x, weights: (step(x, weights), None), state, self.weights)[0]
+
+        return whole
+
+    def whole(self, state: Array) -> Array:
+        """All of the network's own steps."""
+        return self.chain(lambda x, weights: self.network.step(weights, self.gains, x, None)[0])(state)
+
+
+@partial(jax.jit, static_argnames=("network", "depth"))
+def _measured(network: Network, depth: int, gains: dict[str, Array]) -> tuple[Any, Scaled, Scaled]:
+    chain = Chain(network, gains, network_keys(jax.random.key(0), 0), None, "float64")
+    product = forward(chain, (MATRIX,), depth=depth)["matrix"]
+    return jax.vmap(chain.drawer())(jnp.arange(depth)), chain.initial_state(), product
+
+
+def unroll(
+    network: Network, gains: Mapping[str, float] = MappingProxyType({}), depth: int = 4
+) -> tuple[Unrolled, np.ndarray]:
+    """A draw, and gradsim's product of it, [outputs, inputs] of the observed part. Call it under jax.enable_x64."""
+    values = {name: jnp.asarray(value, jnp.float64) for name, value in {**network.gains, **gains}.items()}
+    weights, state, product = _measured(network, depth, values)
+    mantissa = np.asarray(product.mantissa[-1])
+    matrix = np.ldexp(mantissa.reshape(len(mantissa), -1).T, int(product.exponent[-1]))
+    return Unrolled(network, values, weights, jnp.asarray(scaled.join(state))), matrix
+
+
+def jacobian(function: Callable[[Any], Any], state: Any) -> np.ndarray:
+    """The Jacobian of a function of one array, as a matrix [outputs, inputs]."""
+    return np.asarray(jax.jit(jax.jacfwd(function))(state)).reshape(-1, state.size)
+
+
+def assert_equal(measured: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Equal within `tolerance` of the largest entry."""
+    assert np.all(np.isfinite(expected))
+    np.testing.assert_allclose(measured, expected, rtol=0, atol=tolerance * np.max(np.abs(expected)))
+
+
+@contextmanager
+def own_checks() -> Iterator[None]:
+    """The library's own checks of its arguments, with no type checker before them."""
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", disabled)
