@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradsim import products, scaled
-from gradsim.chain import Chain, in_range, take_step
+from gradsim.chain import Chain, close, in_range, take_step
 from gradsim.networks.network import State, Weights
 from gradsim.products import Bundle
 from gradsim.scaled import Scaled
@@ -95,19 +95,31 @@ def _fields(chain: Chain, weights: Weights) -> dict[str, Any]:
 def _weight_gradients(
     chain: Chain, t: Array, weights: Weights, here: State, missing: Array, bundle: Bundle
 ) -> dict[str, Scaled]:
-    """∂loss/∂(gain · weights) of step t, by field; NaN where the state is too far out to be a plain float."""
+    """∂loss/∂(gain · weights) of step t, by field.
+
+    Beyond the limit of `in_range` the gradient of weights that meet the state scales with it, and that of a bias
+    does not depend on it; as in `take_step` half the state shows which, and what does neither is NaN.
+    """
     unit = {**chain.gains, **{gain: jnp.ones_like(chain.gains[gain]) for gain in chain.network.parameters.values()}}
-
-    def step(fields: Mapping[str, Any]) -> State:
-        return chain.step(t, weights._replace(**fields), unit)(here)[0]
-
-    _, pullback = jax.vjp(step, _fields(chain, weights))
+    fields = _fields(chain, weights)
     vector = jax.tree.map(lambda leaf: leaf[0], scaled.times_power_of_two(bundle.mantissa, -bundle.pending))
-    reachable = jnp.where(missing == 0, 1.0, jnp.nan)
-    return {
-        name: scaled.normalize(Scaled(jax.tree.map(lambda g: g * reachable.astype(g.dtype), gradient), bundle.exponent))
-        for name, gradient in pullback(vector)[0].items()
-    }
+
+    def gradients(state: State) -> dict[str, Any]:
+        def step(fields: Mapping[str, Any]) -> State:
+            return chain.step(t, weights._replace(**fields), unit)(state)[0]
+
+        found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
+        return found
+
+    found, at_half = gradients(here), gradients(jax.tree.map(lambda leaf: leaf / 2, here))
+    return {name: _scaled(found[name], at_half[name], bundle.exponent, missing) for name in fields}
+
+
+def _scaled(gradient: Any, at_half: Any, exponent: Array, missing: Array) -> Scaled:
+    scales = close(gradient, jax.tree.map(lambda leaf: 2 * leaf, at_half))
+    known = (missing == 0) | scales | close(gradient, at_half)
+    gradient = jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), gradient)
+    return scaled.normalize(Scaled(gradient, exponent + jnp.where(scales, missing, 0)))
 
 
 def _zero(shape: Any) -> Scaled:

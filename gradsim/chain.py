@@ -83,13 +83,13 @@ def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> tupl
     here, missing = in_range(state)
     new, preactivations = step(here)
     at_half, _ = step(jax.tree.map(lambda leaf: leaf / 2, here))
-    scales = _close(new, jax.tree.map(lambda leaf: 2 * leaf, at_half))
-    known = (missing == 0) | scales | _close(new, at_half)
+    scales = close(new, jax.tree.map(lambda leaf: 2 * leaf, at_half))
+    known = (missing == 0) | scales | close(new, at_half)
     new = jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), new)
     return here, scaled.normalize(Scaled(new, jnp.where(scales, missing, 0))), preactivations
 
 
-def _close(first: State, second: State) -> Array:
+def close(first: State, second: State) -> Array:
     """Are two states equal but for their smallest entries?"""
     apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), first, second)
     largest = jax.tree.map(lambda a: jnp.max(jnp.abs(a)), first)

@@ -1,15 +1,22 @@
 """Settings of every test: arithmetic between dtypes must be spelled out, warnings are errors (pyproject.toml)."""
 
+import os
 from collections.abc import Iterator
+from itertools import count
+
+# Compiling is most of the work of small networks. (At level 0 it is less still, but random draws are ten times slower.)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+tests_run = count(1)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def free_compiled_programs() -> Iterator[None]:
-    """A process may hold some 65,000 memory maps, and each compiled program takes dozens."""
+    """A process may hold some 65,000 memory maps, and each compiled program takes a hundred."""
     yield
-    jax.clear_caches()
+    if next(tests_run) % 25 == 0:
+        jax.clear_caches()

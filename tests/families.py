@@ -4,8 +4,7 @@ import gradsim as gs
 from gradsim import Network
 
 FAMILIES: dict[str, Network] = {
-    "feedforward": gs.feedforward(7, "tanh"),
-    "feedforward_torch": gs.feedforward(5, "gelu", "torch_linear"),
+    "feedforward": gs.feedforward(7, "gelu", "torch_linear"),
     "feedforward_tied": gs.feedforward(6, "softsign", "orthogonal", tied=True),
     "residual": gs.residual(6),
     "highway": gs.highway(6),

@@ -163,6 +163,33 @@ def test_weight_gradients_continue_in_a_straight_line_below_the_floats() -> None
     assert slopes[0] == pytest.approx(slopes[1], rel=0.05)
 
 
+@pytest.mark.parametrize("sigma_w", [0.2, 6.0])
+def test_weight_gradients_where_the_states_leave_the_floats(sigma_w: float) -> None:
+    """Leaky ReLU states of 2**±250 in a float32 run, against backpropagation by hand in float64, which holds them."""
+    depth, slope, sigma_b = 130, 0.01, 0.5 if sigma_w > 1 else 0.0
+    network = gs.feedforward(WIDTH, "leaky_relu")
+    measured = gs.sweep(
+        network, direction="backward", statistics="log_weight_gradient", depth=depth, seeds=1, key=KEY,
+        sigma_w=sigma_w, sigma_b=sigma_b, cotangent=np.ones(WIDTH),
+    ).isel(seed=0)  # fmt: skip
+    keys = network_keys(jax.random.key(KEY), 0)
+    draws = [network.draw(jax.random.fold_in(keys.weights, t), jnp.dtype("float32")) for t in range(depth)]
+    ws, bs = [np.asarray(d.w, np.float64) for d in draws], [np.asarray(d.b, np.float64) for d in draws]
+    states = [np.asarray(jax.random.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,)), np.float64)]
+    zs = []
+    for w, b in zip(ws, bs, strict=True):
+        zs.append(sigma_w * states[-1] @ w + sigma_b * b)
+        states.append(np.where(zs[-1] > 0, zs[-1], slope * zs[-1]))
+    assert abs(np.log2(np.abs(states[-1]).max())) > 200
+    gradient, expected = np.ones(WIDTH), np.empty((depth, 2))
+    for t in reversed(range(depth)):
+        gradient = gradient * np.where(zs[t] > 0, 1, slope)
+        expected[t] = np.linalg.norm(np.outer(states[t], gradient)), np.linalg.norm(gradient)
+        gradient = sigma_w * ws[t] @ gradient
+    found = measured.log_weight_gradient.sel(parameter=["w", "b"]).transpose("depth", "parameter")
+    np.testing.assert_allclose(found, np.log(expected), rtol=0, atol=1e-3)
+
+
 def test_a_given_cotangent_equals_the_loss_it_comes_from() -> None:
     cotangent = np.linspace(-1, 1, WIDTH)
     network = gs.feedforward(WIDTH)
