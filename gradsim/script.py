@@ -125,8 +125,8 @@ def save(datasets: Datasets, store: Path) -> Path:
     zarr.open_group(store, mode="w").attrs["datasets"] = list(datasets)
     for name, dataset in datasets.items():
         # Fixed-width strings have no place in the Zarr 3 specification, those of any length do.
-        strings = {key: values.astype(object) for key, values in dataset.coords.items() if values.dtype.kind == "U"}
-        dataset.assign_coords(strings).to_zarr(store, group=name, mode="a", consolidated=False)
+        strings = {key: values.astype(object) for key, values in dataset.variables.items() if values.dtype.kind == "U"}
+        dataset.assign(strings).to_zarr(store, group=name, mode="a", consolidated=False)
     return store
 
 

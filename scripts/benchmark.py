@@ -97,11 +97,20 @@ def medians(seconds: dict[str, np.ndarray], over: str) -> tuple[dict[str, float]
     return middle, {name: float(np.median(turns / seconds[over])) for name, turns in seconds.items()}
 
 
-def matmul(rows: int, matrix: tuple[int, int]) -> Callable[[], Any]:
-    """A plain product [rows, n] @ [n, m] in float32 at the highest precision."""
+def matmul(rows: int, matrix: tuple[int, int], times: int) -> Callable[[], Any]:
+    """That many plain products [rows, n] @ [n, m] in float32 at the highest precision, in one call.
+
+    A loop on the device: a call for each product would allocate its result anew, and time the operating system.
+    """
     left, right = jnp.ones((rows, matrix[0])), jnp.ones(matrix)
-    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
-    return lambda: product(left, right)
+
+    def again(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        a, product = carry
+        a = a.at[0, 0].set(product[0, 0])  # no product may be moved out of the loop
+        return a, jnp.matmul(a, right, precision="highest")
+
+    loop = jax.jit(lambda a: jax.lax.fori_loop(0, times, again, (a, jnp.zeros((rows, matrix[1])))))
+    return lambda: loop(left)
 
 
 def sweeping(network: gs.Network, cells: int, depth: int, seeds: int = 1, **options: Any) -> Callable[[], Any]:
@@ -115,10 +124,11 @@ def rates(options: Options) -> list[dict[str, Any]]:
     table = []
     for shape in shapes():
         call = sweeping(shape.network, shape.cells, options.depth, direction=shape.direction)
-        plain = matmul(shape.rows * shape.cells, shape.matrix)
+        plain = matmul(shape.rows * shape.cells, shape.matrix, options.depth)
         seconds, ratios = medians(timed({"gradsim": call, "matmul": plain}, options.repeats), "gradsim")
         arithmetic = 2.0 * shape.cells * shape.rows * shape.matrix[0] * shape.matrix[1]
-        rate, share = arithmetic * options.depth / seconds["gradsim"], ratios["matmul"] * options.depth
+        arithmetic *= options.depth
+        rate, share = arithmetic / seconds["gradsim"], ratios["matmul"]
         row = {"name": shape.name, "cells": shape.cells, "gflops": rate / 1e9, "share": share}
         table.append({**row, "matmul_gflops": arithmetic / seconds["matmul"] / 1e9, "seconds": seconds["gradsim"]})
         print(f"{shape.name:26s} x {shape.cells:4d}: {rate / 1e9:8.0f} GFLOP/s, {share:.2f} of the matmul rate")

@@ -4,11 +4,24 @@ from gradsim.theory.edge import edge_of_chaos, explain_edge
 from gradsim.theory.feedforward import FixedPoint, correlation_map, decorrelation_map, feedforward, length_map
 from gradsim.theory.finite_width import LogGain, log_gain
 from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
+from gradsim.theory.recurrent import (
+    LSTMFixedPoint,
+    RecurrentFixedPoint,
+    gru,
+    lstm,
+    minimal_rnn,
+    recurrent_edge,
+    vanilla_rnn,
+)
+from gradsim.theory.residual import ResidualPath, residual, tanh_residual_growth
 from gradsim.theory.transient import Transient, spectrum_variance, transient
 
 __all__ = [
     "FixedPoint",
+    "LSTMFixedPoint",
     "LogGain",
+    "RecurrentFixedPoint",
+    "ResidualPath",
     "Transient",
     "batchnorm_growth",
     "correlation_map",
@@ -16,9 +29,16 @@ __all__ = [
     "edge_of_chaos",
     "explain_edge",
     "feedforward",
+    "gru",
     "length_map",
     "log_gain",
+    "lstm",
+    "minimal_rnn",
     "pre_norm_exponent",
+    "recurrent_edge",
+    "residual",
     "spectrum_variance",
+    "tanh_residual_growth",
     "transient",
+    "vanilla_rnn",
 ]

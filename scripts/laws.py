@@ -1,0 +1,142 @@
+"""Does gradsim reproduce what is known? Every published and exact law, measured on real networks.
+
+Each law is a formula with a source: exact results at finite width (A), mean-field theory and its first corrections
+(B), spectra (C), residual and normalized networks (D), recurrent networks (E), initialization schemes (F). Networks
+are drawn, measured through the public interface, and compared with the formula: random numbers in standard errors,
+all others within a tolerance. One row that does not hold, and the script ends with an error.
+
+Writes laws.csv, laws.md (the same table to read) and a figure beside it.
+
+examples:
+  python scripts/laws.py
+  python scripts/laws.py --only A1 A4 D2
+  python scripts/laws.py --preset paper --out results
+  python scripts/laws.py --data figures/laws.zarr
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray
+from tqdm import tqdm
+
+from gradsim import dataset, script
+from gradsim.laws import ERRORS, LAWS, Check, Law
+from gradsim.plot.laws import laws as laws_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Options(script.Options):
+    """Options of the laws."""
+
+    only: tuple[str, ...] = ()
+    """Ids of the laws to measure, as in the first column of the table; all of them if none is named."""
+
+    effort: int = 1
+    """Networks of each law, as a multiple of the quick preset's; errors fall as its square root."""
+
+
+PRESETS = {
+    "quick": Options(),
+    "paper": Options("paper", effort=16),
+    "accelerator": Options("accelerator", effort=64),
+}
+
+
+def measure(options: Options) -> dict[str, xarray.Dataset]:
+    """All checks of the chosen laws as one table, in the order of the law book."""
+    unknown = [name for name in options.only if name not in LAWS]
+    if unknown:
+        raise ValueError(f"only: got {', '.join(unknown)}; pass some of: {'; '.join(LAWS)}")
+    chosen = [law for law in LAWS.values() if not options.only or law.id in options.only]
+    rows = []
+    with tqdm(chosen, unit="law", disable=not sys.stderr.isatty()) as bar:
+        for law in bar:
+            bar.set_description(law.id)
+            rows += [row(law, check) for check in law.measure(options.effort, options.key)]
+    columns = {key: ("check", [one[key] for one in rows]) for key in rows[0]}
+    choices = {"effort": options.effort, "key": options.key, "standard_errors": ERRORS}
+    return {"laws": xarray.Dataset(columns, attrs={**dataset.provenance(), **choices})}
+
+
+def row(law: Law, check: Check) -> dict[str, object]:
+    texts = {"law": law.id, "statement": law.statement, "source": law.source}
+    return {**texts, **check._asdict(), "z": check.z, "holds": check.holds}
+
+
+def columns(table: xarray.Dataset) -> list[dict[str, str]]:
+    """Each check in words, for the terminal and for the page."""
+    frame = table.to_dataframe()
+    return [
+        {
+            "law": one.law,
+            "statement": one.statement,
+            "quantity": one.quantity,
+            "predicted": f"{one.predicted:.8g}",
+            "measured": f"{one.measured:.8g}",
+            "error": f"{'±' if one.kind == 'sampled' else '≤'} {one.error:.2g}",
+            "z": f"{one.z:+.1f}" if one.kind == "sampled" else "",
+            "holds": "yes" if one.holds else "NO",
+        }
+        for one in frame.itertuples()
+    ]
+
+
+def report(datasets: Mapping[str, xarray.Dataset], folder: Path) -> str:
+    """The table in words; and as laws.csv and laws.md in the folder."""
+    table = datasets["laws"]
+    rows, shown = columns(table), ("law", "quantity", "predicted", "measured", "error", "z", "holds")
+    widths = {key: max(len(key), *(len(one[key]) for one in rows)) for key in shown}
+    lines = ["  ".join(f"{key:<{widths[key]}}" for key in shown)]
+    lines += ["  ".join(f"{one[key]:<{widths[key]}}" for key in shown) for one in rows]
+    table.to_dataframe().to_csv(folder / "laws.csv", index=False)
+    (folder / "laws.md").write_text(page(table, rows), encoding="utf-8")
+    lines += [summary(table), f"table   {folder / 'laws.csv'}", f"page    {folder / 'laws.md'}"]
+    return "\n".join(lines)
+
+
+def summary(table: xarray.Dataset) -> str:
+    laws = len(set(table["law"].values.tolist()))
+    return f"{int(table['holds'].sum())} of {table.sizes['check']} checks of {laws} laws hold"
+
+
+def page(table: xarray.Dataset, rows: Sequence[Mapping[str, str]]) -> str:
+    """The table in Markdown."""
+    heads = list(rows[0])
+    origin = f"`{table.attrs['command']}`, gradsim {table.attrs['gradsim_version']}, jax {table.attrs['jax_version']}"
+    lines = [
+        "# The laws, measured",
+        "",
+        f"{summary(table)} ({origin}). A sampled number (±, one standard error) holds within "
+        f"{table.attrs['standard_errors']:g} errors, any other within its tolerance (≤).",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+    ]
+    lines += ["| " + " | ".join(one[key].replace("|", "\\|") for key in heads) + " |" for one in rows]
+    return "\n".join(lines) + "\n"
+
+
+def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
+    return {"laws": laws_figure(datasets["laws"])}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the script with these arguments, those of the command line unless given; returns the figures."""
+    options = script.parse(PRESETS, arguments, str(__doc__))
+    files = script.run("laws", options, measure, partial(report, folder=options.out), draw)
+    broken = xarray.open_zarr(options.data or options.out / "laws.zarr", group="laws", consolidated=False)
+    if not bool(broken["holds"].all()):
+        sys.exit("error: a law does not hold, see the table")
+    return files
+
+
+if __name__ == "__main__":
+    main()
