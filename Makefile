@@ -8,7 +8,7 @@ PYTHON ?= python3
 PRESET ?= quick
 WORKERS ?= auto
 SCRIPTS ?= $(addprefix scripts/,phase_diagram.py derivatives.py depth_profile.py early_layers.py sequence_memory.py remedies.py \
-	recurrent_phase_diagram.py residual_phase_diagram.py batchnorm_explosion.py)
+	recurrent_phase_diagram.py residual_phase_diagram.py batchnorm_explosion.py critical_lines.py finite_width.py laws.py)
 
 # Empty when $(PYTHON) is missing or too old.
 VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) and sys.stdout.write("%d.%d" % v)' 2>/dev/null)

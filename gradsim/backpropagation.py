@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradsim import products, scaled
-from gradsim.chain import Chain, close, in_range, take_step
+from gradsim.chain import Chain, carry_over, in_range, take_step, times
 from gradsim.networks.network import State, Weights
 from gradsim.products import Bundle
 from gradsim.scaled import Scaled
@@ -65,9 +65,11 @@ def backward(
             gradients = _weight_gradients(chain, t, weights, here, missing, bundles["one"])
         if "weight_sums" in needs:
             sums = {name: scaled.add(sums[name], gradient) for name, gradient in gradients.items()}
-        bundles = {name: products.push(bundle, lambda c: pullback(c)[0]) for name, bundle in bundles.items()}
-        normal = {name: bundle.normalized(network) for name, bundle in bundles.items()}
-        view = View(network, normal.get("all"), normal.get("one"), after, preactivations, gradients, sums)
+        bundles = {
+            name: products.push(bundle, lambda c: pullback(c)[0], transposed=True) for name, bundle in bundles.items()
+        }
+        seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
+        view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums)
         return (before, bundles, sums), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
 
     sums = {}
@@ -102,7 +104,7 @@ def _weight_gradients(
     """
     unit = {**chain.gains, **{gain: jnp.ones_like(chain.gains[gain]) for gain in chain.network.parameters.values()}}
     fields = _fields(chain, weights)
-    vector = jax.tree.map(lambda leaf: leaf[0], scaled.times_power_of_two(bundle.mantissa, -bundle.pending))
+    vector = jax.tree.map(lambda leaf: leaf[0], bundle.mantissa)
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
@@ -111,15 +113,11 @@ def _weight_gradients(
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found
 
-    found, at_half = gradients(here), gradients(jax.tree.map(lambda leaf: leaf / 2, here))
-    return {name: _scaled(found[name], at_half[name], bundle.exponent, missing) for name in fields}
-
-
-def _scaled(gradient: Any, at_half: Any, exponent: Array, missing: Array) -> Scaled:
-    scales = close(gradient, jax.tree.map(lambda leaf: 2 * leaf, at_half))
-    known = (missing == 0) | scales | close(gradient, at_half)
-    gradient = jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), gradient)
-    return scaled.normalize(Scaled(gradient, exponent + jnp.where(scales, missing, 0)))
+    carried = carry_over(gradients(here), missing, lambda part: gradients(times(part, here)))
+    return {
+        name: scaled.normalize(Scaled(gradient.mantissa, bundle.exponent + gradient.exponent))
+        for name, gradient in carried.items()
+    }
 
 
 def _zero(shape: Any) -> Scaled:

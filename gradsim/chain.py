@@ -1,6 +1,6 @@
 """One random network with its gains, keys and inputs bound: what happens at step t."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,9 +40,14 @@ class Chain:
 
     def drawer(self) -> Callable[[Array], Weights]:
         """t -> the weights of step t; a tied network is drawn once, outside the loop over steps."""
+
+        def draw(t: Array | int) -> Weights:
+            # Whole before it is used: a compiler would draw an entry wherever it reads one.
+            return lax.optimization_barrier(self.network.draw(random.fold_in(self.keys.weights, t), self.dtype))
+
         if not self.network.tied:
-            return lambda t: self.network.draw(random.fold_in(self.keys.weights, t), self.dtype)
-        weights = self.network.draw(random.fold_in(self.keys.weights, 0), self.dtype)
+            return draw
+        weights = draw(0)
         return lambda t: weights
 
     def input(self, t: Array | int) -> Array:
@@ -82,11 +87,39 @@ def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> tupl
     """
     here, missing = in_range(state)
     new, preactivations = step(here)
-    at_half, _ = step(jax.tree.map(lambda leaf: leaf / 2, here))
-    scales = close(new, jax.tree.map(lambda leaf: 2 * leaf, at_half))
-    known = (missing == 0) | scales | close(new, at_half)
-    new = jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), new)
-    return here, scaled.normalize(Scaled(new, jnp.where(scales, missing, 0))), preactivations
+    carried = carry_over({"state": new}, missing, lambda part: {"state": step(times(part, here))[0]})
+    return here, scaled.normalize(carried["state"]), preactivations
+
+
+def carry_over(
+    values: Mapping[str, Any], missing: Array, at: Callable[[Array], Mapping[str, Any]]
+) -> dict[str, Scaled]:
+    """Each of the values of a function at a state, at 2**missing times that state: NaN where it is not known.
+
+    `at` gives the values at a part of the state. It is called in a loop of at most one turn, which vmap skips
+    unless some state lies far out, as it would not skip a branch.
+    """
+
+    def look(carry: tuple[Array, Array, Any, Any]) -> tuple[Array, Array, Any, Any]:
+        half = carry[1] / 2  # out of the carry, or a compiler would find the call constant and move it before the loop
+        at_half = at(half)
+        scales = {name: close(values[name], times(jnp.full_like(half, 2), at_half[name])) for name in values}
+        known = {name: scales[name] | close(values[name], at_half[name]) for name in values}
+        return jnp.zeros_like(carry[0]), half, scales, known
+
+    yes = {name: jnp.ones((), bool) for name in values}
+    one = jnp.ones((), jax.tree.leaves(values)[0].dtype)
+    _, _, scales, known = lax.while_loop(lambda carry: carry[0], look, (missing != 0, one, yes, yes))
+    exponents = {name: jnp.where(scales[name], missing, 0) for name in values}
+    return {name: Scaled(_or_nan(known[name], value), exponents[name]) for name, value in values.items()}
+
+
+def _or_nan(known: Array, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.where(known, leaf, jnp.nan), tree)
+
+
+def times(number: Array, state: State) -> State:
+    return jax.tree.map(lambda leaf: number.astype(leaf.dtype) * leaf, state)
 
 
 def close(first: State, second: State) -> Array:

@@ -14,7 +14,7 @@ from gradsim.plan import Plan
 COPIES = 4
 # On a CPU tangents that stay near the caches run faster than ones that fill the memory, and a product
 # of this many rows already runs at the full rate: more seeds in a chunk only make it a batched one.
-CPU_BYTES = 192 * 2**20
+CPU_BYTES = 128 * 2**20
 CPU_ROWS = 1024
 
 

@@ -102,13 +102,14 @@ def _bracket(gain: str, between: Sequence[Any]) -> tuple[float, float]:
 
 def _solve(growths: Growths, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
     """The first root in every cell. Candidates of one round share their draws, so many cost little more than one."""
-    from scipy.interpolate import PchipInterpolator  # 0.1 s: not at import
+    from scipy.interpolate import CubicSpline, PchipInterpolator  # 0.1 s: not at import
 
-    changes = np.ones(low.shape, bool)
+    changes, rounds = np.ones(low.shape, bool), []
     for _ in range(ROUNDS):
         points = np.linspace(low, high, POINTS, axis=1)
         samples = growths(points)
         mean = np.nanmean(samples, axis=2)
+        rounds.append((points, mean))
         signs = np.signbit(mean[:, 1:]) != np.signbit(mean[:, :-1])
         changes &= signs.any(axis=1)
         first = np.where(changes, np.argmax(signs, axis=1), 0)
@@ -120,7 +121,10 @@ def _solve(growths: Growths, low: np.ndarray, high: np.ndarray) -> dict[str, np.
         root = next(root for root in curve.roots(extrapolate=False) if low[cell] <= root <= high[cell])
         share = (root - low[cell]) / (high[cell] - low[cell])
         spread = (1 - share) * samples[cell, first[cell]] + share * samples[cell, first[cell] + 1]
-        found["root"][cell], found["slope"][cell] = root, curve(root, 1)
+        # Over less than a standard error a few networks' growth is rough in the gain: the first grid has the slope.
+        wide, coarse = (values[cell] for values in rounds[0])
+        slope = CubicSpline(wide[np.isfinite(coarse)], coarse[np.isfinite(coarse)])(root, 1)
+        found["root"][cell], found["slope"][cell] = root, slope
         living = np.isfinite(spread).sum()
-        found["standard_error"][cell] = np.nanstd(spread, ddof=1) / np.sqrt(living) / abs(curve(root, 1))
+        found["standard_error"][cell] = np.nanstd(spread, ddof=1) / np.sqrt(living) / abs(slope)
     return {**found, "status": np.where(changes, BRACKETED, np.where(mean[:, 0] > 0, EXPLODING, VANISHING))}

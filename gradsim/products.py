@@ -5,47 +5,71 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array, lax, random
 
 from gradsim import scaled
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled
 
+# A step that multiplies the norm by less than 2**±FAR is divided out with the next one.
+FAR = 16
+
 
 class Bundle(NamedTuple):
-    """Tangents after a step, vector-first (leaves [vectors, ...]), not yet divided by 2**pending.
+    """Tangents after a step, vector-first (leaves [vectors, ...]): mantissa * 2**exponent, of squared norm `squares`.
 
-    The true product is mantissa * 2**(exponent - pending). The division waits for the next step,
-    where a compiler may join it to other elementwise work.
+    The norm of the mantissa lies within 2**±FAR, or is 0.
     """
 
     mantissa: State
-    pending: Array
     exponent: Array
-
-    def normalized(self, network: Network) -> Scaled:
-        """The observed part of the product, its largest entry in [½, 1)."""
-        whole = scaled.times_power_of_two(self.mantissa, -self.pending)
-        part = jax.vmap(network.observed)(whole)
-        # Where nothing is left out the largest entry is known, and a pass over the tangents is saved.
-        product = Scaled(part, self.exponent)
-        return product if scaled.size(part) == scaled.size(whole) else scaled.normalize(product)
+    squares: Array
 
 
 def start(vectors: State) -> Bundle:
     """The bundle before the first step."""
-    pending = scaled.binary_exponent(vectors)
-    return Bundle(vectors, pending, pending)
+    mantissa, exponent = scaled.normalize(Scaled(vectors, jnp.zeros((), jnp.int32)))
+    return Bundle(mantissa, exponent, scaled.square_sum(mantissa))
 
 
-def push(bundle: Bundle, linear: Callable[[State], State]) -> Bundle:
+def push(bundle: Bundle, linear: Callable[[State], State], *, transposed: bool = False) -> Bundle:
     """The bundle after one step, whose derivative (or its transpose) is `linear`.
 
-    The division comes first: what one step has shrunk by 1e-30 another may shrink as much again.
+    The division is done where the step is elementwise, at its end or, transposed, its start: a compiler joins the two.
     """
-    moved = jax.vmap(linear)(scaled.times_power_of_two(bundle.mantissa, -bundle.pending))
-    pending = scaled.binary_exponent(moved)
-    return Bundle(moved, pending, bundle.exponent + pending)
+    shift = jnp.frexp(bundle.squares)[1] // 2
+    mantissa = scaled.times_power_of_two(bundle.mantissa, -shift) if transposed else bundle.mantissa
+    moved = jax.vmap(linear)(mantissa)
+    moved = moved if transposed else scaled.times_power_of_two(moved, -shift)
+    return _settle(Bundle(moved, bundle.exponent + shift, scaled.square_sum(moved)), bundle.squares > 0)
+
+
+def _settle(bundle: Bundle, alive: Array) -> Bundle:
+    """The same product, brought back to norm 1 where the step has taken it far: two such steps would leave the floats.
+
+    A loop of at most one turn, which vmap skips unless some network needs it, as it would not skip a branch.
+    """
+
+    def far(carry: tuple[Bundle, Array]) -> Array:
+        bundle, alive = carry
+        return alive & ~((bundle.squares > 2.0 ** (-2 * FAR)) & (bundle.squares < 2.0 ** (2 * FAR)))
+
+    def bring_back(carry: tuple[Bundle, Array]) -> tuple[Bundle, Array]:
+        bundle, alive = carry
+        shift = scaled.binary_exponent(bundle.mantissa)  # the squares may have left the floats
+        mantissa = scaled.times_power_of_two(bundle.mantissa, -shift)
+        return Bundle(mantissa, bundle.exponent + shift, scaled.square_sum(mantissa)), jnp.zeros_like(alive)
+
+    return lax.while_loop(far, bring_back, (bundle, alive))[0]
+
+
+def observed(bundle: Bundle, network: Network) -> Bundle:
+    """The observed part of the product."""
+    part = jax.vmap(network.observed)(bundle.mantissa)
+    if scaled.size(part) == scaled.size(bundle.mantissa):
+        return bundle
+    part, exponent = scaled.normalize(Scaled(part, bundle.exponent))
+    return Bundle(part, exponent, scaled.square_sum(part))
 
 
 def basis(network: Network, state: State) -> State:

@@ -51,8 +51,8 @@ def forward(
         if isinstance(start, Array):
             bundles = jax.tree.map(lambda fresh, old: jnp.where(t - burn_in == start, fresh, old), fresh, bundles)
         state, bundles, preactivations = advance(state, bundles, t)
-        normal = {name: bundle.normalized(network) for name, bundle in bundles.items()}
-        view = View(network, normal.get("all"), normal.get("one"), state, preactivations)
+        seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
+        view = View(network, seen.get("all"), seen.get("one"), state, preactivations)
         return (state, bundles), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
 
     state = chain.initial_state()

@@ -16,15 +16,16 @@ from jax import Array
 from gradsim import arguments, scaled
 from gradsim.networks.attention import token_spread
 from gradsim.networks.network import Network
+from gradsim.products import Bundle
 from gradsim.scaled import Scaled
 
 
 class View(NamedTuple):
-    """All that a statistic may read after one step; every mantissa has its largest entry in [½, 1)."""
+    """All that a statistic may read after one step; every mantissa is near 1, or 0."""
 
     network: Network
-    product: Scaled | None  # row i of [n, ...] is J e_i forward, e_i J backward
-    vector: Scaled | None  # [1, ...]: J u forward, the gradient backward
+    product: Bundle | None  # row i of [n, ...] is J e_i forward, e_i J backward
+    vector: Bundle | None  # [1, ...]: J u forward, the gradient backward
     state: Scaled
     preactivations: tuple[Array, ...]
     weight_gradients: Mapping[str, Scaled] = {}  # of this step, by field of the weights
@@ -59,12 +60,12 @@ def _matrix(tree: Any) -> Array:
 def _gain(view: View) -> Scaled:
     assert view.product is not None
     n_in = jax.tree.leaves(view.product.mantissa)[0].shape[0]
-    return Scaled(jnp.sqrt(scaled.square_sum(view.product.mantissa) / n_in), view.product.exponent)
+    return Scaled(jnp.sqrt(view.product.squares / n_in), view.product.exponent)
 
 
 def _vector(view: View) -> Scaled:
     assert view.vector is not None
-    return scaled.norm(view.vector)
+    return Scaled(jnp.sqrt(view.vector.squares), view.vector.exponent)
 
 
 def _spectral(view: View) -> Scaled:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import digamma
 from unrolled import own_checks
 
@@ -27,6 +28,34 @@ def test_law_A1_gives_the_critical_gain_of_gaussian_linear_networks() -> None:
     error = float(found.standard_error)
     assert error < 0.005
     assert abs(float(found.sigma_w) - exact) < 4.5 * error
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_standard_error_is_the_spread_of_the_answer(activation: str) -> None:
+    """Over many keys: root mean square deviation over reported error is 1, known to 1/√(2·keys) = 14 %."""
+    options: dict[str, Any] = {"between": (1.0, 3.0), "depth": 24, "seeds": 24, "sigma_b": [0.2, 0.6]}
+    found = [gs.critical(gs.feedforward(24, activation), key=key, **options) for key in range(24)]
+    roots, errors = (np.array([getattr(one, name).values for one in found]) for name in ("sigma_w", "standard_error"))
+    ratio = np.std(roots, axis=0, ddof=1) / np.sqrt(np.mean(errors**2, axis=0))
+    assert np.all(np.abs(ratio - 1) < 4 / math.sqrt(2 * len(found)))
+
+
+def test_tanh_edge_at_finite_width() -> None:
+    """At σ_b = 0.3 and N = 256 the measured edge is that of theory with its first correction in 1/N."""
+    width, depth, burn_in, sigma_b = 256, 40, 20, 0.3
+    found = gs.critical(
+        gs.feedforward(width), between=(1.2, 1.6), depth=depth, burn_in=burn_in, seeds=100, key=1, sigma_b=sigma_b
+    )
+    assert float(found.standard_error) < 0.005 * float(found.sigma_w)
+
+    def growth(sigma_w: float) -> float:
+        """Of the layers after the burn-in."""
+        mean = gs.theory.log_gain("tanh", sigma_w, sigma_b, burn_in + depth, width=width).mean
+        return float(mean[-1] - mean[burn_in - 1])
+
+    expected = brentq(growth, 1.2, 1.6)
+    assert expected - float(gs.theory.edge_of_chaos("tanh", sigma_b)) == pytest.approx(0.011, abs=0.005)
+    assert abs(float(found.sigma_w) - expected) < 3 * float(found.standard_error)
 
 
 def test_other_gains_become_axes_and_a_bracket_without_a_change_of_sign_says_so() -> None:

@@ -21,7 +21,7 @@ from gradsim.statistics import Statistic, View
 
 def _product(view: View) -> Scaled:
     assert view.product is not None
-    return view.product
+    return Scaled(view.product.mantissa, view.product.exponent)
 
 
 MATRIX = Statistic("matrix", "the whole product, as it is", "1", _product, ("all",))

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+Numbers = ArrayLike | float
 ERRORS = 4.5  # standard errors; a correct program fails one comparison in 150,000
 
 Kind = Literal["sampled", "exact", "bound"]
@@ -45,7 +46,7 @@ class Law(NamedTuple):
     """(effort, key) -> checks; the number of networks is proportional to the effort."""
 
 
-def sampled(quantity: str, sample: ArrayLike, predicted: float, deviation: float | None = None) -> Check:
+def sampled(quantity: str, sample: Numbers, predicted: float, deviation: float | None = None) -> Check:
     """The mean of independent numbers; their deviation is the sample's unless it is known."""
     sample = np.asarray(sample, np.float64).ravel()
     spread = sample.std(ddof=1) if deviation is None else deviation
@@ -57,7 +58,7 @@ def estimated(quantity: str, measured: float, error: float, predicted: float) ->
     return Check(quantity, float(predicted), float(measured), float(error), "sampled")
 
 
-def sampled_variance(quantity: str, sample: ArrayLike, predicted: float) -> Check:
+def sampled_variance(quantity: str, sample: Numbers, predicted: float) -> Check:
     """The variance of independent numbers, with the error that their fourth moment gives."""
     sample = np.asarray(sample, np.float64).ravel()
     squares = (sample - sample.mean()) ** 2
@@ -66,7 +67,7 @@ def sampled_variance(quantity: str, sample: ArrayLike, predicted: float) -> Chec
     )
 
 
-def exact(quantity: str, measured: ArrayLike, predicted: ArrayLike, tolerance: float) -> Check:
+def exact(quantity: str, measured: Numbers, predicted: Numbers, tolerance: float) -> Check:
     """Numbers without randomness; of several, the one that is farthest off."""
     measured, predicted = np.broadcast_arrays(np.asarray(measured, np.float64), np.asarray(predicted, np.float64))
     apart = np.abs(measured - predicted).ravel()
@@ -74,11 +75,11 @@ def exact(quantity: str, measured: ArrayLike, predicted: ArrayLike, tolerance: f
     return Check(quantity, float(predicted.flat[worst]), float(measured.flat[worst]), tolerance, "exact")
 
 
-def bound(quantity: str, measured: ArrayLike, predicted: float, tolerance: float) -> Check:
+def bound(quantity: str, measured: Numbers, predicted: float, tolerance: float) -> Check:
     """The largest of many numbers that none may exceed."""
     return Check(quantity, predicted, float(np.max(measured)), tolerance, "bound")
 
 
-def added(log_norm: ArrayLike) -> np.ndarray:
+def added(log_norm: Numbers) -> np.ndarray:
     """What each layer adds to a logarithm, [..., layers]."""
     return np.diff(np.asarray(log_norm), axis=-1, prepend=0.0)

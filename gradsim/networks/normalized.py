@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float
 
 from gradsim import activations, arguments, initializers, scaled
@@ -69,6 +70,25 @@ def _(axis: int, epsilon: float, centre: bool, primals: tuple[Array], tangents: 
     return y, inverse * (moved - y * means[..., :1])
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def standardize_affine(x: Float[Array, " n"], gain: Array, shift: Float[Array, " n"], epsilon: float) -> Array:
+    """v / √(mean v² + ε) for v = gain x + shift: `standardize` of a layer, whose mean has been taken off before."""
+    return _divided(gain * x + shift, -1, epsilon)[0]
+
+
+@partial(standardize_affine.defjvp, symbolic_zeros=True)
+def _(epsilon: float, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    # The tangents of x meet y before they meet the gain: another pass over them is spared.
+    (x, gain, shift), (dx, *others) = primals, tangents
+    y, inverse = _divided(gain * x + shift, -1, epsilon)
+    moved = (inverse * gain) * (dx - y * ((dx @ y) / x.shape[-1]))
+    for tangent, by in zip(others, (x, jnp.ones_like(x)), strict=True):
+        if not isinstance(tangent, SymbolicZero):  # of the gain or the shift
+            value = tangent * by
+            moved = moved + inverse * (value - y * jnp.mean(y * value))
+    return y, moved
+
+
 @dataclass(frozen=True)
 class LayerNorm(Dense):
     """See `layernorm`."""
@@ -93,7 +113,7 @@ class LayerNorm(Dense):
             w = weights.w
             if centre:  # the mean of x W + b is linear in x: taken off the weights it costs the tangents no pass
                 w, bias = w - jnp.mean(w, axis=1, keepdims=True), bias - jnp.mean(bias)
-            z = standardize(gains["sigma_w"] * (x @ w) + bias, -1, self.epsilon, False)
+            z = standardize_affine(x @ w, gains["sigma_w"], bias, self.epsilon)
             return self.activation(z), (z,)
         scale = gains["branch_gain"] * branch_scale(self.scaling, self.layers)
         z = x if self.form == "post" else standardize(x, -1, self.epsilon, centre)
