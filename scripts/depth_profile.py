@@ -2,7 +2,12 @@
 
 Measures the log gain ½ ln(‖∂h_l/∂h_0‖²/n) of random networks at every depth l, for several activations and
 the schemes that people use. A line is the mean over networks, its band holds 80 % of them, and the black
-dashes are mean-field theory at infinite width from the same inputs.
+dashes are mean-field theory at infinite width from the same inputs (Schoenholz et al. 2017).
+
+Beneath are the residuals, measured minus theory in standard errors. Those of the log gain from infinite width grow
+with depth over width. To first order in 1/N theory is for another statistic, ln ‖J u‖ of one random direction
+(Hanin and Nica 2018), which is measured too. Its expansion fails where its small numbers grow exponentially with
+depth, as in GELU networks under the He scheme.
 
 examples:
   python scripts/depth_profile.py
@@ -63,17 +68,32 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     inputs = script.samples(options.inputs, options.width)
     measured = script.schemes(
         options.activations, options.schemes, width=options.width, depth=options.depth, seeds=options.seeds,
-        key=options.key, inputs=inputs,
+        key=options.key, inputs=inputs, statistics=("log_gain", "log_jvp"),
     )  # fmt: skip
+    return {"schemes": measured.assign(predicted(measured, options))}
+
+
+def predicted(measured: xarray.Dataset, options: Options) -> dict[str, xarray.DataArray]:
+    """`theory`, the log gain at infinite width, and `log_jvp_theory`, ln ‖J u‖ to first order in 1/N."""
     template = measured["log_gain"].isel(seed=0, drop=True).transpose("activation", "initializer", "depth")
     weight, bias = (measured[gain].broadcast_like(template.isel(depth=0)) for gain in ("sigma_w", "sigma_b"))
-    gains = [
-        theory.log_gain(name, weight.sel(activation=name).values, bias.sel(activation=name).values, options.depth).mean
-        for name in options.activations
-    ]
-    predicted = template.copy(data=np.stack(gains))
-    predicted.attrs = {"long_name": "log gain at infinite width", "units": "nat"}
-    return {"schemes": measured.assign(theory=predicted)}
+    schemes = np.array(options.schemes)
+    orthogonal = schemes == "orthogonal"
+    dense = ~orthogonal & ~np.isin(schemes, ("identity", "sparse"))  # those two have no such theory
+    infinite, finite = np.full((2, *template.shape), np.nan)
+    for row, name in enumerate(options.activations):
+        w, b = weight.sel(activation=name).values, bias.sel(activation=name).values
+        infinite[row] = theory.log_gain(name, w, b, options.depth).mean
+        for of in (dense, orthogonal):
+            finite[row, of] = theory.log_gain(
+                name, w[of], b[of], options.depth, width=options.width, orthogonal=of is orthogonal
+            ).mean
+    template.attrs = {"long_name": "infinite width", "source": "Schoenholz et al. 2017", "units": "nat"}
+    attributes = {"long_name": "first order in 1/N", "source": "after Hanin & Nica 2018"}
+    return {
+        "theory": template.copy(data=infinite),
+        "log_jvp_theory": template.copy(data=finite).assign_attrs(attributes),
+    }
 
 
 def report(datasets: Mapping[str, xarray.Dataset]) -> str:

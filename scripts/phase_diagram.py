@@ -126,7 +126,7 @@ def _theory(name: str, one: xarray.Dataset, options: Options) -> dict[str, xarra
     grown = gain[..., -1] - (gain[..., options.burn_in - 1] if options.burn_in else 0)
     no_growth = zero_crossing(xarray.DataArray(grown, {"sigma_w": weight, "sigma_b": bias}))
     edge = no_growth.copy(data=theory.edge_of_chaos(name, bias.values))
-    edge.attrs = {"long_name": "edge of chaos", "units": "1"}
+    edge.attrs = {"long_name": "edge of chaos", "units": "1", "source": "Schoenholz et al. 2017"}
     no_growth.attrs = {"long_name": "no growth, where no length is fixed", "units": "1"}
     return {"edge_of_chaos": edge, "no_growth": no_growth.where(edge.isnull())}
 

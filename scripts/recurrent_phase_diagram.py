@@ -4,7 +4,9 @@ Measures random recurrent networks exactly at every sequence length, and draws t
 blue where it vanishes, red where it explodes, a black line where it does neither. LSTM over weight gain
 and forget-gate bias, GRU over weight gain and update-gate bias, the tanh RNN and the minimalRNN over the gains
 of state and input weights. Where gates are held open, a wide stripe of almost no growth replaces the thin line
-of the tanh RNN; its dashed line is mean-field theory, in which inputs act as biases drawn anew at each step.
+of the tanh RNN. Dashes are its mean-field theory, in which inputs act as biases drawn anew at each step
+(Sompolinsky et al. 1988). Dots are theory for gated networks whose weights too are drawn anew at each step
+(Chen et al. 2018, Gilboa et al. 2019): the measured ones keep theirs, and part from it where gates are held open.
 
 examples:
   python scripts/recurrent_phase_diagram.py
@@ -94,12 +96,24 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
             network, depth=max(shown(options.lengths, inputs)), seeds=options.seeds, key=options.key,
             inputs=widened(inputs, network.input_shape[0], options.key), **gains,
         )  # fmt: skip
-        if name == "tanh RNN" and inputs is None:
-            # Fresh noise through V at each step has the variance σ_v², as a bias does in a deep network.
-            attributes = {"long_name": "weight gain σ_w at the edge of chaos", "units": "1"}
-            one = one.assign(edge_of_chaos=("sigma_v", gs.theory.edge_of_chaos("tanh", gains["sigma_v"]), attributes))
+        if inputs is None:
+            one = one.assign(edge(name, gains))
         measured[name] = one
     return measured
+
+
+def edge(name: str, gains: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Theory's σ_w of no growth over the other gain, from inputs of unit variance, as the figure names its line."""
+    attributes = {"long_name": "weight gain σ_w of no growth", "units": "1"}
+    (other,) = set(gains) - {"sigma_w"}
+    if name == "tanh RNN":
+        # Fresh noise through V at each step has the variance σ_v², as a bias does in a deep network.
+        return {"edge_of_chaos": (other, gs.theory.edge_of_chaos("tanh", gains[other]), attributes)}
+    if name == "minimalRNN":
+        line = gs.theory.recurrent_edge("minimal_rnn", gains[other])
+    else:
+        line = gs.theory.recurrent_edge(name.lower(), 1.0, gate_bias=gains[other])
+    return {"untied_edge": (other, line, attributes)}
 
 
 def sequences(inputs: str) -> np.ndarray | None:

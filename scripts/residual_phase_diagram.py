@@ -4,7 +4,8 @@ Above, the growth of the gradient a layer over weight and bias gains, in tanh ne
 the phase where gradients vanish is gone, and what is left grows more slowly than any exponential. Below, the log
 gain over branch gain and depth in ReLU networks, without and with layer norm before the branch: without it the
 gradient grows exponentially in depth once the branch gain is above 1/sqrt(depth), with it as a square root.
-Lines show where it has grown tenfold and thousandfold, dashes the theory of the mean square, for the same.
+Lines show where it does not grow (a), at which rate it grows (b), and where it has grown tenfold and thousandfold
+(c, d); dashes show the same in theory, of the mean square with the skip (Yang and Schoenholz 2017).
 
 examples:
   python scripts/residual_phase_diagram.py
@@ -97,10 +98,20 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     for name, edge in zip(MAPS, (theory.edge_of_chaos(phi, bias), np.full(bias.size, np.nan)), strict=True):
         attributes = {"long_name": "edge of chaos", "units": "1"}  # with the skip there is none
         measured[name] = measured[name].assign(edge_of_chaos=("sigma_b", edge, attributes)).assign_attrs(activation=phi)
+    measured[MAPS[1]] = measured[MAPS[1]].assign(growth_theory=growth_with_skip(phi, measured[MAPS[1]]))
     for name, block in blocks.items():
         one = sweep(block, options.max_depth, branch_gain=branch)
         measured[name] = one.assign(theory=mean_square(name, one))
     return measured
+
+
+def growth_with_skip(activation: str, one: xarray.Dataset) -> xarray.DataArray:
+    """The growth a layer, over the same layers as is measured, of the root mean square gain at infinite width."""
+    gains = {"sigma_w": one["sigma_w"], "sigma_b": one["sigma_b"]}
+    weight, bias = np.meshgrid(*gains.values(), indexing="ij")
+    path = theory.residual(activation, weight, bias, one.sizes["depth"], form="post_activation")
+    predicted = xarray.DataArray(path.log_gain, {**gains, "depth": one["depth"]})
+    return growth(xarray.Dataset({"log_gain": predicted}, attrs=one.attrs))
 
 
 def mean_square(name: str, one: xarray.Dataset) -> xarray.DataArray:

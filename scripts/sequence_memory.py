@@ -5,6 +5,7 @@ earlier one, in recurrent networks as they are initialised: vanilla RNNs with si
 orthogonal and identity weights, LSTM and GRU as they are and with the biases that keep memories, and the
 linear recurrent unit (LRU). A gradient that has fallen to 10^-8 moves no weight: what happened that long ago
 is forgotten before training begins. The horizon is the number of steps over which it falls to a fraction.
+Thin dashes are theory, exp(λ₁ lag) with the Lyapunov exponent of infinite width (Sompolinsky et al. 1988).
 
 examples:
   python scripts/sequence_memory.py
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 import gradsim as gs
 from gradsim import Network, script
@@ -55,6 +58,8 @@ NETWORKS: dict[str, tuple[Build, dict[str, Any]]] = {
         {},
     ),
 }
+# Vanilla RNNs at unit gains: what theory needs to know of them.
+ACTIVATIONS = {"sigmoid RNN": "sigmoid", "tanh RNN": "tanh"}
 FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 
 
@@ -105,7 +110,15 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
             build(options.width, features, length), depth=length, seeds=options.seeds, key=options.key,
             direction="backward", inputs=inputs, **gains,
         )  # fmt: skip
+        if name in ACTIVATIONS and inputs is None:
+            measured[name] = measured[name].assign(theory=("time", predicted(name, length), {"units": "nat"}))
     return measured
+
+
+def predicted(name: str, length: int) -> np.ndarray:
+    """The log gain λ₁ · lag at every time step, from inputs of unit variance."""
+    exponent = gs.theory.vanilla_rnn(ACTIVATIONS[name], 1.0, 1.0).lyapunov
+    return exponent * np.arange(length, 0, -1)
 
 
 def report(datasets: Mapping[str, "xarray.Dataset"], fraction: float = 1 / math.e) -> str:

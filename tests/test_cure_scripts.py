@@ -117,6 +117,14 @@ def test_the_residual_diagram_has_no_vanishing_phase_with_the_skip(tmp_path: Pat
     residual_phase_diagram.main(["--data", str(tmp_path / "residual_phase_diagram.zarr"), "--out", str(tmp_path)])
 
 
+def test_the_growth_with_the_skip_is_that_of_theory() -> None:
+    """A linear network's squared gradient grows by 1 + σ_w² a layer at every width: here once from theory."""
+    axes = {"sigma_w": [0.5, 2.0], "sigma_b": [0.0, 1.0], "depth": np.arange(1, 9)}
+    grown = residual_phase_diagram.growth_with_skip("identity", xarray.Dataset(coords=axes))
+    assert grown.dims == ("sigma_w", "sigma_b")
+    np.testing.assert_allclose(grown.T, [np.log1p([0.25, 4.0]) / 2] * 2, rtol=1e-9)
+
+
 def test_law_A8_the_mean_square_over_branch_gain() -> None:
     """E‖Ju‖² = (1 + a²/2)^L at every width, against the mean over many small networks."""
     gains = np.array([0.3, 0.7])
@@ -135,6 +143,15 @@ def test_the_explosion_is_that_of_theory(tmp_path: Path) -> None:
     assert found["batch"].values.tolist() == [6, 12]
     np.testing.assert_allclose(found["mean_square"], found["theory"], atol=0.15)
     batchnorm_explosion.main(["--data", str(tmp_path / "batchnorm_explosion.zarr"), "--out", str(tmp_path)])
+
+
+def test_the_explosion_shows_residuals_in_standard_errors() -> None:
+    values = {"typical": 0.3, "typical_error": 0.1, "mean_square": 0.4, "mean_square_error": 0.1, "theory": 0.2}
+    one = xarray.Dataset({name: ("batch", [value, value]) for name, value in values.items()}, {"batch": [6, 12]})
+    curve = xarray.DataArray(np.ones(6), {"size": np.arange(6, 12)})
+    last: Any = remedies_plot.batchnorm_explosion({"relu": one.assign(curve=curve)}).axes[2]
+    np.testing.assert_allclose(last.lines[0].get_ydata(), 2)
+    np.testing.assert_allclose(last.lines[1].get_ydata(), 1)
 
 
 def test_rates_of_a_known_growth() -> None:

@@ -12,6 +12,7 @@ import xarray
 
 import gradsim as gs
 from gradsim import plot, theory
+from gradsim.plot.style import residual_frame
 
 WEIGHT, BIAS = np.linspace(0.5, 3, 26), np.linspace(0.1, 1.5, 15)
 
@@ -81,7 +82,7 @@ def test_phase_diagram_says_what_is_what() -> None:
     assert r"weight gain $\sigma_w$" in said
     assert r"bias gain $\sigma_b$" in said
     assert "measured: no growth" in said
-    assert "theory: edge of chaos" in said
+    assert "theory: edge of chaos (Schoenholz et al. 2017)" in said
 
 
 def test_phase_diagram_takes_a_network_axis_and_axes_of_the_caller() -> None:
@@ -144,6 +145,35 @@ def test_depth_profile_draws_mean_band_and_theory() -> None:
     assert band[:, 1].max() == pytest.approx(-1 + 0.4)
     said = texts(figure)
     assert {"depth (layer)", "log gain (nat)", "theory, infinite width", "orthogonal", "c"} <= set(said)
+
+
+def test_residuals_are_in_standard_errors_and_name_their_papers() -> None:
+    one = schemes()
+    error = np.std(np.linspace(-0.5, 0.5, 11), ddof=1) / np.sqrt(11)
+    attributes = {"long_name": "first order in 1/N", "source": "A & B 2018"}
+    off = (one["theory"] + 2 * error).assign_attrs(attributes)
+    figure = plot.depth_profile(one.assign(theory=one["theory"] - error, log_jvp=one["log_gain"], log_jvp_theory=off))
+    beneath: Any = figure.axes[3]
+    for line, wanted in zip(beneath.lines[:4], (1, 1, -2, -2), strict=True):  # two schemes, then the other statistic
+        np.testing.assert_allclose(line.get_ydata(), wanted)
+    assert not np.isfinite(figure.axes[5].lines[0].get_ydata()).any()  # the dead network's
+    assert r"$\ln\,\|J u\|$ of a random direction $u$ from first order in 1/N (A & B 2018)" in texts(figure)
+    assert "log gain from infinite width" in texts(figure)
+    assert len(plot.depth_profile(one, theory=None).axes) == 3
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_residuals_need_two_networks(seeds: int) -> None:
+    line: Any = plot.depth_profile(schemes().isel(seed=slice(seeds))).axes[3].lines[0]
+    assert np.isfinite(line.get_ydata()).all() == (seeds == 2)
+
+
+def test_long_residuals_are_in_sight() -> None:
+    ax: Any = plot.new_figure(2.0).subplots()
+    residual_frame(ax, -1.0, 300.0)
+    assert ax.get_ylim() == pytest.approx((-4, 330))
+    assert ax.get_yscale() == "symlog"
+    residual_frame(ax.figure.subplots(), float("nan"), 0.0)
 
 
 def test_profiles_name_what_is_missing() -> None:

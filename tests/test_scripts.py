@@ -201,6 +201,19 @@ def test_the_measured_edge_of_tanh_is_that_of_theory(tmp_path: Path) -> None:
     assert np.all(np.abs(apart) < 0.03)
 
 
+def test_random_directions_fall_as_theory_of_the_first_order_says() -> None:
+    module = load("depth_profile")
+    names = ["--activations", "tanh", "relu", "--schemes", "orthogonal", "he_normal", "identity"]
+    options = script.parse(module.PRESETS, [*names, "--width", "32", "--depth", "8", "--seeds", "400"])
+    one = module.measure(options)["schemes"]
+    assert one["log_jvp_theory"].sel(initializer="identity").isnull().all()
+    log_jvp = one["log_jvp"].drop_sel(initializer="identity")
+    residual = (log_jvp.mean("seed") - one["log_jvp_theory"]) / (log_jvp.std("seed") / 20)
+    assert float(abs(residual).max()) < 4
+    from_infinite = (log_jvp.mean("seed") - one["theory"]) / (log_jvp.std("seed") / 20)
+    assert float(from_infinite.sel(initializer="he_normal", depth=8).max()) < -4
+
+
 def test_the_figure_of_derivatives_says_what_it_must(tmp_path: Path) -> None:
     module = load("derivatives")
     datasets = module.measure(script.parse(module.PRESETS, []))

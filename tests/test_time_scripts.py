@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray
 
-from gradsim import script
+from gradsim import script, theory
 from gradsim.plot.layers import layer_gradients
 from gradsim.plot.memory import memory, power, with_error
 from gradsim.plot.recurrent import recurrent_diagram
@@ -98,6 +98,43 @@ def test_digits_reach_a_minimal_rnn_through_a_fixed_matrix() -> None:
     assert widened(rows, 8, 0) is rows
     np.testing.assert_array_equal(widened(rows, 5, 3), widened(rows, 5, 3))
     assert widened(rows, 5, 3).shape == (1, 3, 5)
+
+
+def test_theory_is_beside_what_was_measured(tmp_path: Path) -> None:
+    for name, wanted in (("sequence_memory", "theory"), ("recurrent_phase_diagram", "edge_of_chaos")):
+        load(name).main([*SMALL[name], "--out", str(tmp_path), "--formats"])
+        datasets = script.load(tmp_path / f"{name}.zarr")
+        assert [wanted in one for one in datasets.values()] == [True, False]
+    assert "untied_edge" in datasets["minimalRNN"]
+    figure = recurrent_diagram(datasets, [6])
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any("weights drawn anew at each step" in text for text in said)
+
+
+def test_theory_of_the_memory_is_a_line_from_the_last_step() -> None:
+    module = load("sequence_memory")
+    np.testing.assert_allclose(module.predicted("tanh RNN", 3), -0.45954857 * np.array([3, 2, 1]), rtol=1e-7)
+    fall = xarray.DataArray([[-3.0, -2.0, -1.0]] * 2, {"time": [1, 2, 3]}, ("seed", "time"))
+    one = xarray.Dataset({"log_gain": fall, "theory": fall[0]}, attrs={"direction": "backward"})
+    ax: Any = memory({"RNN": one}).axes[0]
+    line = next(line for line in ax.lines if line.get_color() == "black")
+    np.testing.assert_allclose(line.get_ydata() * np.log(10), [-1, -2, -3])
+
+
+@pytest.mark.parametrize(
+    ("family", "gain", "network"),
+    [
+        ("LSTM", "forget_bias", lambda w, bias: theory.lstm(w, 1.0, forget_bias=bias)),
+        ("GRU", "update_bias", lambda w, bias: theory.gru(w, 1.0, update_bias=bias)),
+        ("minimalRNN", "sigma_v", theory.minimal_rnn),
+        ("tanh RNN", "sigma_v", lambda w, v: theory.vanilla_rnn("tanh", w, v)),
+    ],
+)
+def test_nothing_grows_on_the_edges_of_theory(family: str, gain: str, network: Any) -> None:
+    gains = {"sigma_w": np.array([1.0]), gain: np.array([0.3, 1.0])}
+    ((_, (other, line, _)),) = load("recurrent_phase_diagram").edge(family, gains).items()
+    assert other == gain
+    np.testing.assert_allclose(network(line, gains[gain]).chi, 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

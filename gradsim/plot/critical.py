@@ -49,9 +49,9 @@ def critical_lines(datasets: Mapping[str, xarray.Dataset]) -> Figure:
     handles = [proxy(f"measured, N = {width}", color=colour, marker=marker, linestyle="none", markersize=4)
                for width, colour, marker in zip(widths, COLOURS, MARKERS, strict=False)]  # fmt: skip
     handles += [
-        proxy("theory: edge of chaos, N → ∞", **INFINITE),
+        proxy("theory: edge of chaos, N → ∞ (Schoenholz et al. 2017)", **INFINITE),
         proxy("N → ∞, same layers, no edge", **NO_EDGE),
-        proxy("theory to first order in 1/N", color="0.35", **FIRST_ORDER),
+        proxy("theory to first order in 1/N (after Hanin & Nica 2018)", color="0.35", **FIRST_ORDER),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)  # points first, then lines
     return figure
@@ -133,7 +133,7 @@ def _finish_distances(ax: Axes, one: xarray.Dataset) -> None:
     ax.set_xticks(x, [f"1/{width}" for width in one["width"].values])
     ax.set_xticks([], minor=True)
     handles = [
-        proxy("theory to first order in 1/N", color="0.35", linewidth=0.8),
+        proxy("theory to first order in 1/N (after Hanin & Nica 2018)", color="0.35", linewidth=0.8),
         proxy("within two errors of zero: limit", color="0.35", marker="o", fillstyle="none", linestyle="none",
               markersize=4),
     ]  # fmt: skip

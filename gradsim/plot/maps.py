@@ -10,7 +10,7 @@ import numpy as np
 
 from gradsim.activations import ACTIVATIONS
 from gradsim.growth import growth as growth_of
-from gradsim.plot.style import LETTERS, MAP, heading, label, new_figure, proxy, styled
+from gradsim.plot.style import LETTERS, MAP, heading, label, new_figure, proxy, styled, theory_name
 
 if TYPE_CHECKING:
     import xarray
@@ -23,6 +23,7 @@ THEORIES: Any = (
     {"color": "#F0E442", "linewidth": 1.2, "linestyle": (0, (2.8, 1.8))},
     {"color": "#F0E442", "linewidth": 1.4, "linestyle": (0, (1, 1.4))},
 )
+SOURCES = {"edge_of_chaos": "Schoenholz et al. 2017"}  # of the functions in gradsim.theory
 
 
 @styled
@@ -59,7 +60,7 @@ def phase_diagram(
         mesh = _map(ax, one, limit)
         for name, style in lines.items():
             edge = _theory_line(panels[title], name)
-            title_of_line = f"theory: {edge.attrs.get('long_name', name)}"
+            title_of_line = f"theory: {theory_name(edge, name)}"
             outline = [withStroke(linewidth=style["linewidth"] + 1, foreground="0.2")]  # to stand out from white
             ax.plot(edge, edge["sigma_b"], label=title_of_line, path_effects=outline, **style)
         heading(ax, letter if len(maps) > 1 else "", title)
@@ -160,7 +161,7 @@ def _theory_line(dataset: xarray.Dataset, theory: str) -> xarray.DataArray:
     if function is None:
         raise ValueError(f"theory: neither a variable of the dataset nor a function of gradsim.theory: {theory!r}")
     values = function(_activation(dataset), dataset["sigma_b"].values)
-    attributes = {"long_name": theory.replace("_", " ")}
+    attributes = {"long_name": theory.replace("_", " "), "source": SOURCES.get(theory, "")}
     return xarray.DataArray(values, {"sigma_b": dataset["sigma_b"]}, name=theory, attrs=attributes)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LN10 = math.log(10)
 FLOOR, CEILING = -8.0, 2.0  # decades: beyond eight, float32 rounds the oldest step's share away
 COLUMNS = (1.02, 1.21)  # of numbers, right of the bars, as shares of their axes' width
+THEORY: Any = {"color": "black", "linewidth": 0.9, "linestyle": (0, (2.5, 1.5))}
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.3)), (0, (1.2, 1.1)))
 
 
@@ -35,7 +36,8 @@ def memory(
 
     Args:
         datasets: titles to sweeps of one network each, with the axes seed and time. A title's first word is
-            its family: one colour, with other dashes for each member.
+            its family: one colour, with other dashes for each member. A variable `theory` over time, the log gain
+            that is predicted, is drawn too.
 
     Raises: ValueError naming what a dataset lacks.
     """
@@ -51,6 +53,7 @@ def memory(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.7, 0.3 + 0.2 * len(order)])
     for name, fall in falls.items():
         _curve(above, fall, **styles[name])
+    _theories(above, datasets)
     _frame(above, fraction)
     _end_labels(above, falls, styles)
     below.set_ylim(len(order) - 0.4, -0.6)
@@ -102,6 +105,15 @@ def _curve(ax: Axes, fall: xarray.DataArray, **style: Any) -> None:
     low, high = (fall.quantile(share, "seed").values for share in (0.1, 0.9))
     ax.fill_between(lag, low, high, color=style["color"], alpha=0.18, linewidth=0)
     ax.plot(lag, fall.mean("seed").values, **style)
+
+
+def _theories(ax: Axes, datasets: Mapping[str, xarray.Dataset]) -> None:
+    predicted = [by_lag(one, "theory") / LN10 for one in datasets.values() if "theory" in one]
+    for line in predicted:
+        ax.plot(line["lag"], line, **THEORY)
+    if predicted:
+        said = "theory: $e^{\\lambda_1\\,\\mathrm{lag}}$\n(Sompolinsky et al. 1988)"
+        ax.legend(handles=[proxy(said, **THEORY)], loc="upper left")
 
 
 def _frame(ax: Axes, fraction: float) -> None:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, held, mean_over_seeds, new_figure, proxy, styled, words
+from gradsim.plot.style import (
+    COLOURS,
+    LETTERS,
+    MAP,
+    heading,
+    held,
+    mean_over_seeds,
+    new_figure,
+    proxy,
+    residual_frame,
+    styled,
+    theory_name,
+    words,
+)
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 THEORY: Any = {"color": "black", "linewidth": 0.8, "linestyle": (0, (3, 2))}
+RESIDUALS: Any = ({"linewidth": 0.8, "linestyle": (0, (1, 1))}, {"linewidth": 1.0})
+RESIDUAL = "residual: measured − theory, in standard errors of the mean over networks; grey: ±2"
+STATISTICS = {"log_gain": "log gain", "log_jvp": r"$\ln\,\|J u\|$ of a random direction $u$"}
 
 
 @styled
@@ -70,9 +88,13 @@ def depth_profile(
 ) -> Figure:
     """Log gain against depth: the mean over seeds, a band that holds 80 % of them, and the theory dashed.
 
+    Beneath each panel, measured minus theory in standard errors of the mean: the statistic's from `theory` and,
+    where the dataset holds `log_jvp` and `log_jvp_theory`, the one's from the other.
+
     Args:
         dataset: a sweep with the axes `panels` and `lines`.
-        theory: the dataset's variable with the theory over panels, lines and depth; None for none.
+        theory: the dataset's variable with the theory over panels, lines and depth; None for none, and no
+            residuals. The attribute `source` of a theory names its paper.
 
     Raises: ValueError naming the axis or variable that is missing.
     """
@@ -83,10 +105,7 @@ def depth_profile(
         warnings.filterwarnings("ignore", "All-NaN slice")  # all networks of a kind are dead: no line
         low, high = (dataset[statistic].quantile(share, "seed") for share in (0.1, 0.9))
     titles, schemes = mean[panels].values.tolist(), mean[lines].values.tolist()
-    columns = min(3, len(titles))
-    rows = -(-len(titles) // columns)
-    figure = new_figure(0.6 + 1.75 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    figure, grid, beneath = _grid(len(titles), residuals=theory is not None)
     depth = mean["depth"].values
     for letter, ax, title in zip(LETTERS, grid, titles, strict=False):
         for place, (scheme, colour) in enumerate(zip(schemes, COLOURS, strict=False)):
@@ -99,15 +118,58 @@ def depth_profile(
                 ax.plot(depth, dataset[theory].sel(one), **THEORY)
         ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
         heading(ax, letter, words(title))
-    for unused in grid[len(titles) :]:
-        unused.remove()
-    figure.supxlabel("depth (layer)", fontsize=8)
-    figure.supylabel("log gain (nat)", fontsize=8)
     handles = list(grid[0].get_legend_handles_labels()[0])[: len(schemes)]
     if theory is not None:
-        handles.append(proxy("theory, infinite width", **THEORY))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(6, len(handles)))
+        residuals = _residuals(dataset, {statistic: theory, "log_jvp": "log_jvp_theory"})
+        span = _span(list(residuals.values()))
+        for ax, title in zip(beneath, titles, strict=True):
+            for residual, style in zip(residuals.values(), RESIDUALS, strict=False):
+                for scheme, colour in zip(schemes, COLOURS, strict=False):
+                    ax.plot(depth, residual.sel({panels: title, lines: scheme}), color=colour, **style)
+            residual_frame(ax, *span)
+        handles.append(proxy(f"theory, {theory_name(dataset[theory])}", **THEORY))
+        named = [proxy(name, color="0.35", **style) for name, style in zip(residuals, RESIDUALS, strict=False)]
+        figure.legend(handles=named, loc="outside lower center", title=RESIDUAL, title_fontsize=7, alignment="left")
+    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, -(-len(handles) // 2)))
     return figure
+
+
+def _grid(panels: int, *, residuals: bool) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure, its panels in rows of three, and the flat panels beneath them if there are residuals."""
+    columns = min(3, panels)
+    rows = -(-panels // columns)
+    figure = new_figure(1.1 + 2.5 * rows if residuals else 0.75 + 1.75 * rows)
+    heights = [2.1, 1] if residuals else [1]
+    axes = figure.subplots(rows * len(heights), columns, sharex=True, squeeze=False, height_ratios=heights * rows)
+    above, beneath = (list(axes[start :: len(heights)].ravel()) for start in (0, len(heights) - 1))
+    for row, ax in enumerate(axes[:, 0]):
+        ax.set_ylabel("residual" if row % len(heights) else "log gain (nat)")
+    for ax in axes[-1]:
+        ax.set_xlabel("depth (layer)")
+    for unused in {*above[panels:], *beneath[panels:]}:
+        unused.remove()
+    return figure, above[:panels], beneath[:panels]
+
+
+def _residuals(dataset: xarray.Dataset, pairs: Mapping[str, str]) -> dict[str, xarray.DataArray]:
+    """What the legend says -> (mean over living networks − theory) / standard error, of the pairs that are held."""
+    found = {}
+    for statistic, theory in pairs.items():
+        if statistic in dataset and theory in dataset:
+            values = dataset[statistic]
+            count = values.count("seed")
+            variance = ((values - values.mean("seed")) ** 2).sum("seed") / (count - 1).where(count > 1)
+            error = (variance / count) ** 0.5
+            name = f"{STATISTICS.get(statistic, statistic)} from {theory_name(dataset[theory])}"
+            found[name] = (values.mean("seed") - dataset[theory]) / error.where(error > 0)
+    return found
+
+
+def _span(residuals: Sequence[xarray.DataArray]) -> tuple[float, float]:
+    """The smallest and the largest residual: all panels have one scale."""
+    values = np.concatenate([np.ravel(one) for one in residuals])
+    values = values[np.isfinite(values)]
+    return float(values.min(initial=0)), float(values.max(initial=0))
 
 
 def _number(value: float, form: str = ".1f") -> str:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 # They lie on each other where theory and measurement agree: dashes inside a thicker line show both.
 MEASURED: Any = {"color": "black", "linewidth": 2.0}
-THEORY: Any = {"color": COLOURS[2], "linewidth": 1.3, "linestyle": (0, (2.5, 1.5))}
+# Variables of theory -> how they are drawn and named.
+THEORIES: Any = {
+    "edge_of_chaos": (
+        {"color": COLOURS[2], "linewidth": 1.3, "linestyle": (0, (2.5, 1.5))},
+        "theory, long sequences (Sompolinsky et al. 1988)",
+    ),
+    "untied_edge": (
+        {"color": COLOURS[2], "linewidth": 1.5, "linestyle": (0, (1, 1))},
+        "theory for weights drawn anew at each step (Chen et al. 2018, Gilboa et al. 2019)",
+    ),
+}
 TENFOLD: Any = {"color": "black", "linewidth": 0.6}
 
 
@@ -28,7 +38,6 @@ def recurrent_diagram(
     lengths: Sequence[int],
     *,
     statistic: str = "log_gain",
-    theory: str = "edge_of_chaos",
     limit: float = 0.5,
 ) -> Figure:
     """Growth of the gradient a step and its zero contour over each family's two gains (rows) and lengths (columns).
@@ -37,9 +46,9 @@ def recurrent_diagram(
     how the state settles, as a sequence of that length does.
 
     Args:
-        datasets: titles to sweeps with two gains as axes, seed, and at least `lengths` steps of time.
+        datasets: titles to sweeps with two gains as axes, seed, and at least `lengths` steps of time. Theory's lines
+            of no growth are variables over one gain, named as in `THEORIES`.
         lengths: sequence lengths, one column each.
-        theory: a variable over one of the gains, drawn over the maps of the datasets that hold it.
         limit: the growth at which the colours end, in nat per step.
 
     Raises: ValueError naming the axis or the length that is missing.
@@ -50,10 +59,7 @@ def recurrent_diagram(
     for row, (letter, (title, grown)) in enumerate(zip(LETTERS, maps.items(), strict=False)):
         for ax, one, length in zip(axes[row], grown, lengths, strict=True):
             mesh = _panel(ax, one, limit, math.log(10) / length)
-            if theory in datasets[title]:
-                edge = datasets[title][theory]
-                (along,) = edge.dims
-                ax.plot(*((edge, edge[along]) if along == one.dims[0] else (edge[along], edge)), **THEORY)
+            _edges(ax, datasets[title], upright=str(one.dims[0]))
         axes[row, 0].set_ylabel(label(grown[0][grown[0].dims[0]]))
         axes[row, 0].set_title(title, loc="left", fontweight="bold")
         axes[row, 0].text(-0.3, 1.0, letter, transform=axes[row, 0].transAxes, fontweight="bold", fontsize=8.5,
@@ -63,10 +69,19 @@ def recurrent_diagram(
     bar = figure.colorbar(mesh, ax=axes, extend="both", aspect=45, pad=0.02)
     bar.set_label("growth of the gradient (nat/step): vanishing < 0 < exploding")
     handles = [proxy("measured: no growth", **MEASURED), proxy("a factor of 10 over the sequence", **TENFOLD)]
-    if any(theory in one for one in datasets.values()):
-        handles.append(proxy(f"theory: {theory.replace('_', ' ')}, infinite width", **THEORY))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    drawn = {name for one in datasets.values() for name in one.data_vars}
+    handles += [proxy(said, **style) for name, (style, said) in THEORIES.items() if name in drawn]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
+
+
+def _edges(ax: Axes, dataset: xarray.Dataset, upright: str) -> None:
+    """Theory's lines of no growth, on a map whose vertical axis is the gain `upright`."""
+    for name, (style, _) in THEORIES.items():
+        if name in dataset:
+            edge = dataset[name]
+            (along,) = edge.dims
+            ax.plot(*((edge, edge[along]) if along == upright else (edge[along], edge)), **style)
 
 
 def _map(dataset: xarray.Dataset, length: int, statistic: str, title: str) -> xarray.DataArray:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim.growth import growth
 from gradsim.plot.maps import MEASURED, THEORIES, phase_diagram
 from gradsim.plot.memory import with_error
-from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, label, new_figure, proxy, styled, words
+from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, label, new_figure, proxy, residual_frame, styled, words
 
 if TYPE_CHECKING:
     import xarray
@@ -158,25 +159,57 @@ def _horizon(one: Mapping[str, Any]) -> str:
 def residual_diagram(maps: Mapping[str, xarray.Dataset], branches: Mapping[str, xarray.Dataset]) -> Figure:
     """Growth over weight and bias gain without and with the skip, above log gain over branch gain and depth.
 
-    Lines are where the gradient does not grow (above), and where it has grown by a factor of 10 and of 1,000 (below).
+    Lines are where the gradient does not grow (above) or, where `growth_theory` is given, grows as fast as is written
+    on them; and where it has grown by a factor of 10 and of 1,000 (below).
 
     Args:
-        maps: two sweeps for `phase_diagram`, with `edge_of_chaos` over sigma_b (NaN for none).
+        maps: two sweeps for `phase_diagram`, with `edge_of_chaos` over sigma_b (NaN for none), and `growth_theory`
+            over both gains or none.
         branches: two sweeps over branch_gain, with `theory` over branch_gain and depth, the predicted log gain.
     """
     figure = new_figure(5.4)
     axes = figure.subplots(2, 2)
     phase_diagram(maps, axes=list(axes[0]))
     axes[0, 0].get_legend().remove()
+    for ax, one in zip(axes[0], maps.values(), strict=True):
+        if "growth_theory" in one:
+            _growth_lines(ax, one)
     for letter, ax, (title, one) in zip("cd", axes[1], branches.items(), strict=True):
         mesh = _branch_map(ax, one)
         heading(ax, letter, title)
     bar = figure.colorbar(mesh, ax=axes[1], extend="both", aspect=30, pad=0.02, ticks=[-100, -10, -1, 0, 1, 10, 100])
     bar.ax.set_yticklabels([f"{tick:+.0f}".replace("-", "\u2212") if tick else "0" for tick in bar.get_ticks()])
     bar.set_label("log gain (nat)")
-    handles = [proxy("measured", **MEASURED), proxy("theory, infinite width", **THEORIES[0])]
+    papers = "a Schoenholz et al. 2017; b, c, d Yang & Schoenholz 2017"
+    handles = [proxy("measured", **MEASURED), proxy(f"theory, infinite width ({papers})", **THEORIES[0])]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
+
+
+def _growth_lines(ax: Axes, dataset: xarray.Dataset) -> None:
+    """Where the gradient grows at a few rates, measured and in theory, with the rate on the theory's line."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import MaxNLocator
+
+    measured, predicted = (one.transpose("sigma_b", "sigma_w") for one in (growth(dataset), dataset["growth_theory"]))
+    x, y = measured["sigma_w"].values, measured["sigma_b"].values
+    low, high = float(predicted.min()), float(predicted.max())
+    # Close to the largest, where the map is flat, the measured line is all noise.
+    for level in [tick for tick in MaxNLocator(3).tick_values(low, high) if low < tick < 0.8 * high]:
+        lines = _both(ax, x, y, measured.values, predicted.values, level)
+        lowest = min(lines.allsegs[0][0], key=lambda point: point[1])
+        ax.annotate(f"{level:.2g} nat/layer", lowest, (7, 6), textcoords="offset points", fontsize=6.5,
+                    path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+
+
+def _both(ax: Axes, x: np.ndarray, y: np.ndarray, measured: np.ndarray, theory: np.ndarray, level: float) -> Any:
+    """Both contours at this level; returns the theory's."""
+    for field, style in ((measured, MEASURED), (theory, THEORIES[0])):
+        lines = ax.contour(
+            x, y, field, levels=[level], colors=style["color"], linewidths=style["linewidth"],
+            linestyles=[style.get("linestyle", "solid")],
+        )  # fmt: skip
+    return lines
 
 
 def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
@@ -191,12 +224,8 @@ def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
     mesh = ax.pcolormesh(x, y, values, norm=norm, cmap=MAP, shading="gouraud", rasterized=True)
     ax.set(xscale="log", yscale="log", xlabel=label(one["branch_gain"]), ylabel="depth (layer)")
     for factor in (1, 3):
-        for field, style in ((values, MEASURED), (one["theory"].values, THEORIES[0])):
-            lines = ax.contour(
-                x, y, field, levels=[factor * LN10], colors=style["color"], linewidths=style["linewidth"],
-                linestyles=[style.get("linestyle", "solid")],
-            )  # fmt: skip
-        for segment in [part for part in lines.allsegs[0] if len(part)][:1]:  # the theory's
+        lines = _both(ax, x, y, values, one["theory"].values, factor * LN10)
+        for segment in [part for part in lines.allsegs[0] if len(part)][:1]:
             end = max(segment, key=lambda point: point[0])
             ax.annotate(f"\u00d7{10**factor}", end, (-4, -1), textcoords="offset points", ha="right", va="top",
                         fontsize=6.5)  # fmt: skip
@@ -207,12 +236,15 @@ def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
 def batchnorm_explosion(rates: Mapping[str, xarray.Dataset]) -> Figure:
     """Growth a layer against the batch size: points measured, lines theory; below, how far they are apart.
 
+    In percent of the squared gradient, and in standard errors.
+
     Args:
         rates: activations to growths over `batch`, as `scripts/batchnorm_explosion.py` finds them: typical,
             mean_square (with their errors) and theory.
     """
-    figure = new_figure(4.2, 4.6)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    figure = new_figure(5.0, 4.6)
+    above, below, last = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
+    residuals: list[float] = []
     for place, (colour, (name, one)) in enumerate(zip(COLOURS, rates.items(), strict=False)):
         title, batch = {"identity": "linear"}.get(name, words(name)), one["batch"].values
         above.plot(one["size"], one["curve"], color=colour, linewidth=1.2)
@@ -220,32 +252,37 @@ def batchnorm_explosion(rates: Mapping[str, xarray.Dataset]) -> Figure:
         above.annotate(title, (float(at["size"]), float(at)), (3, 4), textcoords="offset points", color=colour)
         for kind, style in (("mean_square", {"markerfacecolor": colour}), ("typical", {"markerfacecolor": "white"})):
             error = one[f"{kind}_error"]
-            points: Any = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 0, "elinewidth": 1, **style}
-            above.errorbar(batch, one[kind], yerr=error, **points)
+            points: Any = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 0, **style}
+            above.errorbar(batch, one[kind], yerr=error, elinewidth=1, **points)
             apart = 100 * np.expm1(2 * (one[kind] - one["theory"]))
             shifted = batch * (1 + 0.05 * (place - 0.5 * (len(rates) - 1)))
-            below.errorbar(shifted, apart, yerr=200 * error, **points)
+            below.errorbar(shifted, apart, yerr=200 * error, elinewidth=1, **points)
+            residual = (one[kind] - one["theory"]) / error
+            last.plot(shifted, residual, **points)
+            residuals += residual.values.tolist()
     limit = math.log(math.pi / (math.pi - 1)) / 2
     if "relu" in rates:
         above.axhline(limit, color=COLOURS[list(rates).index("relu")], linewidth=0.7, linestyle=(0, (1, 1.5)))
-    return _explosion_frame(figure, above, below)
+    residual_frame(last, min(residuals), max(residuals))
+    return _explosion_frame(figure, above, below, last)
 
 
-def _explosion_frame(figure: Figure, above: Axes, below: Axes) -> Figure:
+def _explosion_frame(figure: Figure, above: Axes, below: Axes, last: Axes) -> Figure:
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     above.set(ylim=(0, None), ylabel="growth of the gradient (nat/layer)")
     below.axhline(0, color="0.4", linewidth=0.8)
-    below.set_xscale("log", base=2)
-    below.xaxis.set_major_formatter(ScalarFormatter())
-    below.xaxis.set_minor_formatter(NullFormatter())
-    below.set(xlabel="batch size", ylabel="growth of squares against\ntheory (% a layer)")
-    for letter, ax in zip("ab", (above, below), strict=True):
+    below.set_ylabel("squares against\ntheory (% a layer)")
+    last.set_xscale("log", base=2)
+    last.xaxis.set_major_formatter(ScalarFormatter())
+    last.xaxis.set_minor_formatter(NullFormatter())
+    last.set(xlabel="batch size", ylabel="measured − theory\n(standard errors)")
+    for letter, ax in zip("abc", (above, below, last), strict=True):
         ax.spines[["top", "right"]].set_visible(False)
         heading(ax, letter, "")
     dots: Any = {"color": "0.3", "marker": "o", "markersize": 4, "linewidth": 0}
     handles = [
-        proxy("theory, infinite width", color="0.3", linewidth=1.2),
+        proxy("theory, infinite width (Yang et al. 2019)", color="0.3", linewidth=1.2),
         proxy("measured: mean square", **dots),
         proxy("measured: typical (mean of logarithms)", **dots, markerfacecolor="white"),
     ]

@@ -115,6 +115,23 @@ def proxy(name: str, **style: Any) -> Any:
     return Line2D([], [], label=name, **style)
 
 
+def residual_frame(ax: Axes, lowest: float, highest: float) -> None:
+    """The axis of measured minus theory in standard errors: a line at 0, ±2 in grey, logarithmic where it is long."""
+    ax.axhspan(-2, 2, color="0.88", linewidth=0, zorder=0)
+    ax.axhline(0, color="0.5", linewidth=0.7, zorder=0)
+    low, high = (max(4.0, 1.1 * value) for value in (-lowest, highest))
+    if max(low, high) > 11:
+        ax.set_yscale("symlog", linthresh=5, linscale=1.5)
+    ax.set_ylim(-low, high)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "\u2212") if value else "0")
+
+
+def theory_name(variable: xarray.DataArray, default: str = "infinite width") -> str:
+    """Of a legend: the variable's `long_name` and, in brackets, the paper that is its `source`."""
+    name, source = variable.attrs.get("long_name", default), variable.attrs.get("source")
+    return f"{name} ({source})" if source else str(name)
+
+
 def mean_over_seeds(dataset: xarray.Dataset, statistic: str, *axes: str) -> xarray.DataArray:
     if statistic not in dataset:
         raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {held(dataset)}")
