@@ -56,9 +56,13 @@ def _settle(bundle: Bundle, alive: Array) -> Bundle:
 
     def bring_back(carry: tuple[Bundle, Array]) -> tuple[Bundle, Array]:
         bundle, alive = carry
-        shift = scaled.binary_exponent(bundle.mantissa)  # the squares may have left the floats
+        shift = scaled.binary_exponent(bundle.mantissa)
         mantissa = scaled.times_power_of_two(bundle.mantissa, -shift)
-        return Bundle(mantissa, bundle.exponent + shift, scaled.square_sum(mantissa)), jnp.zeros_like(alive)
+        # The same bits as before, unless the squares have left the floats.
+        inside = (bundle.squares > 2.0**-100) & (bundle.squares < 2.0**100)
+        squares = scaled.times_power_of_two(bundle.squares, -2 * shift)
+        squares = jnp.where(inside, squares, scaled.square_sum(mantissa))
+        return Bundle(mantissa, bundle.exponent + shift, squares), jnp.zeros_like(alive)
 
     return lax.while_loop(far, bring_back, (bundle, alive))[0]
 
