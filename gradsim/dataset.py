@@ -64,7 +64,7 @@ def build(
             values = np.where(_after_start(plan.depth), values, np.nan)
         elif not statistic.costly:
             _warn_if_not_finite(statistic.name, values)
-        values = np.where(values == -np.inf, np.nan, values)
+        values[values == -np.inf] = np.nan  # in place: these arrays are the largest that a sweep holds
         described = {"long_name": statistic.long_name, "units": statistic.units}
         variables[statistic.name] = (dims + ["parameter"] * statistic.by_parameter, values, described)
     steps = np.arange(1, plan.depth + 1)

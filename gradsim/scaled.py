@@ -72,9 +72,11 @@ def add(first: Scaled, second: Scaled) -> Scaled:
 
 def log(value: Scaled) -> np.ndarray:
     """ln |mantissa * 2**exponent| in float64 on the host; −inf where the mantissa is 0."""
+    logs = np.array(value.mantissa, np.float64)
     with np.errstate(divide="ignore"):
-        logs = np.log(np.abs(np.asarray(value.mantissa, np.float64)))
-    return np.asarray(logs + LN2 * np.asarray(value.exponent, np.float64))
+        np.log(np.abs(logs, out=logs), out=logs)
+    logs += LN2 * np.asarray(value.exponent)
+    return logs
 
 
 def join(value: Scaled) -> np.ndarray:
