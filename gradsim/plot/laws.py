@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KINDS = {  # marker, colour and meaning
     "sampled": ("o", COLOURS[0], "sampled: in standard errors"),
     "exact": ("D", COLOURS[1], "exact: in tolerances"),
-    "bound": (">", COLOURS[2], "bound: in tolerances, to be below"),
+    "bound": ("<", COLOURS[2], "bound: in tolerances, to be below"),
 }
 
 
