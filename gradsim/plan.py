@@ -129,7 +129,8 @@ def loss(plan: Plan) -> None:
             f"loss: got {plan.loss!r} of type {type(plan.loss).__name__}; pass a scalar function of the state"
         )
     try:
-        value = jax.eval_shape(plan.loss, jax.eval_shape(plan.network.observed, plan.state_shape()))
+        with jax.enable_x64(plan.dtype == "float64"):
+            value = jax.eval_shape(plan.loss, jax.eval_shape(plan.network.observed, plan.state_shape()))
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ValueError(f"loss: JAX cannot evaluate it on the final state ({reason})") from error

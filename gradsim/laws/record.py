@@ -77,7 +77,7 @@ def exact(quantity: str, measured: Numbers, predicted: Numbers, tolerance: float
 
 def bound(quantity: str, measured: Numbers, predicted: float, tolerance: float) -> Check:
     """The largest of many numbers that none may exceed."""
-    return Check(quantity, predicted, float(np.max(measured)), tolerance, "bound")
+    return Check(quantity, predicted, float(np.max(np.asarray(measured, np.float64))), tolerance, "bound")
 
 
 def added(log_norm: Numbers) -> np.ndarray:

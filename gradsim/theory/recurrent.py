@@ -182,7 +182,7 @@ def _minimum(
     """Where a function has its minimum in each bracket."""
     from scipy.optimize import elementwise  # a third of a second to import
 
-    return elementwise.find_minimum(function, bracket, args=tuple(args)).x if args[0].size else bracket[0]
+    return np.asarray(elementwise.find_minimum(function, bracket, args=tuple(args)).x) if args[0].size else bracket[0]
 
 
 def _fixed_point(
