@@ -30,9 +30,10 @@ class Plan:
 
     def state_shape(self) -> State:
         """The shapes of a state, as jax.ShapeDtypeStruct."""
-        gains = {name: jax.ShapeDtypeStruct((), self.dtype) for name in self.network.gains}
         first = self.network.initial_shape if self.network.driven else self.network.input_shape
-        return jax.eval_shape(self.network.initial_state, gains, jax.ShapeDtypeStruct(first, self.dtype))
+        with jax.enable_x64(self.dtype == "float64"):
+            gains = {name: jax.ShapeDtypeStruct((), self.dtype) for name in self.network.gains}
+            return jax.eval_shape(self.network.initial_state, gains, jax.ShapeDtypeStruct(first, self.dtype))
 
 
 def networks(network: Any) -> Mapping[str, Network]:
