@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gradsim import arguments, chunks, dataset, plan
 from gradsim import statistics as statistics_module
 from gradsim.backpropagation import backward
-from gradsim.chain import Chain, Keys, network_keys
+from gradsim.chain import Chain, network_keys
 from gradsim.networks.network import Network, State
 from gradsim.plan import Plan
 from gradsim.propagation import forward
@@ -28,21 +28,15 @@ if TYPE_CHECKING:
     import xarray
 
 
-@jax.jit
-def _keys(key: Array, seeds: Array) -> Keys:
-    """The streams of those networks: a program of its own, or every other would have to be compiled with it."""
-    return jax.vmap(network_keys, (None, 0))(key, seeds)
-
-
 @partial(jax.jit, static_argnames="plan")
 def _measure(
-    plan: Plan, gains: dict[str, Array], keys: Keys, inputs: Array | None, cotangent: State | None
+    plan: Plan, gains: dict[str, Array], key: Array, seeds: Array, inputs: Array | None, cotangent: State | None
 ) -> dict[str, Scaled]:
     """Statistics of every seed and cell, leaves [seeds, cells, …]; the cells of a seed share its weights."""
     options: dict[str, Any] = {"depth": plan.depth, "at": plan.at, "burn_in": plan.burn_in}
 
-    def one(gains: dict[str, Array], keys: Keys, inputs: Array | None) -> dict[str, Scaled]:
-        chain = Chain(plan.network, gains, keys, inputs, plan.dtype)
+    def one(gains: dict[str, Array], seed: Array, inputs: Array | None) -> dict[str, Scaled]:
+        chain = Chain(plan.network, gains, network_keys(key, seed), inputs, plan.dtype)
         if plan.direction == "backward":
             return backward(chain, plan.statistics, loss=plan.loss, cotangent=cotangent, **options)
         if plan.pairs:
@@ -51,7 +45,7 @@ def _measure(
         return forward(chain, plan.statistics, **options)
 
     cells = jax.vmap(one, in_axes=(0, None, None))
-    return jax.vmap(cells, in_axes=(None, 0, None if inputs is None else 0))(gains, keys, inputs)
+    return jax.vmap(cells, in_axes=(None, 0, None if inputs is None else 0))(gains, seeds, inputs)
 
 
 def sweep(
@@ -207,12 +201,11 @@ def measure_cells(
     results: dict[str, np.ndarray] = {}
     root = jax.random.key(key)
     for seed_slice in chunks.slices(seeds, chunk.seeds):
-        keys = _keys(root, seed_slice.astype(np.int32))
         data = None if inputs is None else inputs[seed_slice % len(inputs)]
         for cell_slice in chunks.slices(cells, chunk.cells):
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
             with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
-                measured = _measure(plan, some_gains, keys, data, cotangent)
+                measured = _measure(plan, some_gains, root, seed_slice.astype(np.int32), data, cotangent)
             for statistic in plan.statistics:
                 block = statistic.finish(measured[statistic.name]).swapaxes(0, 1)
                 whole = results.setdefault(statistic.name, np.empty((cells, seeds, *block.shape[2:])))
