@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.plot.style import COLOURS, LETTERS, heading, new_figure, proxy, styled, words
+from gradsim.theory.edge import EXISTS
 
 if TYPE_CHECKING:
     import xarray
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP*X"
-EXISTS = "exists"  # as `gradsim.theory.explain_edge` says it
 # Lines are theory, points are measured.
 INFINITE: Any = {"color": "black", "linewidth": 1.1}
 NO_EDGE: Any = {"color": "black", "linewidth": 1.3, "linestyle": (0, (1, 1.3))}
