@@ -2,15 +2,13 @@
 
 import csv
 import math
-import sys
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray
+from script_modules import load
 
 import gradsim as gs
 from gradsim import script
@@ -18,17 +16,6 @@ from gradsim.growth import growth
 from gradsim.networks.residual import residual
 from gradsim.plot import remedies as remedies_plot
 from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
-
-
-def load(name: str) -> ModuleType:
-    spec = util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
 
 remedies, residual_phase_diagram, batchnorm_explosion = map(
     load, ("remedies", "residual_phase_diagram", "batchnorm_explosion")

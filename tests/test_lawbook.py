@@ -3,14 +3,13 @@
 The laws that take long have tests of their own, beside the networks that they are about.
 """
 
-import importlib.util
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from script_modules import load
 
 from gradsim.laws import ERRORS, LAWS, Law
 from gradsim.laws.record import bound, estimated, exact, sampled, sampled_variance
@@ -56,14 +55,7 @@ def test_standard_errors_are_those_of_the_sample() -> None:
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    path = Path(__file__).parents[1] / "scripts" / "laws.py"
-    spec = importlib.util.spec_from_file_location("scripts_laws", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # tyro reads the options' docstrings from there
-    spec.loader.exec_module(module)
-    return module
+    return load("laws")
 
 
 def test_script_writes_table_page_and_figure_and_redraws_them(

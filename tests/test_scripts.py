@@ -1,16 +1,14 @@
 """Scripts: each runs from its options alone, saves what it draws from, and refuses what is wrong in one line."""
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import xarray
+from script_modules import load
 
 import gradsim as gs
 from gradsim import script
@@ -34,18 +32,6 @@ FIGURES = {
     "derivatives": ["derivatives.png"],
 }
 names = pytest.mark.parametrize("name", list(TINY))
-
-
-def load(name: str) -> Any:
-    if (module := sys.modules.get(f"scripts_{name}")) is None:
-        spec = importlib.util.spec_from_file_location(f"scripts_{name}", FOLDER / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # tyro reads the options' docstrings from there
-        spec.loader.exec_module(module)
-    assert isinstance(module, ModuleType)
-    return module
 
 
 def refuse(*args: Any, **options: Any) -> None:

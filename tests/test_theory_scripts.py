@@ -1,8 +1,6 @@
 """The scripts that lay finite networks over theory: tiny runs end to end, exact laws, and what they refuse."""
 
-import importlib.util
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
+from script_modules import load
 
 import gradsim as gs
 from gradsim import script
@@ -28,17 +27,6 @@ FIGURES = {
     "finite_width": ["finite_width.png"],
 }
 names = pytest.mark.parametrize("name", list(TINY))
-
-
-def load(name: str) -> Any:
-    if (module := sys.modules.get(f"scripts_{name}")) is None:
-        spec = importlib.util.spec_from_file_location(f"scripts_{name}", FOLDER / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # tyro reads the options' docstrings from there
-        spec.loader.exec_module(module)
-    return module
 
 
 def refuse(*args: Any, **options: Any) -> None:

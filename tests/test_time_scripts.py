@@ -1,15 +1,13 @@
 """The scripts about time and the way back run as a user runs them, and refuse what they cannot do in one line."""
 
-import sys
 from collections.abc import Callable, Sequence
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray
+from script_modules import load
 
 from gradsim import script, theory
 from gradsim.plot.layers import layer_gradients
@@ -25,16 +23,6 @@ SMALL = {
         "--width", "6", "--depths", "3", "--deepest", "40", "--seeds", "2", "--activations", "sigmoid",
     ],
 }  # fmt: skip
-
-
-def load(name: str) -> ModuleType:
-    spec = util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def refusal(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> str:
