@@ -5,64 +5,75 @@ scan pulls cotangents back, rescaled by exact powers of two like the tangents of
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from gradsim import products, scaled
-from gradsim.chain import Chain, carry_over, in_range, take_step, times
+from gradsim.chain import Chain, Drawn, Source, burned_in, carry_over, in_range, take_step, times
 from gradsim.networks.network import State, Weights
 from gradsim.products import Bundle
+from gradsim.propagation import Cells
 from gradsim.scaled import Scaled
 from gradsim.statistics import Statistic, View, measure
+from gradsim.tiling import Tiling, drawing, joined
+
+
+class Carry(NamedTuple):
+    """What the way back carries: the state after the step, the cotangents, and the sums of weight gradients."""
+
+    state: Scaled
+    bundles: dict[str, Bundle]
+    sums: dict[str, Scaled]
 
 
 def backward(
-    chain: Chain,
+    source: Source,
+    cells: Cells,
     statistics: tuple[Statistic, ...],
     *,
     depth: int,
+    tiling: Tiling,
     at: tuple[int, ...] = (),
     burn_in: int = 0,
     loss: Callable[[State], Array] | None = None,
     cotangent: State | None = None,
 ) -> dict[str, Scaled]:
-    """The statistics of the suffixes J_L … J_l = ∂h_L/∂h_{l−1} for every l = 1 … L = depth, leaves [depth].
+    """The statistics of the suffixes J_L … J_l = ∂h_L/∂h_{l−1} for every l = 1 … L = depth, leaves [cells, depth].
 
     The gradient starts from `cotangent` (of the observed state), or from the gradient of `loss` there, or
     from one random unit vector. Memory holds the states: O(depth · n).
     """
-    draw, network = chain.drawer(), chain.network
-
-    def ahead(state: Scaled, t: Array) -> tuple[Scaled, Scaled]:
-        return take_step(chain.step(t, draw(t)), state)[1], state
-
-    state = chain.initial_state()
-    if burn_in:
-        state = lax.fori_loop(0, burn_in, lambda t, state: ahead(state, t)[0], state)
-    steps = jnp.arange(burn_in, burn_in + depth, dtype=jnp.int32)
-    last, befores = lax.scan(ahead, state, steps)
-
+    network, bind = source.network, source.bind()
     needs = {need for statistic in statistics for need in statistic.needs}
-    end = in_range(last)[0]
-    bundles = {}
-    if "all" in needs:
-        bundles["all"] = products.start(products.basis(network, end))
-    if "one" in needs:
-        bundles["one"] = products.start(_cotangent(chain, end, loss, cotangent))
 
-    def body(
-        carry: tuple[Scaled, dict[str, Bundle], dict[str, Scaled]], x: tuple[Array, Scaled]
-    ) -> tuple[Any, dict[str, Scaled]]:
-        (after, bundles, sums), (t, before) = carry, x
-        weights = draw(t)
+    def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
+        t, drawn, _ = x
+        new = take_step(bind(cell.gains).step(drawn), state)[1]
+        return jax.tree.map(lambda new, old: jnp.where(t >= burn_in, new, old), new, state), state
+
+    def turn(cell: Cells, last: Scaled) -> Carry:
+        end, bundles, sums = in_range(last)[0], {}, {}
+        if "all" in needs:
+            bundles["all"] = products.start(products.basis(network, end))
+        if "one" in needs:
+            bundles["one"] = products.start(_cotangent(source, end, loss, cotangent))
+        if "weight_sums" in needs:
+            chain = bind(cell.gains)
+            shapes = jax.eval_shape(lambda: _fields(chain, chain.weights(source.drawn(0))))
+            sums = {name: _zero(shape) for name, shape in shapes.items()}
+        return Carry(last, bundles, sums)
+
+    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, Scaled]) -> tuple[Carry, dict[str, Scaled]]:
+        (after, bundles, sums), (t, drawn, before) = carry, x
+        chain = bind(cell.gains)
         here, missing = in_range(before)
-        _, pullback, preactivations = jax.vjp(chain.step(t, weights), here, has_aux=True)
+        _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
         gradients = {}
         if "weights" in needs:
-            gradients = _weight_gradients(chain, t, weights, here, missing, bundles["one"])
+            gradients = _weight_gradients(chain, drawn, here, missing, bundles["one"])
         if "weight_sums" in needs:
             sums = {name: scaled.add(sums[name], gradient) for name, gradient in gradients.items()}
         bundles = {
@@ -70,21 +81,23 @@ def backward(
         }
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums)
-        return (before, bundles, sums), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
+        return Carry(before, bundles, sums), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
 
-    sums = {}
-    if "weight_sums" in needs:
-        shapes = jax.eval_shape(lambda: _fields(chain, draw(steps[0])))
-        sums = {name: _zero(shape) for name, shape in shapes.items()}
-    return lax.scan(body, (last, bundles, sums), (steps, befores), reverse=True)[1]
+    steps = tiling.segments(burn_in, depth, to_end=True)
+    draw = drawing(source, steps)
+    start = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), burn_in))(cells)
+    last, befores = tiling.walk(ahead, cells, start, draw, steps)
+    carry = jax.vmap(turn)(cells, last)
+    measured = tiling.walk(body, cells, carry, draw, steps, xs=befores, reverse=True)[1]
+    return jax.tree.map(lambda leaf: joined(leaf)[:, -depth:], measured)
 
 
-def _cotangent(chain: Chain, end: State, loss: Callable[[State], Array] | None, cotangent: State | None) -> State:
-    network = chain.network
+def _cotangent(source: Source, end: State, loss: Callable[[State], Array] | None, cotangent: State | None) -> State:
+    network = source.network
     if loss is not None:
         cotangent = jax.grad(loss)(network.observed(end))
     if cotangent is None:
-        return products.unit_vector(network, end, chain.keys.vector)
+        return products.unit_vector(network, end, source.keys.vector)
     return products.embed(network, end, jax.tree.map(lambda leaf: leaf[None], cotangent))
 
 
@@ -94,21 +107,20 @@ def _fields(chain: Chain, weights: Weights) -> dict[str, Any]:
     return {name: jax.tree.map(gain.__mul__, getattr(weights, name)) for name, gain in gains.items()}
 
 
-def _weight_gradients(
-    chain: Chain, t: Array, weights: Weights, here: State, missing: Array, bundle: Bundle
-) -> dict[str, Scaled]:
-    """∂loss/∂(gain · weights) of step t, by field.
+def _weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bundle: Bundle) -> dict[str, Scaled]:
+    """∂loss/∂(gain · weights) of a step, by field.
 
     Beyond the limit of `in_range` the gradient of weights that meet the state scales with it, and that of a bias
     does not depend on it; as in `take_step` half the state shows which, and what does neither is NaN.
     """
     unit = {**chain.gains, **{gain: jnp.ones_like(chain.gains[gain]) for gain in chain.network.parameters.values()}}
+    weights = chain.weights(drawn)
     fields = _fields(chain, weights)
     vector = jax.tree.map(lambda leaf: leaf[0], bundle.mantissa)
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
-            return chain.step(t, weights._replace(**fields), unit)(state)[0]
+            return chain.network.step(weights._replace(**fields), unit, state, drawn.inputs)[0]
 
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found

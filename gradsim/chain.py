@@ -1,4 +1,4 @@
-"""One random network with its gains, keys and inputs bound: what happens at step t."""
+"""One random network, drawn from its keys and bound to its gains: what happens in a step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,27 +28,26 @@ def network_keys(key: Array, seed: Array | int) -> Keys:
     return Keys(*random.split(random.fold_in(key, seed), 4))
 
 
+class Drawn(NamedTuple):
+    """What a step reads beside the state: its weights (None where all steps share them) and its input."""
+
+    weights: Weights | None
+    inputs: Array | None
+
+
 @dataclass(frozen=True)
-class Chain:
-    """A network bound to its gains, keys and inputs."""
+class Source:
+    """Where one random network takes its weights and inputs from, whatever its gains."""
 
     network: Network
-    gains: Gains
     keys: Keys
     inputs: Array | None  # [*input_shape], or [steps, *input_shape] where driven; None is Gaussian
     dtype: DTypeLike
 
-    def drawer(self) -> Callable[[Array], Weights]:
-        """t -> the weights of step t; a tied network is drawn once, outside the loop over steps."""
-
-        def draw(t: Array | int) -> Weights:
-            # Whole before it is used: a compiler would draw an entry wherever it reads one.
-            return lax.optimization_barrier(self.network.draw(random.fold_in(self.keys.weights, t), self.dtype))
-
-        if not self.network.tied:
-            return draw
-        weights = draw(0)
-        return lambda t: weights
+    def weights(self, t: Array | int) -> Weights:
+        """The weights that are drawn for step t."""
+        drawn = self.network.draw(random.fold_in(self.keys.weights, t), self.dtype)
+        return lax.optimization_barrier(drawn)  # whole: a compiler would draw an entry anew wherever it reads one
 
     def input(self, t: Array | int) -> Array:
         """The input of step t; a network that is not driven reads only input 0."""
@@ -56,16 +55,44 @@ class Chain:
             return random.normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
         return lax.dynamic_index_in_dim(self.inputs, t, keepdims=False) if self.network.driven else self.inputs
 
+    def first_input(self) -> Array:
+        """What the state before step 0 is made of."""
+        driven = self.network.driven
+        return random.normal(self.keys.state, self.network.initial_shape, self.dtype) if driven else self.input(0)
+
+    def drawn(self, t: Array | int) -> Drawn:
+        """What step t alone reads."""
+        weights = None if self.network.tied else self.weights(t)
+        return Drawn(weights, self.input(t) if self.network.driven else None)
+
+    def bind(self) -> Callable[[Gains], "Chain"]:
+        """The network with gains bound to it; a tied one's weights are drawn here, once."""
+        shared = self.weights(0) if self.network.tied else None
+        first = self.first_input()
+        return lambda gains: Chain(self.network, gains, shared, first)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A random network bound to its gains."""
+
+    network: Network
+    gains: Gains
+    shared: Weights | None  # the weights of a tied network
+    first_input: Array
+
+    def weights(self, drawn: Drawn) -> Weights:
+        """The weights of the step for which that was drawn."""
+        return self.shared if self.network.tied else drawn.weights
+
     def initial_state(self) -> Scaled:
         """The state before step 0."""
-        driven = self.network.driven
-        first = random.normal(self.keys.state, self.network.initial_shape, self.dtype) if driven else self.input(0)
-        return scaled.normalize(Scaled(self.network.initial_state(self.gains, first), jnp.zeros((), jnp.int32)))
+        state = self.network.initial_state(self.gains, self.first_input)
+        return scaled.normalize(Scaled(state, jnp.zeros((), jnp.int32)))
 
-    def step(self, t: Array, weights: Weights, gains: Gains | None = None) -> Callable[[State], tuple[State, Any]]:
-        """Step t as a function of the state alone: (state', preactivations)."""
-        inputs = self.input(t) if self.network.driven else None
-        return lambda state: self.network.step(weights, self.gains if gains is None else gains, state, inputs)
+    def step(self, drawn: Drawn) -> Callable[[State], tuple[State, Any]]:
+        """A step as a function of the state alone: (state', preactivations)."""
+        return lambda state: self.network.step(self.weights(drawn), self.gains, state, drawn.inputs)
 
 
 def in_range(state: Scaled) -> tuple[State, Array]:
@@ -89,6 +116,14 @@ def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> tupl
     new, preactivations = step(here)
     carried = carry_over({"state": new}, missing, lambda part: {"state": step(times(part, here))[0]})
     return here, scaled.normalize(carried["state"]), preactivations
+
+
+def burned_in(source: Source, chain: Chain, steps: int) -> Scaled:
+    """The state after the first `steps` steps."""
+    state = chain.initial_state()
+    if steps:
+        state = lax.fori_loop(0, steps, lambda t, state: take_step(chain.step(source.drawn(t)), state)[1], state)
+    return state
 
 
 def carry_over(

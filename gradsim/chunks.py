@@ -9,13 +9,17 @@ import numpy as np
 import psutil
 
 from gradsim.plan import Plan
+from gradsim.tiling import Tiling
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4
-# On a CPU tangents that stay near the caches run faster than ones that fill the memory, and a product
-# of this many rows already runs at the full rate: more seeds in a chunk only make it a batched one.
+# On a CPU the tangents of a block stay in the cache of its cores, and those of a chunk near it.
+BLOCK_BYTES = 2 * 2**20
 CPU_BYTES = 128 * 2**20
+# A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
+# The weights of a segment: enough to draw many small matrices at once.
+SEGMENT_BYTES = 4 * 2**20
 
 
 class Chunk(NamedTuple):
@@ -23,6 +27,7 @@ class Chunk(NamedTuple):
 
     cells: int
     seeds: int
+    tiling: Tiling
 
 
 def memory_at_hand() -> int:
@@ -38,8 +43,17 @@ def _bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def predicted_bytes(plan: Plan) -> tuple[int, int, int]:
-    """Predicted peak of one cell, the draw of one seed, and the rows that one cell adds to a product."""
+class Needs(NamedTuple):
+    """Predicted bytes of one cell at its peak, of its tangents, of one step's draw; and its rows in a product."""
+
+    cell: int
+    tangents: int
+    draw: int
+    rows: int
+
+
+def predicted(plan: Plan) -> Needs:
+    """What one cell of this plan needs."""
     network = plan.network
     state = plan.state_shape()
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
@@ -51,7 +65,7 @@ def predicted_bytes(plan: Plan) -> tuple[int, int, int]:
     outputs = 8 * plan.depth * len(plan.statistics) * (plan.depth if plan.pairs else 1)
     cell = ((COPIES + 2 * decomposed) * (rows + 1) + states) * _bytes(state) + outputs
     cell += COPIES * ("weights" in needs) * draw
-    return cell, 2 * draw, rows
+    return Needs(cell, max(1, rows) * _bytes(state), draw, rows)
 
 
 def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
@@ -59,7 +73,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
-    cell, draw, rows = predicted_bytes(plan)
+    cell, tangents, draw, rows = predicted(plan)
+    draw *= 2
     available = memory_at_hand() // 2
     if cell + draw > available:
         fits = math.sqrt(available / (cell + draw))
@@ -70,16 +85,21 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
         )
     on_cpu = jax.local_devices()[0].platform == "cpu"
     budget = min(available, CPU_BYTES) if on_cpu else available
-    per_call = _even(cells, max(1, (budget - draw) // cell))
-    room = max(1, budget // (per_call * cell + draw))
+    fit = max(1, (budget - draw) // cell)
+    block = _part(cells, min(fit, max(1, BLOCK_BYTES // tangents)) if on_cpu else fit)
+    blocks = _part(math.ceil(cells / block), fit // block)
+    room = max(1, budget // (blocks * block * cell + draw))
     if on_cpu:
-        room = min(room, math.ceil(CPU_ROWS / max(1, per_call * rows)))
-    return Chunk(per_call, _even(seeds, room))
+        room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
+    room = _part(seeds, room)
+    steps = min(plan.depth, max(1, 2 * SEGMENT_BYTES // max(1, draw * room)))
+    return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps))
 
 
-def _even(total: int, most: int) -> int:
-    """The chunk of at most `most` that splits `total` into equal parts, so that padding is least."""
-    return math.ceil(total / math.ceil(total / most))
+def _part(total: int, most: int) -> int:
+    """The size of at most `most` in whose parts `total` is done soonest: few parts, and little beyond the total."""
+    most = min(total, most)
+    return min(range(most, most // 2, -1), key=lambda size: math.ceil(total / size) * (size + most / 16))
 
 
 def slices(total: int, chunk: int) -> list[np.ndarray]:

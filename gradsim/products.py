@@ -38,9 +38,10 @@ def push(bundle: Bundle, linear: Callable[[State], State], *, transposed: bool =
     The division is done where the step is elementwise, at its end or, transposed, its start: a compiler joins the two.
     """
     shift = jnp.frexp(bundle.squares)[1] // 2
-    mantissa = scaled.times_power_of_two(bundle.mantissa, -shift) if transposed else bundle.mantissa
+    factor = scaled.power_of_two(-shift, bundle.squares.dtype)  # within 2**±FAR, and so one number
+    mantissa = jax.tree.map(factor.__mul__, bundle.mantissa) if transposed else bundle.mantissa
     moved = jax.vmap(linear)(mantissa)
-    moved = moved if transposed else scaled.times_power_of_two(moved, -shift)
+    moved = moved if transposed else jax.tree.map(factor.__mul__, moved)
     return _settle(Bundle(moved, bundle.exponent + shift, scaled.square_sum(moved)), bundle.squares > 0)
 
 

@@ -1,67 +1,81 @@
-"""The engine: exact Jacobian products of a random network at every depth, far outside the range of floats.
+"""The engine: exact Jacobian products of random networks at every depth, far outside the range of floats.
 
-One scan pushes a basis of tangents through the steps. After each step the product is brought back
+A scan pushes a basis of tangents through the steps. After each step the product is brought back
 by an exact power of two, so nothing underflows; states are kept the same way, since a ReLU network's
-activity leaves the range as fast as its gradient. Everything here is pure: jit it, vmap it over gains
-(the weights stay shared, and the grid becomes one tall matrix product) and over seeds.
+activity leaves the range as fast as its gradient. The cells, one network at many gains, share its
+weights, and the grid becomes one tall matrix product. Everything here is pure: jit it, vmap it over seeds.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from gradsim import products
-from gradsim.chain import Chain, take_step
-from gradsim.networks.network import State
+from gradsim.chain import Drawn, Source, burned_in, take_step
+from gradsim.networks.network import Gains, State
 from gradsim.products import Bundle
 from gradsim.scaled import Scaled
 from gradsim.statistics import Statistic, View, measure
+from gradsim.tiling import Tiling, drawing, joined
+
+
+class Cells(NamedTuple):
+    """The cells of a grid, leaves [cells]."""
+
+    gains: Gains
+    start: Array | None = None  # the step after which the product starts; 0 if not given
 
 
 def forward(
-    chain: Chain,
+    source: Source,
+    cells: Cells,
     statistics: tuple[Statistic, ...],
     *,
     depth: int,
+    tiling: Tiling,
     at: tuple[int, ...] = (),
     burn_in: int = 0,
-    start: Array | int = 0,
 ) -> dict[str, Scaled]:
-    """The statistics of the prefixes J_l … J_1 for every l = 1 … depth, leaves [depth].
+    """The statistics of the prefixes J_l … J_1 for every l = 1 … depth, leaves [cells, depth].
 
     Step 1 comes after `burn_in` steps. Costly statistics are measured at the depths `at` and are NaN
     elsewhere. With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there.
     """
-    draw, network = chain.drawer(), chain.network
+    network, bind = source.network, source.bind()
 
-    def advance(state: Scaled, bundles: dict[str, Bundle], t: Array) -> tuple[Scaled, dict[str, Bundle], Any]:
-        step = chain.step(t, draw(t))
-        here, new, preactivations = take_step(step, state)
+    def fresh(state: State) -> dict[str, Bundle]:
+        needs = {need for statistic in statistics for need in statistic.needs}
+        bundles = {}
+        if "all" in needs:
+            bundles["all"] = products.start(products.basis(network, state))
+        if "one" in needs:
+            bundles["one"] = products.start(products.unit_vector(network, state, source.keys.vector))
+        return bundles
+
+    def begin(cell: Cells) -> tuple[Scaled, dict[str, Bundle]]:
+        state = burned_in(source, bind(cell.gains), burn_in)
+        return state, fresh(state.mantissa)
+
+    def body(
+        cell: Cells, carry: tuple[Scaled, dict[str, Bundle]], x: tuple[Array, Drawn, None]
+    ) -> tuple[Any, dict[str, Scaled]]:
+        (state, bundles), (t, drawn, _) = carry, x
+        step = bind(cell.gains).step(drawn)
+        if cell.start is not None:
+            starting = t - burn_in == cell.start
+            bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
+        here, state, preactivations = take_step(step, state)
 
         def linear(tangent: State) -> State:
             return jax.jvp(lambda state: step(state)[0], (here,), (tangent,))[1]
 
         bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
-        return new, bundles, preactivations
-
-    def body(carry: tuple[Scaled, dict[str, Bundle]], t: Array) -> tuple[Any, dict[str, Scaled]]:
-        state, bundles = carry
-        if isinstance(start, Array):
-            bundles = jax.tree.map(lambda fresh, old: jnp.where(t - burn_in == start, fresh, old), fresh, bundles)
-        state, bundles, preactivations = advance(state, bundles, t)
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         view = View(network, seen.get("all"), seen.get("one"), state, preactivations)
         return (state, bundles), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
 
-    state = chain.initial_state()
-    if burn_in:
-        state = lax.fori_loop(0, burn_in, lambda t, state: advance(state, {}, t)[0], state)
-    needs = {need for statistic in statistics for need in statistic.needs}
-    fresh = {}
-    if "all" in needs:
-        fresh["all"] = products.start(products.basis(network, state.mantissa))
-    if "one" in needs:
-        fresh["one"] = products.start(products.unit_vector(network, state.mantissa, chain.keys.vector))
-    return lax.scan(body, (state, fresh), jnp.arange(burn_in, burn_in + depth, dtype=jnp.int32))[1]
+    steps = tiling.segments(burn_in, depth)
+    _, measured = tiling.walk(body, cells, jax.vmap(begin)(cells), drawing(source, steps), steps)
+    return jax.tree.map(lambda leaf: joined(leaf)[:, :depth], measured)

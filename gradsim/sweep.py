@@ -18,34 +18,48 @@ from tqdm import tqdm
 from gradsim import arguments, chunks, dataset, plan
 from gradsim import statistics as statistics_module
 from gradsim.backpropagation import backward
-from gradsim.chain import Chain, network_keys
+from gradsim.chain import Source, network_keys
 from gradsim.networks.network import Network, State
 from gradsim.plan import Plan
-from gradsim.propagation import forward
+from gradsim.propagation import Cells, forward
 from gradsim.scaled import Scaled
+from gradsim.tiling import Tiling
 
 if TYPE_CHECKING:
     import xarray
 
 
-@partial(jax.jit, static_argnames="plan")
+@partial(jax.jit, static_argnames=("plan", "tiling"))
 def _measure(
-    plan: Plan, gains: dict[str, Array], key: Array, seeds: Array, inputs: Array | None, cotangent: State | None
+    plan: Plan,
+    tiling: Tiling,
+    gains: dict[str, Array],
+    key: Array,
+    seeds: Array,
+    inputs: Array | None,
+    cotangent: State | None,
 ) -> dict[str, Scaled]:
     """Statistics of every seed and cell, leaves [seeds, cells, …]; the cells of a seed share its weights."""
-    options: dict[str, Any] = {"depth": plan.depth, "at": plan.at, "burn_in": plan.burn_in}
+    options: dict[str, Any] = {"depth": plan.depth, "at": plan.at, "burn_in": plan.burn_in, "tiling": tiling}
 
-    def one(gains: dict[str, Array], seed: Array, inputs: Array | None) -> dict[str, Scaled]:
-        chain = Chain(plan.network, gains, network_keys(key, seed), inputs, plan.dtype)
+    def one(seed: Array, inputs: Array | None) -> dict[str, Scaled]:
+        source = Source(plan.network, network_keys(key, seed), inputs, plan.dtype)
         if plan.direction == "backward":
-            return backward(chain, plan.statistics, loss=plan.loss, cotangent=cotangent, **options)
+            return backward(source, Cells(gains), plan.statistics, loss=plan.loss, cotangent=cotangent, **options)
         if plan.pairs:
-            starts = jnp.arange(plan.depth, dtype=jnp.int32)
-            return jax.vmap(lambda start: forward(chain, plan.statistics, start=start, **options))(starts)
-        return forward(chain, plan.statistics, **options)
+            return _pairs(source, gains, plan, options)
+        return forward(source, Cells(gains), plan.statistics, **options)
 
-    cells = jax.vmap(one, in_axes=(0, None, None))
-    return jax.vmap(cells, in_axes=(None, 0, None if inputs is None else 0))(gains, seeds, inputs)
+    return jax.vmap(one, in_axes=(0, None if inputs is None else 0))(seeds, inputs)
+
+
+def _pairs(source: Source, gains: dict[str, Array], plan: Plan, options: dict[str, Any]) -> dict[str, Scaled]:
+    """The product from every start, leaves [cells, starts, …]: each is a cell of its own to the engine."""
+    every = {name: jnp.repeat(values, plan.depth) for name, values in gains.items()}
+    cells = next(iter(gains.values())).size
+    start = jnp.tile(jnp.arange(plan.depth, dtype=jnp.int32), cells)
+    measured = forward(source, Cells(every, start), plan.statistics, **options)
+    return jax.tree.map(lambda leaf: leaf.reshape(cells, plan.depth, *leaf.shape[1:]), measured)
 
 
 def sweep(
@@ -205,7 +219,7 @@ def measure_cells(
         for cell_slice in chunks.slices(cells, chunk.cells):
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
             with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
-                measured = _measure(plan, some_gains, root, seed_slice.astype(np.int32), data, cotangent)
+                measured = _measure(plan, chunk.tiling, some_gains, root, seed_slice.astype(np.int32), data, cotangent)
             for statistic in plan.statistics:
                 block = statistic.finish(measured[statistic.name]).swapaxes(0, 1)
                 whole = results.setdefault(statistic.name, np.empty((cells, seeds, *block.shape[2:])))

@@ -13,10 +13,10 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import TypeCheckError
 from scipy.optimize import brentq
+from unrolled import Bound, bind
 
 import gradsim as gs
-from gradsim import propagation
-from gradsim.chain import Chain, network_keys
+from gradsim.chain import Source, network_keys
 from gradsim.digits import digits, digits_sequence
 from gradsim.networks.gated import GRU, LSTM, LSTMState, gru, lstm
 from gradsim.networks.linear_recurrence import linear_recurrence
@@ -39,11 +39,6 @@ FAMILIES: dict[str, Network] = {
 }
 
 
-def chain(network: Network, seed: int, dtype: str, inputs: Any = None, **gains: float) -> Chain:
-    values = {name: jnp.asarray(value, dtype) for name, value in {**network.gains, **gains}.items()}
-    return Chain(network, values, network_keys(jax.random.key(3), seed), inputs, dtype)
-
-
 def _product(view: View) -> Scaled:
     assert view.product is not None
     rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(view.product.mantissa)]
@@ -57,27 +52,27 @@ def _state(view: View) -> Scaled:
 WHOLE = (Statistic("product", "J", "1", _product, ("all",)), Statistic("state", "the state", "1", _state))
 
 
-def product(bound: Chain, depth: int) -> tuple[np.ndarray, np.ndarray]:
+def product(bound: Bound, depth: int) -> tuple[np.ndarray, np.ndarray]:
     """The engine's ∂state/∂state_0 after `depth` steps as a plain matrix [out, in], and the state."""
-    measured = jax.jit(lambda: propagation.forward(bound, WHOLE, depth=depth))()
+    measured = jax.jit(lambda: bound.forward(WHOLE, depth))()
     last = {name: np.ldexp(np.asarray(m[-1], np.float64), int(e[-1])) for name, (m, e) in measured.items()}
     return last["product"], last["state"]
 
 
-def initial_state(bound: Chain) -> Any:
-    state = bound.initial_state()
+def initial_state(bound: Bound) -> Any:
+    state = bound.chain.initial_state()
     return jax.tree.map(lambda leaf: jnp.ldexp(leaf, state.exponent), state.mantissa)
 
 
-def unrolled_jacobian(bound: Chain, depth: int) -> np.ndarray:
+def unrolled_jacobian(bound: Bound, depth: int) -> np.ndarray:
     """∂observed(state_T)/∂observed(state_0) by jacfwd of the whole network, the rest of state_0 held fixed."""
-    network, draw, first = bound.network, bound.drawer(), initial_state(bound)
+    network, first = bound.source.network, initial_state(bound)
 
     def run(change: jax.Array) -> jax.Array:
         embed = jax.linear_transpose(network.observed, first)
         state = jax.tree.map(jnp.add, first, embed(unravel(change))[0])
         steps = jnp.arange(depth, dtype=jnp.int32)
-        state = jax.lax.scan(lambda state, t: (bound.step(t, draw(t))(state)[0], None), state, steps)[0]
+        state = jax.lax.scan(lambda state, t: (bound.step(t)(state)[0], None), state, steps)[0]
         return ravel_pytree(network.observed(state))[0]
 
     flat, unravel = ravel_pytree(network.observed(first))
@@ -90,7 +85,7 @@ def test_the_forward_product_is_the_jacobian_of_the_unrolled_network(family: str
         network = FAMILIES[family]
         gains = {name: value for name, value in GAINS.items() if name in network.gains}
         gains |= {name: 0.7 for name in ("forget_bias", "update_bias", "radius") if name in network.gains}
-        bound = chain(network, 0, "float64", **gains)
+        bound = bind(network, gains)
         expected = unrolled_jacobian(bound, 8)
         np.testing.assert_allclose(product(bound, 8)[0], expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
@@ -169,8 +164,8 @@ def test_cells_agree_with_flax(cell: str, dtype: str) -> None:
     steps, tolerance = 5, DTYPES[dtype]
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         inputs = jax.random.normal(jax.random.key(1), (steps, 4), dtype)
-        bound = chain(network, 1, dtype, inputs, **GAINS, **biases)
-        weights = jax.jit(lambda: bound.drawer()(jnp.int32(0)))()
+        bound = bind(network, {**GAINS, **biases}, dtype, seed=1, inputs=inputs)
+        weights = jax.jit(lambda: bound.weights(0))()
         flax_step = build(weights, {**GAINS, **biases}, dtype)
         flat, unravel = ravel_pytree(initial_state(bound))
 
@@ -260,8 +255,8 @@ def test_law_E4_spectral_bound_in_every_network(activation: str, largest: float)
     with jax.enable_x64(True):
 
         def norm(seed: jax.Array) -> jax.Array:
-            keys = network_keys(jax.random.key(0), seed)
-            return jnp.linalg.norm(Chain(network, {}, keys, None, "float64").drawer()(jnp.int32(0)).w, 2)
+            source = Source(network, network_keys(jax.random.key(0), seed), None, "float64")
+            return jnp.linalg.norm(source.weights(0).w, 2)
 
         norms = np.asarray(jax.vmap(norm)(jnp.arange(seeds)))
     bound = np.log(largest * sigma_w[:, None, None] * norms[:, None]) * np.arange(1, depth + 1)
@@ -357,8 +352,8 @@ def test_chrono_sets_opposite_biases_and_leaves_the_other_weights_alone() -> Non
 def test_linear_recurrence_has_the_singular_values_of_its_eigenvalues() -> None:
     with jax.enable_x64(True):
         network = linear_recurrence(6, ring=(0.5, 0.9), max_phase=1.0)
-        bound = chain(network, 0, "float64", radius=0.8)
-        re, im = bound.drawer()(jnp.int32(0)).eigenvalues
+        bound = bind(network, {"radius": 0.8})
+        re, im = bound.weights(0).eigenvalues
         modulus, phase = np.hypot(re, im), np.arctan2(im, re)
         values = np.linalg.svd(product(bound, 9)[0], compute_uv=False)
     assert np.all((modulus >= 0.5) & (modulus <= 0.9) & (phase >= 0) & (phase <= 1))
@@ -380,8 +375,8 @@ def test_linear_recurrence_keeps_the_variance_of_its_inputs() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tied_networks_share_a_draw_and_untied_ones_do_not(family: str) -> None:
     network = FAMILIES[family]
-    bound = chain(network, 0, "float32")
-    weights = jax.jit(lambda t: bound.drawer()(t))
+    bound = bind(network, {}, "float32")
+    weights = jax.jit(bound.weights)
     same = jax.tree.map(np.array_equal, weights(0), weights(5))
     assert all(jax.tree.leaves(same)) == network.tied
 
@@ -389,9 +384,9 @@ def test_tied_networks_share_a_draw_and_untied_ones_do_not(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parts_activations_and_parameters_are_consistent(family: str) -> None:
     network = FAMILIES[family]
-    bound = chain(network, 0, "float32")
-    weights, state = jax.eval_shape(lambda: bound.drawer()(jnp.int32(0))), initial_state(bound)
-    new, preactivations = jax.eval_shape(lambda weights: bound.step(jnp.int32(0), weights)(state), weights)
+    bound = bind(network, {}, "float32")
+    weights, state = jax.eval_shape(lambda: bound.weights(0)), initial_state(bound)
+    new, preactivations = jax.eval_shape(lambda: bound.step(0)(state))
     assert [leaf.shape for leaf in jax.tree.leaves(new)] == [leaf.shape for leaf in jax.tree.leaves(state)]
     assert type(new) is type(state) or network.family not in ("lstm", "linear_recurrence")
     assert len(preactivations) == len(network.activations)

@@ -13,9 +13,11 @@ from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import chunks
+from gradsim.tiling import Tiling
 
 WIDTH = 6
 NETWORK = gs.feedforward(WIDTH, "tanh")
+RECURRENT = gs.vanilla_rnn(WIDTH)
 LINEAR = gs.feedforward(WIDTH, "identity")
 ALL = ("log_gain", "log_jvp", "log_spectral", "length", "log_length", "slope", "saturated")
 
@@ -152,20 +154,35 @@ def test_other_cells_do_not_change_a_cell() -> None:
         np.testing.assert_allclose(other, alone, atol=2e-6)
 
 
-@pytest.mark.parametrize(("cells", "seeds"), [(1, 1), (2, 3), (4, 5), (6, 7)])
-def test_chunks_do_not_change_a_number(cells: int, seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """6 cells and 7 seeds in chunks that divide them or do not: every value keeps its place."""
-    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "sigma_b": [0.0, 0.5], "seeds": 7}
-    options["inputs"] = np.random.default_rng(1).normal(size=(3, WIDTH))
-    whole = sweep(statistics=("log_gain", "length"), **options)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("network", "cells", "seeds", "block", "steps"),
+    [
+        (NETWORK, 1, 1, 1, 1),
+        (NETWORK, 4, 5, 2, 3),
+        (NETWORK, 6, 7, 3, 4),
+        (RECURRENT, 2, 3, 1, 5),
+        (RECURRENT, 6, 7, 6, 2),
+    ],
+)
+def test_chunks_and_tiles_do_not_change_a_number(
+    network: gs.Network, cells: int, seeds: int, block: int, steps: int, direction: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """6 cells, 7 seeds and 7 steps in parts that divide them or do not: every value keeps its place."""
+    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "sigma_b": [0.0, 0.5], "seeds": 7, "depth": 7, "burn_in": 2}
+    shape = (3, 9, WIDTH) if network.driven else (3, WIDTH)
+    options |= {"inputs": np.random.default_rng(1).normal(size=shape), "direction": direction}
+    options["statistics"] = ("log_gain", "length")
+    whole = sweep(network, **options)
     used = []
 
     def planned(*_: Any, **__: Any) -> chunks.Chunk:
         used.append(True)
-        return chunks.Chunk(cells, seeds)
+        return chunks.Chunk(cells, seeds, Tiling(block, steps))
 
     monkeypatch.setattr(chunks, "plan_chunk", planned)
-    parts = sweep(statistics=("log_gain", "length"), **options)
+    parts = sweep(network, **options)
     assert used
     np.testing.assert_allclose(parts.log_gain, whole.log_gain, atol=1e-5)
     np.testing.assert_allclose(parts.length, whole.length, rtol=1e-5)

@@ -13,10 +13,11 @@ import numpy as np
 from jax import Array
 
 from gradsim import Network, scaled
-from gradsim.chain import Chain, network_keys
-from gradsim.propagation import forward
+from gradsim.chain import Chain, Source, network_keys
+from gradsim.propagation import Cells, forward
 from gradsim.scaled import Scaled
 from gradsim.statistics import Statistic, View
+from gradsim.tiling import Tiling
 
 
 def _product(view: View) -> Scaled:
@@ -25,6 +26,44 @@ def _product(view: View) -> Scaled:
 
 
 MATRIX = Statistic("matrix", "the whole product, as it is", "1", _product, ("all",))
+
+
+class Bound(NamedTuple):
+    """One random network at one value of its gains, outside a sweep."""
+
+    source: Source
+    gains: dict[str, Array]
+
+    @property
+    def chain(self) -> Chain:
+        return self.source.bind()(self.gains)
+
+    def weights(self, t: Array | int) -> Any:
+        """The weights of step t."""
+        return self.chain.weights(self.source.drawn(t))
+
+    def step(self, t: Array | int) -> Callable[[Any], tuple[Any, Any]]:
+        return self.chain.step(self.source.drawn(t))
+
+    def forward(self, statistics: tuple[Statistic, ...], depth: int) -> dict[str, Scaled]:
+        """The engine's statistics, leaves [depth]."""
+        cells = Cells(jax.tree.map(lambda gain: jnp.asarray(gain)[None], self.gains))
+        measured = forward(self.source, cells, statistics, depth=depth, tiling=Tiling(cells=1, steps=3))
+        return jax.tree.map(lambda leaf: leaf[0], measured)
+
+
+def bind(
+    network: Network,
+    gains: Mapping[str, Any],
+    dtype: str = "float64",
+    *,
+    key: int = 0,
+    seed: int = 0,
+    inputs: Any = None,
+) -> Bound:
+    """Network number `seed` with these gains, the others at their defaults."""
+    values = {name: jnp.asarray(value, dtype) for name, value in {**network.gains, **gains}.items()}
+    return Bound(Source(network, network_keys(jax.random.key(key), seed), inputs, dtype), values)
 
 
 class Unrolled(NamedTuple):
@@ -50,16 +89,19 @@ class Unrolled(NamedTuple):
 
 @partial(jax.jit, static_argnames=("network", "depth"))
 def _measured(network: Network, depth: int, gains: dict[str, Array]) -> tuple[Any, Scaled, Scaled]:
-    chain = Chain(network, gains, network_keys(jax.random.key(0), 0), None, "float64")
-    product = forward(chain, (MATRIX,), depth=depth)["matrix"]
-    return jax.vmap(chain.drawer())(jnp.arange(depth)), chain.initial_state(), product
+    bound = bind(network, gains)
+    return (
+        jax.vmap(bound.weights)(jnp.arange(depth)),
+        bound.chain.initial_state(),
+        bound.forward((MATRIX,), depth)["matrix"],
+    )
 
 
 def unroll(
     network: Network, gains: Mapping[str, float] = MappingProxyType({}), depth: int = 4
 ) -> tuple[Unrolled, np.ndarray]:
     """A draw, and gradsim's product of it, [outputs, inputs] of the observed part. Call it under jax.enable_x64."""
-    values = {name: jnp.asarray(value, jnp.float64) for name, value in {**network.gains, **gains}.items()}
+    values = bind(network, gains).gains
     weights, state, product = _measured(network, depth, values)
     mantissa = np.asarray(product.mantissa[-1])
     matrix = np.ldexp(mantissa.reshape(len(mantissa), -1).T, int(product.exponent[-1]))
