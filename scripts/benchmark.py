@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 
 import gradsim as gs
+from gradsim import plot
+from gradsim.plot.benchmark import PANELS, benchmark
 
 Part = Literal["rates", "baselines", "memory", "scaling", "startup"]
 PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup")
@@ -222,30 +223,33 @@ def lstm_baseline(options: Options, width: int = 64, networks: int = 32, length:
     return {"width": width, "networks": networks, "length": length, "seconds": best, "ratio": ratio}
 
 
-def memory(options: Options) -> list[dict[str, Any]]:
-    """Peak memory of fresh processes, against depth and seeds."""
-    runs = [(100, 4), (1000, 4), (5000, 4), (100, 64)]
+def memory(options: Options, cells: int = 64) -> list[dict[str, Any]]:
+    """Peak memory of fresh processes, against depth and seeds; the result, part of it, holds every depth and seed."""
     table = []
-    for depth, seeds in runs:
-        peak = int(fresh_process(f"from benchmark import peak_bytes; print(peak_bytes({depth}, {seeds}))"))
-        table.append({"depth": depth, "seeds": seeds, "peak_bytes": peak})
-        print(f"depth {depth:5d}, {seeds:3d} seeds: peak {peak / 2**20:7.0f} MiB")
+    for depth, seeds in [(100, 4), (1000, 4), (5000, 4), (100, 64)]:
+        code = f"from benchmark import peak_and_result; print(*peak_and_result({depth}, {seeds}, {cells}))"
+        peak, result = map(int, fresh_process(code).split())
+        table.append({"depth": depth, "seeds": seeds, "cells": cells, "peak_bytes": peak, "result_bytes": result})
+        print(
+            f"depth {depth:5d}, {seeds:3d} seeds: peak {peak / 2**20:5.0f} MiB, "
+            f"{peak / table[0]['peak_bytes']:.2f} of the first; the result is {result / 2**20:.0f} MiB"
+        )
     return table
 
 
-def peak_bytes(depth: int, seeds: int) -> int:
-    """Peak memory of this process after one sweep: of the device where it says so, else resident."""
-    sweeping(gs.feedforward(64), 256, depth, seeds)()
+def peak_and_result(depth: int, seeds: int, cells: int) -> tuple[int, int]:
+    """Peak memory of this process after one sweep (of the device where it says so, else resident), and the result's."""
+    result = sweeping(gs.feedforward(64), cells, depth, seeds)().nbytes
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"])
+        return int(stats["peak_bytes_in_use"]), result
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would give the parent's peak where that is higher
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
+        return int(line.split()[1]) * 1024, result
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), result
 
 
 def fresh_process(code: str) -> str:
@@ -292,28 +296,6 @@ def startup(options: Options) -> dict[str, float]:
     return found
 
 
-def draw(results: dict[str, Any]) -> Figure:
-    """One figure: shares of the matmul rate, and time ratios to the baselines."""
-    figure = Figure(figsize=(7, 3.4), layout="constrained", dpi=200)
-    left, right = figure.subplots(1, 2, width_ratios=[1.6, 1])
-    table = results.get("rates", [])
-    names = [f"{row['name']} × {row['cells']}" for row in table]
-    left.barh(names, [row["share"] for row in table], color="#0072B2")
-    left.invert_yaxis()
-    left.set(xlim=(0, 1.15), xlabel="share of the dense matrix-product rate")
-    left.tick_params(axis="y", labelsize=6)
-    ratios = results.get("baselines", {}).get("ratio", {})
-    right.barh([name.replace("(", "\n(", 1) for name in ratios], list(ratios.values()), color="#D55E00")
-    right.invert_yaxis()
-    right.set(xlabel="time / time of gradsim")
-    right.tick_params(axis="y", labelsize=6)
-    for place, ratio in enumerate(ratios.values()):
-        right.annotate(f" {ratio:.1f}×", (ratio, place), va="center", fontsize=7)
-    right.margins(x=0.2)
-    figure.suptitle(results["device"], fontsize=8)
-    return figure
-
-
 MEASURES: dict[Part, Callable[[Options], Any]] = {
     "rates": rates,
     "baselines": baselines,
@@ -332,13 +314,11 @@ def main(options: Options) -> None:
         print(f"-- {part}")
         results[part] = MEASURES[part](options)
     options.out.mkdir(parents=True, exist_ok=True)
-    stem = (
-        options.out
-        / f"benchmark-{device.platform if device.platform == 'cpu' else device.device_kind.replace(' ', '-')}"
-    )
+    name = device.platform if device.platform == "cpu" else device.device_kind.replace(" ", "-")
+    stem = options.out / f"benchmark-{name}"
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results).savefig(stem.with_suffix(".png"))
-    print(f"wrote {stem}.json and .png")
+    files = plot.save(benchmark(results), stem) if PANELS.keys() & results.keys() else []
+    print("wrote", stem.with_suffix(".json"), *files)
 
 
 if __name__ == "__main__":

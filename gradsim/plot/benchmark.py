@@ -1,0 +1,102 @@
+"""What scripts/benchmark.py measured: shares of the matrix-product rate, time ratios, growth of time and of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradsim.plot.style import COLOURS, heading, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = "os^"
+BESIDE: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handlelength": 1.2, "borderaxespad": 0.3}
+
+
+@styled
+def benchmark(results: Mapping[str, Any]) -> Figure:
+    """One panel for each part of the results that is there: rates, baselines, scaling, memory.
+
+    Raises: ValueError where none is.
+    """
+    panels = {part: draw for part, draw in PANELS.items() if part in results}
+    if not panels:
+        raise ValueError(f"results: none of the parts {', '.join(PANELS)} to draw; measure one of them")
+    figure = new_figure(4.8)
+    rest = [part for part in panels if part != "rates"]
+    columns = ("rates" in panels) + bool(rest)
+    fields: Any = figure.subfigures(1, columns, squeeze=False, width_ratios=[1, 1.1][-columns:])[0]
+    axes: dict[str, Axes] = {}
+    if "rates" in panels:
+        axes["rates"] = fields[0].subplots()
+    if rest:
+        axes |= dict(zip(rest, np.ravel(fields[-1].subplots(len(rest), 1, squeeze=False)), strict=True))
+    for letter, (part, ax) in zip("abcd", axes.items(), strict=False):
+        heading(ax, letter if len(axes) > 1 else "", "")
+        panels[part](ax, results[part])
+    figure.suptitle(f"{results['device']}; jax {results['jax_version']}", fontsize=7.5)
+    return figure
+
+
+def _rates(ax: Axes, table: list[dict[str, Any]]) -> None:
+    """Shares of the matrix-product rate."""
+    ax.barh([f"{row['name']} × {row['cells']}" for row in table], [row["share"] for row in table], color=COLOURS[0])
+    for place, row in enumerate(table):
+        ax.text(row["share"] - 0.01, place, f"{row['share']:.2f}", ha="right", va="center", fontsize=6, color="white")
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel="share of the dense matrix-product rate")
+    ax.tick_params(axis="y", labelsize=6.5)
+    ax.margins(y=0.01)
+
+
+def _baselines(ax: Axes, found: dict[str, Any]) -> None:
+    """Time of each other way over that of gradsim."""
+    ratios = {name: ratio for name, ratio in found["ratio"].items() if name != "gradsim"}
+    bars = ax.barh([name.replace("(", "\n(", 1) for name in ratios], list(ratios.values()), color=COLOURS[1])
+    ax.bar_label(bars, labels=[f"{ratio:.1f}×" for ratio in ratios.values()], fontsize=7, padding=2)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.25 * max(ratios.values())), xlabel="time over that of gradsim")
+    ax.tick_params(axis="y", labelsize=6.5)
+
+
+def _scaling(ax: Axes, found: dict[str, Any]) -> None:
+    """Time against each axis, both as multiples of the first point."""
+    for marker, colour, (axis, one) in zip(MARKERS, COLOURS, found.items(), strict=False):
+        times = np.asarray(one["values"]) / one["values"][0]
+        label = f"{axis},\nfrom {one['values'][0]}"
+        ax.loglog(times, np.asarray(one["seconds"]) / one["seconds"][0], marker, color=colour, ms=4, label=label)
+    ax.loglog(times, times, "--", color="0.4", linewidth=0.9, zorder=0, label="proportional")
+    ax.set(xlabel="times as many", ylabel="times as long")
+    for side in (ax.xaxis, ax.yaxis):
+        side.set_major_locator(_fixed(times))
+        side.set_major_formatter("{x:g}")
+        side.set_minor_locator(_fixed([]))
+    ax.legend(**BESIDE)
+
+
+def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
+    """Peak memory of a process, and the part of it that is the result itself."""
+    names = [f"{row['depth']}\n{row['seeds']}" for row in table]
+    peak, result = (np.array([row[name] for row in table]) / 2**20 for name in ("peak_bytes", "result_bytes"))
+    ax.bar(names, peak - result, width=0.6, color=COLOURS[5], label="libraries,\nprogram,\ntangents")
+    ax.bar(names, result, width=0.6, bottom=peak - result, color=COLOURS[0], label="the result")
+    ax.set(ylabel="peak (MiB)", xlabel="layers, and seeds below")
+    ax.legend(**BESIDE)
+
+
+def _fixed(places: Any) -> Any:
+    from matplotlib.ticker import FixedLocator
+
+    return FixedLocator(list(places))
+
+
+PANELS: dict[str, Callable[[Axes, Any], None]] = {
+    "rates": _rates,
+    "baselines": _baselines,
+    "scaling": _scaling,
+    "memory": _memory,
+}

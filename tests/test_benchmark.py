@@ -1,0 +1,58 @@
+"""The benchmark: honest arithmetic, and a figure of whatever parts were measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from script_modules import load
+
+from gradsim.plot.benchmark import PANELS, benchmark
+
+RESULTS = json.loads((Path(__file__).parents[1] / "figures/benchmarks/benchmark-cpu.json").read_text())
+LABELS = {
+    "rates": "share of the dense matrix-product rate",
+    "baselines": "time over that of gradsim",
+    "scaling": "times as many",
+    "memory": "layers, and seeds below",
+}
+
+
+@pytest.mark.parametrize("parts", [tuple(PANELS), ("rates",), ("scaling", "memory"), ("baselines",)])
+def test_the_figure_has_a_panel_for_each_part_measured(parts: tuple[str, ...]) -> None:
+    figure = benchmark({name: value for name, value in RESULTS.items() if name not in PANELS or name in parts})
+    assert sorted(ax.get_xlabel() for ax in figure.axes) == sorted(LABELS[part] for part in parts)
+    bars: dict[str, Any] = {ax.get_xlabel(): ax.patches for ax in figure.axes}
+    if "rates" in parts:
+        shares = [bar.get_width() for bar in bars[LABELS["rates"]]]
+        np.testing.assert_allclose(shares, [row["share"] for row in RESULTS["rates"]])
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(ValueError, match="results: none of the parts rates"):
+        benchmark({"device": "none"})
+
+
+def test_shares_count_the_products_of_the_tangents_alone() -> None:
+    """One step takes the tangents of a state, rows of its width, through the matrices of a layer."""
+    for shape in load("benchmark").shapes():
+        network: Any = shape.network
+        assert shape.rows % network.width == 0
+        assert shape.matrix[0] == network.width
+        gates = {"lstm": 4, "gru": 3, "residual": 2}.get(network.family, 1)
+        assert shape.matrix[1] == gates * network.width
+
+
+def test_the_plain_product_is_taken_as_often_as_asked() -> None:
+    product = np.asarray(load("benchmark").matmul(3, (4, 5), 2)()[1])
+    assert product.shape == (3, 5)
+    np.testing.assert_array_equal(product[1:], 4.0)
+    np.testing.assert_array_equal(product[0], 3 + 3.0)  # the first factor is the entry of the product before
+
+
+def test_ratios_are_taken_turn_by_turn() -> None:
+    seconds = {"a": np.array([1.0, 2.0, 10.0]), "b": np.array([3.0, 6.0, 30.0])}
+    middle, ratios = load("benchmark").medians(seconds, "a")
+    assert middle == {"a": 2.0, "b": 6.0}
+    assert ratios == {"a": 1.0, "b": 3.0}
