@@ -1,6 +1,7 @@
 """How many networks go through the device at once: sized to the memory at hand before anything runs."""
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,7 @@ class Needs(NamedTuple):
     rows: int
 
 
+@lru_cache(maxsize=256)
 def predicted(plan: Plan) -> Needs:
     """What one cell of this plan needs."""
     network = plan.network

@@ -168,6 +168,7 @@ def provenance() -> dict[str, str]:
     }
 
 
+@cache
 def _version() -> str:
     try:
         return metadata.version("gradsim")
