@@ -1,6 +1,7 @@
 """Sweeps: the shape and labels of what comes back, and what may not change a number in it."""
 
 import math
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -154,27 +155,27 @@ def test_other_cells_do_not_change_a_cell() -> None:
         np.testing.assert_allclose(other, alone, atol=2e-6)
 
 
+@cache
+def in_one_piece(network: gs.Network, direction: str) -> tuple[dict[str, Any], xarray.Dataset]:
+    """6 cells, 7 seeds and 7 steps: the options, and the sweep as it is planned for them."""
+    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "sigma_b": [0.0, 0.5], "seeds": 7, "depth": 7, "burn_in": 2}
+    shape = (3, 9, WIDTH) if network.driven else (3, WIDTH)
+    options |= {"inputs": np.random.default_rng(1).normal(size=shape), "direction": direction}
+    options["statistics"] = ("log_gain", "length")
+    return options, sweep(network, **options)
+
+
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(
     ("network", "cells", "seeds", "block", "steps"),
-    [
-        (NETWORK, 1, 1, 1, 1),
-        (NETWORK, 4, 5, 2, 3),
-        (NETWORK, 6, 7, 3, 4),
-        (RECURRENT, 2, 3, 1, 5),
-        (RECURRENT, 6, 7, 6, 2),
-    ],
+    [(NETWORK, 1, 1, 1, 1), (NETWORK, 4, 5, 2, 3), (NETWORK, 6, 7, 3, 4), (RECURRENT, 2, 3, 1, 5)],
 )
 def test_chunks_and_tiles_do_not_change_a_number(
     network: gs.Network, cells: int, seeds: int, block: int, steps: int, direction: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """6 cells, 7 seeds and 7 steps in parts that divide them or do not: every value keeps its place."""
-    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "sigma_b": [0.0, 0.5], "seeds": 7, "depth": 7, "burn_in": 2}
-    shape = (3, 9, WIDTH) if network.driven else (3, WIDTH)
-    options |= {"inputs": np.random.default_rng(1).normal(size=shape), "direction": direction}
-    options["statistics"] = ("log_gain", "length")
-    whole = sweep(network, **options)
+    """In parts that divide them or do not: every value keeps its place."""
+    options, whole = in_one_piece(network, direction)
     used = []
 
     def planned(*_: Any, **__: Any) -> chunks.Chunk:
