@@ -9,6 +9,7 @@ must be done (the tangents' matrix products) against a plain matrix product of t
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -308,7 +309,7 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
 def main(options: Options) -> None:
     """Measure the parts asked for, then write the JSON and the figure."""
     device = jax.local_devices()[0]
-    kind = device.device_kind if device.platform != "cpu" else f"{jax.device_count()} CPU device, {platform.machine()}"
+    kind = device.device_kind if device.platform != "cpu" else f"CPU, {os.cpu_count()} cores, {platform.machine()}"
     results: dict[str, Any] = {**gs.dataset.provenance(), "device": f"{kind}, float32 at highest precision"}
     for part in options.parts:
         print(f"-- {part}")

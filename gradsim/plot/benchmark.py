@@ -48,7 +48,7 @@ def _rates(ax: Axes, table: list[dict[str, Any]]) -> None:
     for place, row in enumerate(table):
         ax.text(row["share"] - 0.01, place, f"{row['share']:.2f}", ha="right", va="center", fontsize=6, color="white")
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="share of the dense matrix-product rate")
+    ax.set(xlim=(0, 1), xlabel="share of the dense matrix-product rate", ylabel="family and width × cells")
     ax.tick_params(axis="y", labelsize=6.5)
     ax.margins(y=0.01)
 
@@ -60,6 +60,7 @@ def _baselines(ax: Axes, found: dict[str, Any]) -> None:
     ax.bar_label(bars, labels=[f"{ratio:.1f}×" for ratio in ratios.values()], fontsize=7, padding=2)
     ax.invert_yaxis()
     ax.set(xlim=(0, 1.25 * max(ratios.values())), xlabel="time over that of gradsim")
+    ax.set_title(f"{found['networks']} × width {found['width']}, {found['depth']} layers", fontsize=7, loc="right")
     ax.tick_params(axis="y", labelsize=6.5)
 
 
