@@ -75,8 +75,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
-    cell, tangents, draw, rows = predicted(plan)
-    draw *= 2
+    cell, tangents, one_draw, rows = predicted(plan)
+    draw = 2 * one_draw  # while it is made
     available = memory_at_hand() // 2
     if cell + draw > available:
         fits = math.sqrt(available / (cell + draw))
@@ -94,7 +94,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     if on_cpu:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
     room = _part(seeds, room)
-    steps = min(plan.depth, max(1, 2 * SEGMENT_BYTES // max(1, draw * room)))
+    steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
     return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps))
 
 

@@ -86,6 +86,7 @@ def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
     ax.bar(names, peak - result, width=0.6, color=COLOURS[5], label="libraries,\nprogram,\ntangents")
     ax.bar(names, result, width=0.6, bottom=peak - result, color=COLOURS[0], label="the result")
     ax.set(ylabel="peak (MiB)", xlabel="layers, and seeds below")
+    ax.set_title(f"{table[0]['cells']} cells", fontsize=7, loc="right")
     ax.legend(**BESIDE)
 
 
