@@ -86,9 +86,8 @@ def backward(
     steps = tiling.segments(burn_in, depth, to_end=True)
     draw = drawing(source, steps)
     start = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), burn_in))(cells)
-    last, befores = tiling.walk(ahead, cells, start, draw, steps)
-    carry = jax.vmap(turn)(cells, last)
-    measured = tiling.walk(body, cells, carry, draw, steps, xs=befores, reverse=True)[1]
+    last, befores = tiling.walk(ahead, cells, lambda cell, state: state, start, draw, steps)
+    measured = tiling.walk(body, cells, turn, last, draw, steps, xs=befores, reverse=True)[1]
     return jax.tree.map(lambda leaf: joined(leaf)[:, -depth:], measured)
 
 

@@ -160,5 +160,5 @@ def times(number: Array, state: State) -> State:
 def close(first: State, second: State) -> Array:
     """Are two states equal but for their smallest entries?"""
     apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), first, second)
-    largest = jax.tree.map(lambda a: jnp.max(jnp.abs(a)), first)
+    largest = jax.tree.map(lambda a: jnp.max(jnp.abs(a)), second)
     return jnp.max(jnp.stack(jax.tree.leaves(apart))) <= 1e-3 * jnp.max(jnp.stack(jax.tree.leaves(largest)))

@@ -54,8 +54,7 @@ def forward(
             bundles["one"] = products.start(products.unit_vector(network, state, source.keys.vector))
         return bundles
 
-    def begin(cell: Cells) -> tuple[Scaled, dict[str, Bundle]]:
-        state = burned_in(source, bind(cell.gains), burn_in)
+    def begin(cell: Cells, state: Scaled) -> tuple[Scaled, dict[str, Bundle]]:
         return state, fresh(state.mantissa)
 
     def body(
@@ -77,5 +76,6 @@ def forward(
         return (state, bundles), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
 
     steps = tiling.segments(burn_in, depth)
-    _, measured = tiling.walk(body, cells, jax.vmap(begin)(cells), drawing(source, steps), steps)
+    states = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), burn_in))(cells)
+    _, measured = tiling.walk(body, cells, begin, states, drawing(source, steps), steps)
     return jax.tree.map(lambda leaf: joined(leaf)[:, :depth], measured)

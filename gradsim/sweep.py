@@ -28,6 +28,8 @@ from gradsim.tiling import Tiling
 if TYPE_CHECKING:
     import xarray
 
+PIECE = 2**17  # numbers that are finished at once
+
 
 @partial(jax.jit, static_argnames=("plan", "tiling"))
 def _measure(
@@ -221,8 +223,28 @@ def measure_cells(
             with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
                 measured = _measure(plan, chunk.tiling, some_gains, root, seed_slice.astype(np.int32), data, cotangent)
             for statistic in plan.statistics:
-                block = statistic.finish(measured[statistic.name]).swapaxes(0, 1)
-                whole = results.setdefault(statistic.name, np.empty((cells, seeds, *block.shape[2:])))
-                whole[np.ix_(cell_slice, seed_slice)] = block
+                _store(results, statistic, measured.pop(statistic.name), (cells, seeds), cell_slice, seed_slice)
             bar.update(np.unique(cell_slice).size * np.unique(seed_slice).size)
     return results
+
+
+def _store(
+    results: dict[str, np.ndarray],
+    statistic: statistics_module.Statistic,
+    value: Scaled,
+    shape: tuple[int, int],
+    cells: np.ndarray,
+    seeds: np.ndarray,
+) -> None:
+    """Finish what a chunk measured, leaves [seeds, cells, …], and put it into the result of that shape.
+
+    Some cells at a time: the result may fill much of the memory, and finishing takes some of its own.
+    """
+    value = jax.tree.map(np.asarray, value)
+    if statistic.name not in results:
+        results[statistic.name] = np.empty((*shape, *value.mantissa.shape[2:]))
+    few = max(1, PIECE * cells.size // value.mantissa.size)
+    for start in range(0, cells.size, few):
+        place = slice(start, start + few)
+        part = Scaled(value.mantissa[:, place], value.exponent[:, place])
+        results[statistic.name][np.ix_(cells[place], seeds)] = statistic.finish(part).swapaxes(0, 1)

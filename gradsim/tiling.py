@@ -39,28 +39,33 @@ class Tiling(NamedTuple):
         self,
         body: Body,
         cells: Any,
-        carry: Any,
+        begin: Callable[[Any, Any], Any],
+        start: Any,
         draw: Callable[[Array], Drawn],
         steps: Array,
         *,
         xs: Any = None,
         reverse: bool = False,
     ) -> tuple[Any, Any]:
-        """`lax.scan` of `body` over `steps` for every cell; `draw` draws what a segment reads.
+        """`lax.scan` of `body` over `steps` for every cell, from begin(cell, start); `draw` draws what a segment reads.
 
-        `cells`, `carry` and the carries returned have leaves [cells, …], `xs` and the ys [segments, cells, steps, …].
+        `cells`, `start` and the carries returned have leaves [cells, …], `xs` and the ys [segments, cells, steps, …].
         """
 
-        def segment(carry: Any, x: tuple[Array, Any]) -> tuple[Any, Any]:
+        def segment(x: tuple[Array, Any], begin: Callable[[Any, Any], Any], start: Any) -> tuple[Any, Any]:
             t, xs = x
             drawn = draw(t)
 
-            def one(cell: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
-                return lax.scan(partial(body, cell), carry, (t, drawn, xs), reverse=reverse)
+            def one(cell: Any, start: Any, xs: Any) -> tuple[Any, Any]:
+                return lax.scan(partial(body, cell), begin(cell, start), (t, drawn, xs), reverse=reverse)
 
-            return self.by_block(jax.vmap(one), cells, carry, xs)
+            return self.by_block(jax.vmap(one), cells, start, xs)
 
-        return lax.scan(segment, carry, (steps, xs), reverse=reverse)
+        if len(steps) == 1:  # the carry of a block is all there is of it
+            last, ys = segment(jax.tree.map(lambda leaf: leaf[0], (steps, xs)), begin, start)
+            return last, jax.tree.map(lambda leaf: leaf[None], ys)
+        carry = self.by_block(jax.vmap(begin), cells, start)
+        return lax.scan(lambda carry, x: segment(x, lambda _, carry: carry, carry), carry, (steps, xs), reverse=reverse)
 
     def by_block(self, function: Callable[..., Any], *args: Any) -> Any:
         """A function of leaves [cells, …], called with one block after the other."""
