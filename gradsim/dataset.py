@@ -58,13 +58,14 @@ def build(
     variables: dict[str, Any] = {}
     for statistic in plan.statistics:
         values = np.stack([one[statistic.name] for one in arrays]) if named else arrays[0][statistic.name]
+        zero = values == -np.inf
         if statistic.needs and not statistic.costly and not statistic.by_parameter and "dead" not in variables:
-            variables["dead"] = (dims, values == -np.inf, {"long_name": "is the product exactly zero?"})
+            variables["dead"] = (dims, zero, {"long_name": "is the product exactly zero?"})
         if plan.pairs:
             values = np.where(_after_start(plan.depth), values, np.nan)
         elif not statistic.costly:
-            _warn_if_not_finite(statistic.name, values)
-        values[values == -np.inf] = np.nan  # in place: these arrays are the largest that a sweep holds
+            _warn_if_not_finite(statistic.name, np.isfinite(values) | zero)
+        values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
         described = {"long_name": statistic.long_name, "units": statistic.units}
         variables[statistic.name] = (dims + ["parameter"] * statistic.by_parameter, values, described)
     steps = np.arange(1, plan.depth + 1)
@@ -120,12 +121,11 @@ def build_critical(
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices})
 
 
-def _warn_if_not_finite(name: str, values: np.ndarray) -> None:
+def _warn_if_not_finite(name: str, fine: np.ndarray) -> None:
     """Say so where a number left the range of floats; a dead network's −inf is not such a case."""
-    lost = np.isnan(values) | (values == np.inf)
-    if lost.any():
+    if not fine.all():
         warnings.warn(
-            f"{name}: {lost.mean():.1%} of the values left the range of floats; lower the gains or the depth, "
+            f"{name}: {1 - fine.mean():.1%} of the values left the range of floats; lower the gains or the depth, "
             "or take dtype='float64'",
             RuntimeWarning,
             stacklevel=4,

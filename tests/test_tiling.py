@@ -30,7 +30,7 @@ def test_segments_hold_every_step_once_and_few_others(first: int, count: int, st
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("block", "steps"), [(6, 8), (2, 8), (3, 3), (1, 1)])
 def test_a_walk_is_a_scan_for_each_cell(block: int, steps: int, reverse: bool) -> None:
-    """From x = 1 + cell on, x' = (x cell + draw(t)) mod 1009 in whole numbers: the order of steps cannot be mistaken."""
+    """From x = 1 + cell, x' = (x cell + draw(t)) mod 1009, in whole numbers: the order of steps cannot be mistaken."""
     tiling, cells, count = Tiling(block, steps), np.arange(2, 8), 8
     numbers = tiling.segments(0, count, to_end=reverse)
 
