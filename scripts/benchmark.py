@@ -1,10 +1,10 @@
 """How fast, how small: what this machine can do and what share of it gradsim reaches.
 
 Everything is measured in one run and in turns, so that ratios hold on a noisy machine: each
-repetition times every contender once, and ratios are medians over the repetitions. Rates count only the arithmetic that
+repetition times every contender, and ratios are medians over the repetitions. Rates count only the arithmetic that
 must be done (the tangents' matrix products) against a plain matrix product of the same shape.
 
-    python scripts/benchmark.py                    every part, a few minutes on two cores
+    python scripts/benchmark.py                    every part, some ten minutes on two cores
     python scripts/benchmark.py --parts rates      the share of the matmul rate alone
 """
 
