@@ -11,7 +11,7 @@ from jax import Array, nn, random
 
 import gradsim as gs
 from gradsim import products
-from gradsim.chain import network_keys
+from gradsim.chain import close, network_keys
 from gradsim.networks.feedforward import Feedforward
 
 DEPTH, KEY = 5, 11
@@ -250,6 +250,21 @@ def test_an_input_at_the_edge_of_float32_does_not_break_steps_that_are_not_homog
     extreme = gs.sweep(network, inputs=inputs, **options)
     moderate = gs.sweep(network, inputs=inputs / scale * (1e-9 if scale < 1 else 1e9), **options)
     np.testing.assert_allclose(extreme.length, moderate.length, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (0, 0, True),
+        (1, 1.0005, True),
+        (1, 1.002, False),
+        (1, np.inf, False),
+        (np.inf, np.inf, False),
+        (1, np.nan, False),
+    ],
+)
+def test_states_are_close_but_never_beyond_the_floats(first: float, second: float, expected: bool) -> None:
+    assert bool(close(jnp.array([first, 0.0]), jnp.array([second, 0.0]))) is expected
 
 
 def test_a_state_above_the_range_may_fall_back_into_it() -> None:
