@@ -1,6 +1,8 @@
 """The benchmark: honest arithmetic, and a figure of whatever parts were measured."""
 
 import json
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,35 @@ def test_the_plain_product_is_taken_as_often_as_asked() -> None:
     assert product.shape == (3, 5)
     np.testing.assert_array_equal(product[1:], 4.0)
     np.testing.assert_array_equal(product[0], 3 + 3.0)  # the first factor is the entry of the product before
+
+
+def test_a_turn_times_the_second_call_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender's call takes 100 s after another's call, which it cleans up after, and 1 or 2 s after its own."""
+    module, clock, before = load("benchmark"), [0.0], [""]
+
+    def contender(name: str, seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            clock[0] += seconds if before[0] == name else 100
+            before[0] = name
+
+        return call
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    seconds = module.timed({"a": contender("a", 1), "b": contender("b", 2)}, repeats=3)
+    assert {name: turns.tolist() for name, turns in seconds.items()} == {"a": [1] * 3, "b": [2] * 3}
+
+
+def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three turns of four processes each: peaks (turn + 1)² times those of the first turn."""
+    module, calls = load("benchmark"), count()
+
+    def process(code: str) -> str:
+        turn, size = divmod(next(calls), 4)
+        return f"{(turn + 1) ** 2 * (size + 1)} {size}"
+
+    monkeypatch.setattr(module, "fresh_process", process)
+    table = module.memory(module.Options(repeats=7))
+    assert [(row["peak_bytes"], row["result_bytes"]) for row in table] == [(4 * (k + 1), k) for k in range(4)]
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:

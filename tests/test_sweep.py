@@ -1,5 +1,6 @@
 """Sweeps: the shape and labels of what comes back, and what may not change a number in it."""
 
+import importlib
 import math
 from functools import cache
 from typing import Any
@@ -183,6 +184,8 @@ def test_chunks_and_tiles_do_not_change_a_number(
         return chunks.Chunk(cells, seeds, Tiling(block, steps))
 
     monkeypatch.setattr(chunks, "plan_chunk", planned)
+    three_cells = 3 * seeds * whole.sizes["time" if network.driven else "depth"]
+    monkeypatch.setattr(importlib.import_module("gradsim.sweep"), "PIECE", three_cells)
     parts = sweep(network, **options)
     assert used
     np.testing.assert_allclose(parts.log_gain, whole.log_gain, atol=1e-5)
