@@ -15,7 +15,7 @@ from gradsim.tiling import Tiling
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4
 # On a CPU the tangents of a block stay in the cache of its cores, and those of a chunk near it.
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 4 * 2**20
 CPU_BYTES = 128 * 2**20
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
