@@ -21,6 +21,8 @@ CPU_BYTES = 128 * 2**20
 CPU_ROWS = 1024
 # The weights of a segment: enough to draw many small matrices at once.
 SEGMENT_BYTES = 4 * 2**20
+# More steps gain nothing forwards, and a deeper network then runs the same program in the same memory.
+SEGMENT_STEPS = 64
 
 
 class Chunk(NamedTuple):
@@ -95,6 +97,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
     room = _part(seeds, room)
     steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
+    if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
+        steps = min(steps, SEGMENT_STEPS)
     return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps))
 
 

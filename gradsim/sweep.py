@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gradsim import arguments, chunks, dataset, plan
 from gradsim import statistics as statistics_module
 from gradsim.backpropagation import backward
-from gradsim.chain import Source, network_keys
+from gradsim.chain import Keys, Source, network_keys
 from gradsim.networks.network import Network, State
 from gradsim.plan import Plan
 from gradsim.propagation import Cells, forward
@@ -30,29 +30,31 @@ if TYPE_CHECKING:
 
 PIECE = 2**17  # numbers that are finished at once
 
+# A program of its own: compiled once, not with every network.
+_network_keys = jax.jit(jax.vmap(network_keys, in_axes=(None, 0)))
+
 
 @partial(jax.jit, static_argnames=("plan", "tiling"))
 def _measure(
     plan: Plan,
     tiling: Tiling,
     gains: dict[str, Array],
-    key: Array,
-    seeds: Array,
+    keys: Keys,
     inputs: Array | None,
     cotangent: State | None,
 ) -> dict[str, Scaled]:
     """Statistics of every seed and cell, leaves [seeds, cells, …]; the cells of a seed share its weights."""
     options: dict[str, Any] = {"depth": plan.depth, "at": plan.at, "burn_in": plan.burn_in, "tiling": tiling}
 
-    def one(seed: Array, inputs: Array | None) -> dict[str, Scaled]:
-        source = Source(plan.network, network_keys(key, seed), inputs, plan.dtype)
+    def one(keys: Keys, inputs: Array | None) -> dict[str, Scaled]:
+        source = Source(plan.network, keys, inputs, plan.dtype)
         if plan.direction == "backward":
             return backward(source, Cells(gains), plan.statistics, loss=plan.loss, cotangent=cotangent, **options)
         if plan.pairs:
             return _pairs(source, gains, plan, options)
         return forward(source, Cells(gains), plan.statistics, **options)
 
-    return jax.vmap(one, in_axes=(0, None if inputs is None else 0))(seeds, inputs)
+    return jax.vmap(one, in_axes=(0, None if inputs is None else 0))(keys, inputs)
 
 
 def _pairs(source: Source, gains: dict[str, Array], plan: Plan, options: dict[str, Any]) -> dict[str, Scaled]:
@@ -215,13 +217,13 @@ def measure_cells(
     cells = next(iter(gains.values())).size
     chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds)
     results: dict[str, np.ndarray] = {}
-    root = jax.random.key(key)
     for seed_slice in chunks.slices(seeds, chunk.seeds):
+        keys = _network_keys(jax.random.key(key), seed_slice.astype(np.int32))
         data = None if inputs is None else inputs[seed_slice % len(inputs)]
         for cell_slice in chunks.slices(cells, chunk.cells):
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
             with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
-                measured = _measure(plan, chunk.tiling, some_gains, root, seed_slice.astype(np.int32), data, cotangent)
+                measured = _measure(plan, chunk.tiling, some_gains, keys, data, cotangent)
             for statistic in plan.statistics:
                 _store(results, statistic, measured.pop(statistic.name), (cells, seeds), cell_slice, seed_slice)
             bar.update(np.unique(cell_slice).size * np.unique(seed_slice).size)

@@ -52,27 +52,44 @@ class Tiling(NamedTuple):
         `cells`, `start` and the carries returned have leaves [cells, …], `xs` and the ys [segments, cells, steps, …].
         """
 
-        def segment(x: tuple[Array, Any], begin: Callable[[Any, Any], Any], start: Any) -> tuple[Any, Any]:
-            t, xs = x
+        def scan(begin: Callable[[Any, Any], Any], t: Array) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
             drawn = draw(t)
 
-            def one(cell: Any, start: Any, xs: Any) -> tuple[Any, Any]:
+            def one(start: Any, cell: Any, xs: Any) -> tuple[Any, Any]:
                 return lax.scan(partial(body, cell), begin(cell, start), (t, drawn, xs), reverse=reverse)
 
-            return self.by_block(jax.vmap(one), cells, start, xs)
+            return jax.vmap(one)
 
-        if len(steps) == 1:  # the carry of a block is all there is of it
-            last, ys = segment(jax.tree.map(lambda leaf: leaf[0], (steps, xs)), begin, start)
+        if len(steps) == 1:  # a block begins, and all there is of its carry is its own
+            run = scan(begin, steps[0])
+            xs = jax.tree.map(lambda leaf: leaf[0], xs)
+            _, (last, ys) = self.by_block(lambda _, *args: ((), run(*args)), (), start, cells, xs)
             return last, jax.tree.map(lambda leaf: leaf[None], ys)
-        carry = self.by_block(jax.vmap(begin), cells, start)
-        return lax.scan(lambda carry, x: segment(x, lambda _, carry: carry, carry), carry, (steps, xs), reverse=reverse)
 
-    def by_block(self, function: Callable[..., Any], *args: Any) -> Any:
-        """A function of leaves [cells, …], called with one block after the other."""
-        if jax.tree.leaves(args)[0].shape[0] == self.cells:
-            return function(*args)
-        blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, self.cells, *leaf.shape[1:]), args)
-        done = lax.map(lambda block: function(*block), blocks)
+        def segment(carry: Any, x: tuple[Array, Any]) -> tuple[Any, Any]:
+            t, xs = x
+            return self.by_block(scan(lambda _, carry: carry, t), carry, cells, xs)
+
+        return lax.scan(segment, jax.vmap(begin)(cells, start), (steps, xs), reverse=reverse)
+
+    def by_block(self, function: Callable[..., tuple[Any, Any]], carry: Any, *args: Any) -> tuple[Any, Any]:
+        """(carry, ys) of function(carry, *args), leaves [cells, …], called with one block after the other.
+
+        The carry is overwritten block by block: a copy of it would be the largest array of a call.
+        """
+        blocks = jax.tree.leaves(args)[0].shape[0] // self.cells
+        if blocks == 1:
+            return function(carry, *args)
+
+        def block(carry: Any, x: tuple[Array, Any]) -> tuple[Any, Any]:
+            i, args = x
+            take = partial(lax.dynamic_index_in_dim, index=i, keepdims=False)
+            put = partial(lax.dynamic_update_index_in_dim, index=i, axis=0)
+            new, ys = function(jax.tree.map(take, carry), *args)
+            return jax.tree.map(put, carry, new), ys
+
+        carry, args = jax.tree.map(lambda leaf: leaf.reshape(blocks, self.cells, *leaf.shape[1:]), (carry, args))
+        done = lax.scan(block, carry, (jnp.arange(blocks), args))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
 
 
