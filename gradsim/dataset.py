@@ -64,7 +64,8 @@ def build(
         if plan.pairs:
             values = np.where(_after_start(plan.depth), values, np.nan)
         elif not statistic.costly:
-            _warn_if_not_finite(statistic.name, np.isfinite(values) | zero)
+            lost = values.size - np.count_nonzero(zero) - np.count_nonzero(np.isfinite(values))
+            _warn_if_lost(statistic.name, lost / values.size)
         values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
         described = {"long_name": statistic.long_name, "units": statistic.units}
         variables[statistic.name] = (dims + ["parameter"] * statistic.by_parameter, values, described)
@@ -121,11 +122,11 @@ def build_critical(
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices})
 
 
-def _warn_if_not_finite(name: str, fine: np.ndarray) -> None:
-    """Say so where a number left the range of floats; a dead network's −inf is not such a case."""
-    if not fine.all():
+def _warn_if_lost(name: str, share: float) -> None:
+    """Say so where a share of the numbers left the range of floats; a dead network's −inf is not such a case."""
+    if share > 0:
         warnings.warn(
-            f"{name}: {1 - fine.mean():.1%} of the values left the range of floats; lower the gains or the depth, "
+            f"{name}: {share:.1%} of the values left the range of floats; lower the gains or the depth, "
             "or take dtype='float64'",
             RuntimeWarning,
             stacklevel=4,

@@ -228,23 +228,26 @@ def lstm_baseline(options: Options, width: int = 64, networks: int = 32, length:
     return {"width": width, "networks": networks, "length": length, "seconds": best, "ratio": ratio}
 
 
-def memory(options: Options, cells: int = 256) -> list[dict[str, Any]]:
+def memory(options: Options) -> list[dict[str, Any]]:
     """Peak memory of fresh processes, against depth and seeds; the result, part of it, holds every depth and seed.
 
-    Medians over processes taken in turns: a compiler with several threads leaves peaks some 5 % apart.
+    Of a grid of one block of cells, and of one of several. Medians over processes taken in turns: a compiler with
+    several threads leaves peaks some 5 % apart.
     """
-    sizes = [(100, 4), (1000, 4), (5000, 4), (100, 64)]
-    code = "from benchmark import peak_and_result; print(*peak_and_result({}, {}, {}))"
-    turns = range(max(1, options.repeats // 2))
-    read = [[fresh_process(code.format(*size, cells)).split() for size in sizes] for _ in turns]
-    peaks, results = np.median(np.asarray(read, int), axis=0).astype(int).T.tolist()
     table = []
-    for (depth, seeds), peak, result in zip(sizes, peaks, results, strict=True):
-        table.append({"depth": depth, "seeds": seeds, "cells": cells, "peak_bytes": peak, "result_bytes": result})
-        print(
-            f"depth {depth:5d}, {seeds:3d} seeds: peak {peak / 2**20:5.0f} MiB, "
-            f"{peak / peaks[0]:.2f} of the first; the result is {result / 2**20:.0f} MiB"
-        )
+    for cells in (64, 512):
+        sizes = [(100, 4, cells), (1000, 4, cells), (5000, 4, cells), (100, 64, cells)]
+        code = "from benchmark import peak_and_result; print(*peak_and_result({}, {}, {}))"
+        turns = range(max(1, options.repeats // 2))
+        read = [[fresh_process(code.format(*size)).split() for size in sizes] for _ in turns]
+        peaks, results = np.median(np.asarray(read, int), axis=0).astype(int).T.tolist()
+        for (depth, seeds, _), peak, result in zip(sizes, peaks, results, strict=True):
+            table.append({"depth": depth, "seeds": seeds, "cells": cells, "peak_bytes": peak, "result_bytes": result})
+            rest = (peak - result) / (peaks[0] - results[0])
+            print(
+                f"{cells:3d} cells, depth {depth:4d}, {seeds:2d} seeds: peak {peak / 2**20:.0f} MiB, the result "
+                f"{result / 2**20:.0f} of it; {peak / peaks[0]:.2f} of the first, {rest:.2f} without the results"
+            )
     return table
 
 

@@ -70,16 +70,17 @@ def test_a_turn_times_the_second_call_of_each(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three turns of four processes each: peaks (turn + 1)² times those of the first turn."""
+    """Two grids, three turns of four processes each: peaks (turn + 1)² times those of the first turn."""
     module, calls = load("benchmark"), count()
 
     def process(code: str) -> str:
-        turn, size = divmod(next(calls), 4)
+        turn, size = divmod(next(calls) % 12, 4)
         return f"{(turn + 1) ** 2 * (size + 1)} {size}"
 
     monkeypatch.setattr(module, "fresh_process", process)
     table = module.memory(module.Options(repeats=7))
-    assert [(row["peak_bytes"], row["result_bytes"]) for row in table] == [(4 * (k + 1), k) for k in range(4)]
+    assert [(row["peak_bytes"], row["result_bytes"]) for row in table] == 2 * [(4 * (k + 1), k) for k in range(4)]
+    assert [row["cells"] for row in table] == 4 * [64] + 4 * [512]
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:

@@ -13,7 +13,9 @@ from jax import Array
 
 import gradsim as gs
 from gradsim import chunks, statistics
+from gradsim.chain import Source, network_keys
 from gradsim.plan import Plan
+from gradsim.propagation import Cells, forward
 from gradsim.tiling import Tiling, joined
 
 
@@ -63,8 +65,27 @@ def test_a_chunk_holds_whole_blocks_and_little_beyond_the_grid(cells: int, seeds
         done = -(-total // part) * part
         assert total <= done <= (1.12 if total > 200 else 16 / 9) * total  # blocks of cells, and chunks of blocks
     assert 1 <= chunk.tiling.steps <= 10
+    assert chunks.plan_chunk(replace(plan, depth=5000), cells=cells, seeds=seeds).tiling.steps <= chunks.SEGMENT_STEPS
     pairs = chunks.plan_chunk(replace(plan, pairs=True), cells=1, seeds=1)
     assert pairs.tiling.cells == 10  # the starts of a cell stay together
+
+
+def test_a_call_holds_the_tangents_of_its_grid_once_at_any_depth() -> None:
+    """In 16 blocks and 2 segments or 128: beside the tangents only blocks, and the numbers that come out."""
+    network, cells, width = gs.feedforward(32), 64, 32
+    gains = {name: jnp.ones(cells) for name in network.gains}
+
+    def memory(depth: int) -> Any:
+        def measured(key: Array) -> Any:
+            source = Source(network, network_keys(key, 0), None, "float32")
+            return forward(source, Cells(gains), statistics.get("log_gain"), depth=depth, tiling=Tiling(4, 8))
+
+        return jax.jit(measured).lower(jax.random.key(0)).compile().memory_analysis()
+
+    shallow, deep = memory(16), memory(1024)
+    tangents = cells * width * width * 4
+    assert tangents < shallow.temp_size_in_bytes < 2 * tangents
+    assert deep.temp_size_in_bytes - shallow.temp_size_in_bytes <= deep.output_size_in_bytes
 
 
 def test_a_device_other_than_a_cpu_takes_the_grid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

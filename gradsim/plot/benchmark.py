@@ -80,13 +80,17 @@ def _scaling(ax: Axes, found: dict[str, Any]) -> None:
 
 
 def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
-    """Peak memory of a process, and the part of it that is the result itself."""
-    names = [f"{row['depth']}\n{row['seeds']}" for row in table]
+    """Peak memory of a process, and the part of it that is the result itself, one grid beside the other."""
+    grids = list(dict.fromkeys(row["cells"] for row in table))
+    places = [k + 0.7 * grids.index(row["cells"]) for k, row in enumerate(table)]
     peak, result = (np.array([row[name] for row in table]) / 2**20 for name in ("peak_bytes", "result_bytes"))
-    ax.bar(names, peak - result, width=0.6, color=COLOURS[5], label="libraries,\nprogram,\ntangents")
-    ax.bar(names, result, width=0.6, bottom=peak - result, color=COLOURS[0], label="the result")
-    ax.set(ylabel="peak (MiB)", xlabel="layers, and seeds below")
-    ax.set_title(f"{table[0]['cells']} cells", fontsize=7, loc="right")
+    ax.bar(places, peak - result, width=0.75, color=COLOURS[5], label="libraries,\nprogram,\ntangents")
+    ax.bar(places, result, width=0.75, bottom=peak - result, color=COLOURS[0], label="the result")
+    ax.set_xticks(places, [f"{row['depth']}\n{row['seeds']}" for row in table], fontsize=6)
+    ax.set(ylabel="peak (MiB)", xlabel="layers, and seeds below", ylim=(0, 1.15 * peak.max()))
+    for cells in grids:
+        middle = np.mean([place for place, row in zip(places, table, strict=True) if row["cells"] == cells])
+        ax.annotate(f"{cells} cells", (middle, 1.12 * peak.max()), ha="center", va="top", fontsize=7)
     ax.legend(**BESIDE)
 
 
