@@ -48,24 +48,28 @@ def push(bundle: Bundle, linear: Callable[[State], State], *, transposed: bool =
 def _settle(bundle: Bundle, alive: Array) -> Bundle:
     """The same product, brought back to norm 1 where the step has taken it far: two such steps would leave the floats.
 
-    A loop of at most one turn, which vmap skips unless some network needs it, as it would not skip a branch.
+    A loop, which vmap skips unless some network needs it, as it would not skip a branch. It takes a second turn where
+    the squares have left the floats: their sum is then that of the mantissa which the first has brought back.
     """
 
     def far(carry: tuple[Bundle, Array]) -> Array:
-        bundle, alive = carry
-        return alive & ~((bundle.squares > 2.0 ** (-2 * FAR)) & (bundle.squares < 2.0 ** (2 * FAR)))
+        bundle, turns = carry
+        return (turns > 0) & ~((bundle.squares > 2.0 ** (-2 * FAR)) & (bundle.squares < 2.0 ** (2 * FAR)))
 
     def bring_back(carry: tuple[Bundle, Array]) -> tuple[Bundle, Array]:
-        bundle, alive = carry
+        bundle, turns = carry
+        squares = jnp.where(_inside(bundle.squares), bundle.squares, scaled.square_sum(bundle.mantissa))
         shift = scaled.binary_exponent(bundle.mantissa)
         mantissa = scaled.times_power_of_two(bundle.mantissa, -shift)
-        # The same bits as before, unless the squares have left the floats.
-        inside = (bundle.squares > 2.0**-100) & (bundle.squares < 2.0**100)
-        squares = scaled.times_power_of_two(bundle.squares, -2 * shift)
-        squares = jnp.where(inside, squares, scaled.square_sum(mantissa))
-        return Bundle(mantissa, bundle.exponent + shift, squares), jnp.zeros_like(alive)
+        brought = jnp.where(_inside(squares), scaled.times_power_of_two(squares, -2 * shift), squares)
+        return Bundle(mantissa, bundle.exponent + shift, brought), turns - 1
 
-    return lax.while_loop(far, bring_back, (bundle, alive))[0]
+    return lax.while_loop(far, bring_back, (bundle, 2 * alive.astype(jnp.int32)))[0]
+
+
+def _inside(squares: Array) -> Array:
+    """Are they far from the ends of the floats, and so exact?"""
+    return (squares > 2.0**-100) & (squares < 2.0**100)
 
 
 def observed(bundle: Bundle, network: Network) -> Bundle:
