@@ -1,6 +1,9 @@
 """How many networks go through the device at once: sized to the memory at hand before anything runs."""
 
+import ctypes
 import math
+import sys
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -100,6 +103,14 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
     return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps))
+
+
+@lru_cache(maxsize=256)
+def release_compiler_memory(plan: Plan, chunk: Chunk) -> None:
+    """Give the system back what compiling this program took and freed, once; glibc would keep some 100 MiB of it."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library, which keeps less
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _part(total: int, most: int) -> int:

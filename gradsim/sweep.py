@@ -224,6 +224,7 @@ def measure_cells(
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
             with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
                 measured = _measure(plan, chunk.tiling, some_gains, keys, data, cotangent)
+            chunks.release_compiler_memory(plan, chunk)
             for statistic in plan.statistics:
                 _store(results, statistic, measured.pop(statistic.name), (cells, seeds), cell_slice, seed_slice)
             bar.update(np.unique(cell_slice).size * np.unique(seed_slice).size)

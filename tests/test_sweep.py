@@ -202,6 +202,26 @@ def test_little_memory_makes_small_chunks_and_the_same_numbers(monkeypatch: pyte
     np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
 
 
+def test_what_a_compiler_freed_is_given_back_once_for_each_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By glibc's malloc_trim; where the C library has none a sweep goes on without it."""
+    calls: list[int] = []
+
+    class Library:
+        malloc_trim = staticmethod(calls.append)
+
+    chunks.release_compiler_memory.cache_clear()
+    monkeypatch.setattr(chunks.sys, "platform", "linux")
+    monkeypatch.setattr(chunks.ctypes, "CDLL", lambda name: Library())
+    for _ in range(2):
+        sweep(seeds=2)
+    assert calls == [0]
+    monkeypatch.setattr(chunks.ctypes, "CDLL", lambda name: object())
+    assert np.isfinite(sweep(seeds=3).log_gain).all()
+    monkeypatch.setattr(chunks.sys, "platform", "win32")
+    monkeypatch.delattr(chunks.ctypes, "CDLL")
+    assert np.isfinite(sweep(seeds=4).log_gain).all()
+
+
 @given(total=st.integers(1, 5000), chunk=st.integers(1, 400))
 def test_slices_cover_everything_in_equal_shapes(total: int, chunk: int) -> None:
     parts = chunks.slices(total, chunk)
