@@ -235,7 +235,7 @@ def memory(options: Options) -> list[dict[str, Any]]:
     several threads leaves peaks some 5 % apart.
     """
     table = []
-    for cells in (64, 512):
+    for cells in (256, 512):
         sizes = [(100, 4, cells), (1000, 4, cells), (5000, 4, cells), (100, 64, cells)]
         code = "from benchmark import peak_and_result; print(*peak_and_result({}, {}, {}))"
         turns = range(max(1, options.repeats // 2))

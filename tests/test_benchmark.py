@@ -80,7 +80,7 @@ def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "fresh_process", process)
     table = module.memory(module.Options(repeats=7))
     assert [(row["peak_bytes"], row["result_bytes"]) for row in table] == 2 * [(4 * (k + 1), k) for k in range(4)]
-    assert [row["cells"] for row in table] == 4 * [64] + 4 * [512]
+    assert [row["cells"] for row in table] == 4 * [256] + 4 * [512]
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
