@@ -86,7 +86,7 @@ def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
     peak, result = (np.array([row[name] for row in table]) / 2**20 for name in ("peak_bytes", "result_bytes"))
     ax.bar(places, peak - result, width=0.75, color=COLOURS[5], label="libraries,\nprogram,\ntangents")
     ax.bar(places, result, width=0.75, bottom=peak - result, color=COLOURS[0], label="the result")
-    ax.set_xticks(places, [f"{row['depth']}\n{row['seeds']}" for row in table], fontsize=6)
+    ax.set_xticks(places, [f"{row['depth']}\n{row['seeds']}".replace("000\n", "k\n") for row in table], fontsize=7)
     ax.set(ylabel="peak (MiB)", xlabel="layers, and seeds below", ylim=(0, 1.15 * peak.max()))
     for cells in grids:
         middle = np.mean([place for place, row in zip(places, table, strict=True) if row["cells"] == cells])
