@@ -24,7 +24,7 @@ CPU_BYTES = 128 * 2**20
 CPU_ROWS = 1024
 # The weights of a segment: enough to draw many small matrices at once.
 SEGMENT_BYTES = 4 * 2**20
-# More steps gain nothing forwards, and a deeper network then runs the same program in the same memory.
+# More steps gain next to nothing forwards, and a deeper network then runs the same program in the same memory.
 SEGMENT_STEPS = 64
 
 

@@ -217,8 +217,9 @@ def measure_cells(
     cells = next(iter(gains.values())).size
     chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds)
     results: dict[str, np.ndarray] = {}
+    root = jax.random.key(key)
     for seed_slice in chunks.slices(seeds, chunk.seeds):
-        keys = _network_keys(jax.random.key(key), seed_slice.astype(np.int32))
+        keys = _network_keys(root, seed_slice.astype(np.int32))
         data = None if inputs is None else inputs[seed_slice % len(inputs)]
         for cell_slice in chunks.slices(cells, chunk.cells):
             some_gains = {name: values[cell_slice] for name, values in gains.items()}

@@ -60,7 +60,7 @@ class Tiling(NamedTuple):
 
             return jax.vmap(one)
 
-        if len(steps) == 1:  # a block begins, and all there is of its carry is its own
+        if len(steps) == 1:  # each block begins its own carry: that of the whole grid is never written
             run = scan(begin, steps[0])
             xs = jax.tree.map(lambda leaf: leaf[0], xs)
             _, (last, ys) = self.by_block(lambda _, *args: ((), run(*args)), (), start, cells, xs)

@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import tyro
 import gradsim as gs
 from gradsim import plot
 from gradsim.plot.benchmark import PANELS, benchmark
+from gradsim.timing import matmul, medians, timed
 
 Part = Literal["rates", "baselines", "memory", "scaling", "startup"]
 PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup")
@@ -78,45 +78,6 @@ def shapes() -> list[Shape]:
     rows += [Shape(f"{name} {n}", one, 128, k, m) for name, one, k, m in cures]
     rows.append(Shape(f"batchnorm {n}, batch {batch}", gs.batchnorm(n, batch), 8, batch * n * batch, (n, n)))
     return rows
-
-
-def timed(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each turn, [repeats], after one uncounted call of all.
-
-    A turn calls each twice and times the second: the first pays for memory that the contender before has to return.
-    """
-    for call in contenders.values():
-        jax.block_until_ready(call())
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, call in contenders.items():
-            jax.block_until_ready(call())
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.asarray(turns) for name, turns in seconds.items()}
-
-
-def medians(seconds: dict[str, np.ndarray], over: str) -> tuple[dict[str, float], dict[str, float]]:
-    """The median seconds, and the median of the ratio to `over` within each turn: a machine's speed drifts."""
-    middle = {name: float(np.median(turns)) for name, turns in seconds.items()}
-    return middle, {name: float(np.median(turns / seconds[over])) for name, turns in seconds.items()}
-
-
-def matmul(rows: int, matrix: tuple[int, int], times: int) -> Callable[[], Any]:
-    """That many plain products [rows, n] @ [n, m] in float32 at the highest precision, in one call.
-
-    A loop on the device: a call for each product would allocate its result anew, and time the operating system.
-    """
-    left, right = jnp.ones((rows, matrix[0])), jnp.ones(matrix)
-
-    def again(_: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        a, product = carry
-        a = a.at[0, 0].set(product[0, 0])  # no product may be moved out of the loop
-        return a, jnp.matmul(a, right, precision="highest")
-
-    loop = jax.jit(lambda a: jax.lax.fori_loop(0, times, again, (a, jnp.zeros((rows, matrix[1])))))
-    return lambda: loop(left)
 
 
 def sweeping(network: gs.Network, cells: int, depth: int, seeds: int = 1, **options: Any) -> Callable[[], Any]:
@@ -231,39 +192,25 @@ def lstm_baseline(options: Options, width: int = 64, networks: int = 32, length:
 def memory(options: Options) -> list[dict[str, Any]]:
     """Peak memory of fresh processes, against depth and seeds; the result, part of it, holds every depth and seed.
 
-    Of a grid of one block of cells, and of one of several. Medians over processes taken in turns: a compiler with
+    Of a grid of one block of cells, and of one of two. Medians over processes taken in turns: a compiler with
     several threads leaves peaks some 5 % apart.
     """
-    table = []
+    sizes = [(100, 4), (1000, 4), (5000, 4), (100, 64)]
+    code = (
+        "import benchmark, gradsim as gs; from gradsim.timing import peak_memory; "
+        "result = benchmark.sweeping(gs.feedforward(64), {}, {}, {})().nbytes; print(peak_memory(), result)"
+    )
+    turns, table = range(max(1, options.repeats // 2)), []
     for cells in (256, 512):
-        sizes = [(100, 4, cells), (1000, 4, cells), (5000, 4, cells), (100, 64, cells)]
-        code = "from benchmark import peak_and_result; print(*peak_and_result({}, {}, {}))"
-        turns = range(max(1, options.repeats // 2))
-        read = [[fresh_process(code.format(*size)).split() for size in sizes] for _ in turns]
+        read = [[fresh_process(code.format(cells, *size)).split() for size in sizes] for _ in turns]
         peaks, results = np.median(np.asarray(read, int), axis=0).astype(int).T.tolist()
-        for (depth, seeds, _), peak, result in zip(sizes, peaks, results, strict=True):
+        for (depth, seeds), peak, result in zip(sizes, peaks, results, strict=True):
             table.append({"depth": depth, "seeds": seeds, "cells": cells, "peak_bytes": peak, "result_bytes": result})
-            rest = (peak - result) / (peaks[0] - results[0])
             print(
-                f"{cells:3d} cells, depth {depth:4d}, {seeds:2d} seeds: peak {peak / 2**20:.0f} MiB, the result "
-                f"{result / 2**20:.0f} of it; {peak / peaks[0]:.2f} of the first, {rest:.2f} without the results"
+                f"{cells:3d} cells, depth {depth:4d}, {seeds:2d} seeds: peak {peak / 2**20:.0f} MiB, "
+                f"{peak / peaks[0]:.2f} of the first; the result is {result / 2**20:.0f} MiB"
             )
     return table
-
-
-def peak_and_result(depth: int, seeds: int, cells: int) -> tuple[int, int]:
-    """Peak memory of this process after one sweep (of the device where it says so, else resident), and the result's."""
-    result = sweeping(gs.feedforward(64), cells, depth, seeds)().nbytes
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"]), result
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would give the parent's peak where that is higher
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024, result
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024), result
 
 
 def fresh_process(code: str) -> str:

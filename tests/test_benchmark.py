@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from script_modules import load
 
+from gradsim import timing
 from gradsim.plot.benchmark import PANELS, benchmark
 
 RESULTS = json.loads((Path(__file__).parents[1] / "figures/benchmarks/benchmark-cpu.json").read_text())
@@ -47,7 +48,7 @@ def test_shares_count_the_products_of_the_tangents_alone() -> None:
 
 
 def test_the_plain_product_is_taken_as_often_as_asked() -> None:
-    product = np.asarray(load("benchmark").matmul(3, (4, 5), 2)()[1])
+    product = np.asarray(timing.matmul(3, (4, 5), 2)()[1])
     assert product.shape == (3, 5)
     np.testing.assert_array_equal(product[1:], 4.0)
     np.testing.assert_array_equal(product[0], 3 + 3.0)  # the first factor is the entry of the product before
@@ -55,7 +56,7 @@ def test_the_plain_product_is_taken_as_often_as_asked() -> None:
 
 def test_a_turn_times_the_second_call_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """A contender's call takes 100 s after another's call, which it cleans up after, and 1 or 2 s after its own."""
-    module, clock, before = load("benchmark"), [0.0], [""]
+    clock, before = [0.0], [""]
 
     def contender(name: str, seconds: float) -> Callable[[], None]:
         def call() -> None:
@@ -64,8 +65,8 @@ def test_a_turn_times_the_second_call_of_each(monkeypatch: pytest.MonkeyPatch) -
 
         return call
 
-    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
-    seconds = module.timed({"a": contender("a", 1), "b": contender("b", 2)}, repeats=3)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    seconds = timing.timed({"a": contender("a", 1), "b": contender("b", 2)}, repeats=3)
     assert {name: turns.tolist() for name, turns in seconds.items()} == {"a": [1] * 3, "b": [2] * 3}
 
 
@@ -86,6 +87,6 @@ def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> No
 def test_ratios_are_taken_turn_by_turn() -> None:
     """The ratio of the medians would be 5."""
     seconds = {"a": np.array([1.0, 2.0, 10.0]), "b": np.array([3.0, 20.0, 10.0])}
-    middle, ratios = load("benchmark").medians(seconds, "a")
+    middle, ratios = timing.medians(seconds, "a")
     assert middle == {"a": 2.0, "b": 10.0}
     assert ratios == {"a": 1.0, "b": 3.0}

@@ -1,8 +1,6 @@
-"""Sweeps: the shape and labels of what comes back, and what may not change a number in it."""
+"""Sweeps: the shape and labels of what comes back, and what its numbers depend on."""
 
-import importlib
 import math
-from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,12 +12,9 @@ from hypothesis import strategies as st
 from unrolled import own_checks
 
 import gradsim as gs
-from gradsim import chunks
-from gradsim.tiling import Tiling
 
 WIDTH = 6
 NETWORK = gs.feedforward(WIDTH, "tanh")
-RECURRENT = gs.vanilla_rnn(WIDTH)
 LINEAR = gs.feedforward(WIDTH, "identity")
 ALL = ("log_gain", "log_jvp", "log_spectral", "length", "log_length", "slope", "saturated")
 
@@ -154,79 +149,6 @@ def test_other_cells_do_not_change_a_cell() -> None:
     assert one_point.dims == ("sigma_w", "seed", "depth")
     for other in (axes, swapped, one_point.isel(sigma_w=0)):
         np.testing.assert_allclose(other, alone, atol=2e-6)
-
-
-@cache
-def in_one_piece(network: gs.Network, direction: str) -> tuple[dict[str, Any], xarray.Dataset]:
-    """6 cells, 7 seeds and 7 steps: the options, and the sweep as it is planned for them."""
-    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "sigma_b": [0.0, 0.5], "seeds": 7, "depth": 7, "burn_in": 2}
-    shape = (3, 9, WIDTH) if network.driven else (3, WIDTH)
-    options |= {"inputs": np.random.default_rng(1).normal(size=shape), "direction": direction}
-    options["statistics"] = ("log_gain", "length")
-    return options, sweep(network, **options)
-
-
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize(
-    ("network", "cells", "seeds", "block", "steps"),
-    [(NETWORK, 1, 1, 1, 1), (NETWORK, 4, 5, 2, 3), (NETWORK, 6, 7, 3, 4), (RECURRENT, 2, 3, 1, 5)],
-)
-def test_chunks_and_tiles_do_not_change_a_number(
-    network: gs.Network, cells: int, seeds: int, block: int, steps: int, direction: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """In parts that divide them or do not: every value keeps its place."""
-    options, whole = in_one_piece(network, direction)
-    used = []
-
-    def planned(*_: Any, **__: Any) -> chunks.Chunk:
-        used.append(True)
-        return chunks.Chunk(cells, seeds, Tiling(block, steps))
-
-    monkeypatch.setattr(chunks, "plan_chunk", planned)
-    three_cells = 3 * seeds * whole.sizes["time" if network.driven else "depth"]
-    monkeypatch.setattr(importlib.import_module("gradsim.sweep"), "PIECE", three_cells)
-    parts = sweep(network, **options)
-    assert used
-    np.testing.assert_allclose(parts.log_gain, whole.log_gain, atol=1e-5)
-    np.testing.assert_allclose(parts.length, whole.length, rtol=1e-5)
-
-
-def test_little_memory_makes_small_chunks_and_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "seeds": 4}
-    whole = sweep(**options)
-    monkeypatch.setattr(chunks, "CPU_BYTES", 1)
-    np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
-    monkeypatch.undo()
-    monkeypatch.setattr(chunks, "CPU_ROWS", 1)
-    np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
-
-
-def test_what_a_compiler_freed_is_given_back_once_for_each_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By glibc's malloc_trim; where the C library has none a sweep goes on without it."""
-    calls: list[int] = []
-
-    class Library:
-        malloc_trim = staticmethod(calls.append)
-
-    chunks.release_compiler_memory.cache_clear()
-    monkeypatch.setattr(chunks.sys, "platform", "linux")
-    monkeypatch.setattr(chunks.ctypes, "CDLL", lambda name: Library())
-    for _ in range(2):
-        sweep(seeds=2)
-    assert calls == [0]
-    monkeypatch.setattr(chunks.ctypes, "CDLL", lambda name: object())
-    assert np.isfinite(sweep(seeds=3).log_gain).all()
-    monkeypatch.setattr(chunks.sys, "platform", "win32")
-    monkeypatch.delattr(chunks.ctypes, "CDLL")
-    assert np.isfinite(sweep(seeds=4).log_gain).all()
-
-
-@given(total=st.integers(1, 5000), chunk=st.integers(1, 400))
-def test_slices_cover_everything_in_equal_shapes(total: int, chunk: int) -> None:
-    parts = chunks.slices(total, chunk)
-    assert all(part.size == chunk for part in parts)  # one compilation
-    np.testing.assert_array_equal(np.unique(np.concatenate(parts)), np.arange(total))
 
 
 def test_the_same_call_gives_the_same_numbers_and_another_key_others() -> None:

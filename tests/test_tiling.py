@@ -1,6 +1,5 @@
 """Loop tiling: every step and every cell once, in the order of a plain loop."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,9 +11,8 @@ from hypothesis import strategies as st
 from jax import Array
 
 import gradsim as gs
-from gradsim import chunks, statistics
+from gradsim import statistics
 from gradsim.chain import Source, network_keys
-from gradsim.plan import Plan
 from gradsim.propagation import Cells, forward
 from gradsim.tiling import Tiling, joined
 
@@ -55,21 +53,6 @@ def test_a_walk_is_a_scan_for_each_cell(block: int, steps: int, reverse: bool) -
     np.testing.assert_array_equal(measured[:, -count:] if reverse else measured[:, :count], expected)
 
 
-@settings(deadline=None)
-@given(cells=st.integers(1, 3000), seeds=st.integers(1, 300), width=st.sampled_from([1, 8, 64, 300]))
-def test_a_chunk_holds_whole_blocks_and_little_beyond_the_grid(cells: int, seeds: int, width: int) -> None:
-    plan = Plan(gs.feedforward(width), statistics.get("log_gain"), 10, (10,), 0, "float32", "forward")
-    chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds)
-    assert chunk.cells % chunk.tiling.cells == 0
-    for total, part in ((cells, chunk.cells), (seeds, chunk.seeds)):
-        done = -(-total // part) * part
-        assert total <= done <= (1.12 if total > 200 else 16 / 9) * total  # blocks of cells, and chunks of blocks
-    assert 1 <= chunk.tiling.steps <= 10
-    assert chunks.plan_chunk(replace(plan, depth=5000), cells=cells, seeds=seeds).tiling.steps <= chunks.SEGMENT_STEPS
-    pairs = chunks.plan_chunk(replace(plan, pairs=True), cells=1, seeds=1)
-    assert pairs.tiling.cells == 10  # the starts of a cell stay together
-
-
 def test_a_call_holds_the_tangents_of_its_grid_once_at_any_depth() -> None:
     """In 16 blocks and 2 segments or 128: beside the tangents only blocks, and the numbers that come out."""
     network, cells, width = gs.feedforward(32), 64, 32
@@ -86,18 +69,3 @@ def test_a_call_holds_the_tangents_of_its_grid_once_at_any_depth() -> None:
     tangents = cells * width * width * 4
     assert tangents < shallow.temp_size_in_bytes < 2 * tangents
     assert deep.temp_size_in_bytes - shallow.temp_size_in_bytes <= deep.output_size_in_bytes
-
-
-def test_a_device_other_than_a_cpu_takes_the_grid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks are for a CPU's cache; a GPU is filled."""
-
-    class Device:
-        platform = "gpu"
-
-        def memory_stats(self) -> dict[str, int]:
-            return {"bytes_limit": 2**36, "bytes_in_use": 0}
-
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
-    plan = Plan(gs.feedforward(64), statistics.get("log_gain"), 10, (10,), 0, "float32", "forward")
-    chunk = chunks.plan_chunk(plan, cells=1024, seeds=8)
-    assert (chunk.cells, chunk.tiling.cells, chunk.seeds) == (1024, 1024, 8)
