@@ -264,3 +264,16 @@ def test_a_relu_network_without_bias_ignores_the_size_of_its_input(scale: float)
                    for s in (1.0, scale))  # fmt: skip
     np.testing.assert_allclose(scaled.log_gain, one.log_gain, atol=1e-12)
     np.testing.assert_allclose(scaled.log_length, one.log_length + 2 * math.log(scale), atol=1e-12)
+
+
+def test_numbers_that_leave_the_floats_are_told_and_exact_zeros_are_not() -> None:
+    """Squared lengths of 10^(4 depth) pass the largest float64, 1.8e308, at layer 78 (77 if they started larger)."""
+    with pytest.warns(RuntimeWarning, match=r"length: (\d+\.\d)% of the values left the range of floats") as told:
+        lengths = sweep(LINEAR, depth=100, statistics=("length", "log_length"), sigma_w=100.0, sigma_b=0.0)
+    lost = ~np.isfinite(lengths.length)
+    assert len(told) == 1
+    assert f"{float(lost.mean()):.1%}" in str(told[0].message)
+    assert not lost.sel(depth=slice(None, 75)).any()
+    assert lost.sel(depth=slice(80, None)).all()
+    assert np.isfinite(lengths.log_length).all()
+    assert sweep(LINEAR, sigma_w=0.0).dead.all()  # a warning would fail this test
