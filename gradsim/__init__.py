@@ -2,10 +2,11 @@
 
 from gradsim import plot, theory
 from gradsim.activations import ACTIVATIONS, Activation
-from gradsim.critical import critical
+from gradsim.analysis.critical import critical
+from gradsim.analysis.growth import growth, zero_crossing
+from gradsim.analysis.horizon import horizon
 from gradsim.digits import digits, digits_sequence
-from gradsim.growth import growth, zero_crossing
-from gradsim.horizon import horizon
+from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
@@ -17,8 +18,7 @@ from gradsim.networks.network import Network
 from gradsim.networks.normalized import layernorm
 from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.networks.residual import highway, residual
-from gradsim.statistics import STATISTICS, Statistic
-from gradsim.sweep import partial_products, sweep
+from gradsim.sweeps.sweep import partial_products, sweep
 
 __all__ = [
     "ACTIVATIONS",

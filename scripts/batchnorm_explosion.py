@@ -26,7 +26,7 @@ import numpy as np
 import xarray
 
 import gradsim as gs
-from gradsim import script
+from gradsim import cli
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.plot.remedies import batchnorm_explosion
 from gradsim.theory.normalized import batchnorm_growth
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the explosion under batch norm."""
 
     activations: tuple[Literal["identity", "relu"], ...] = ("identity", "relu")
@@ -140,8 +140,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("batchnorm_explosion", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("batchnorm_explosion", options, measure, report, draw)
 
 
 if __name__ == "__main__":

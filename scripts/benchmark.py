@@ -25,8 +25,10 @@ import tyro
 
 import gradsim as gs
 from gradsim import plot
+from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
+from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
-from gradsim.timing import matmul, medians, timed
+from gradsim.sweeps.dataset import provenance
 
 Part = Literal["rates", "baselines", "memory", "scaling", "startup"]
 PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup")
@@ -102,89 +104,31 @@ def rates(options: Options) -> list[dict[str, Any]]:
     return table
 
 
-def states(key: jax.Array, sigma_w: jax.Array, x: jax.Array, depth: int) -> jax.Array:
-    """A random tanh network as one would write it: the states after every layer, [depth, n]."""
-
-    def layer(h: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        w = sigma_w * jax.random.normal(key, (h.size, h.size)) / h.size**0.5
-        h = jnp.tanh(h @ w)
-        return h, h
-
-    return jax.lax.scan(layer, x, jax.random.split(key, depth))[1]
-
-
 def baselines(options: Options, width: int = 64, networks: int = 1024, depth: int = 30) -> dict[str, Any]:
     """Exact norms at every depth of 1,024 random networks: gradsim against jax.vmap(jax.jacfwd) and torch.func."""
     keys, sigma_w = jax.random.split(jax.random.key(0), networks), jnp.linspace(0.5, 3, networks)
     x = jax.random.normal(jax.random.key(1), (networks, width))
-
-    @jax.jit
-    def jacfwd(keys: jax.Array, sigma_w: jax.Array, x: jax.Array) -> jax.Array:
-        jacobians = jax.vmap(jax.jacfwd(lambda x, key, sigma_w: states(key, sigma_w, x, depth)))(x, keys, sigma_w)
-        return jnp.log(jnp.sum(jacobians**2, axis=(2, 3)))
-
     contenders = {
         "gradsim": sweeping(gs.feedforward(width), networks, depth),
-        "jax.vmap(jax.jacfwd)": lambda: jacfwd(keys, sigma_w, x),
+        "jax.vmap(jax.jacfwd)": jax_baseline(keys, sigma_w, x, depth),
         **torch_baseline(np.asarray(sigma_w), np.asarray(x), depth),
     }
     best, ratios = medians(timed(contenders, options.repeats), "gradsim")
     for name, ratio in ratios.items():
         print(f"{name:28s} {best[name]:8.3f} s, {ratio:6.1f} times gradsim's time")
     found = {"width": width, "networks": networks, "depth": depth, "seconds": best, "ratio": ratios}
-    return {**found, "lstm": lstm_baseline(options)}
+    return {**found, "lstm": lstm(options)}
 
 
-def torch_baseline(sigma_w: np.ndarray, x: np.ndarray, depth: int) -> dict[str, Callable[[], Any]]:
-    """The last depth alone through torch.func, on the CPU; empty where torch is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    gains, inputs, n = torch.from_numpy(sigma_w.copy()), torch.from_numpy(x.copy()), x.shape[1]
-
-    def network(weights: Any, x: Any) -> Any:
-        for weight in weights:
-            x = torch.tanh(x @ weight)
-        return x
-
-    def run() -> Any:
-        weights = gains[:, None, None, None] * torch.randn(len(x), depth, n, n) / n**0.5
-        jacobians = torch.func.vmap(torch.func.jacrev(network, argnums=1))(weights, inputs)
-        return jacobians.pow(2).sum((1, 2)).log().numpy()
-
-    return {"torch.func.vmap(jacrev), last depth": run}
-
-
-def lstm_baseline(options: Options, width: int = 64, networks: int = 32, length: int = 20) -> dict[str, Any]:
+def lstm(options: Options, width: int = 64, networks: int = 32, length: int = 20) -> dict[str, Any]:
     """The Jacobian of the whole state: gradsim after every step, torch.func of torch.nn.LSTMCell after the last."""
-    try:
-        import torch
-    except ImportError:
+    others = lstm_baseline(width, networks, length)
+    if not others:
         print("torch is not installed: no row for torch.nn.LSTMCell")
         return {}
-    cells = [torch.nn.LSTMCell(width, width) for _ in range(networks)]
-    parameters, _ = torch.func.stack_module_state(cells)
-    inputs = torch.randn(networks, length, width)
-
-    def unrolled(state: Any, parameters: Any, inputs: Any) -> Any:
-        h, c = state[:width], state[width:]
-        for x in inputs:
-            h, c = torch.func.functional_call(cells[0], parameters, (x[None], (h[None], c[None])))
-            h, c = h[0], c[0]
-        return torch.cat([h, c])
-
-    jacobian = torch.func.vmap(torch.func.jacrev(unrolled))
-    start = torch.zeros(networks, 2 * width)
-    turns = timed(
-        {
-            "gradsim": sweeping(gs.lstm(width), networks, length),
-            "torch.func.jacrev(LSTMCell)": lambda: jacobian(start, parameters, inputs).pow(2).sum((1, 2)).log(),
-        },
-        options.repeats,
-    )
+    turns = timed({"gradsim": sweeping(gs.lstm(width), networks, length), **others}, options.repeats)
     best, ratios = medians(turns, "gradsim")
-    ratio = ratios["torch.func.jacrev(LSTMCell)"]
+    (ratio,) = (ratios[name] for name in others)
     print(f"torch.func of LSTMCell, {networks} networks of {width}, {length} steps: {ratio:.1f} times gradsim's time")
     return {"width": width, "networks": networks, "length": length, "seconds": best, "ratio": ratio}
 
@@ -197,7 +141,7 @@ def memory(options: Options) -> list[dict[str, Any]]:
     """
     sizes = [(100, 4), (1000, 4), (5000, 4), (100, 64)]
     code = (
-        "import benchmark, gradsim as gs; from gradsim.timing import peak_memory; "
+        "import benchmark, gradsim as gs; from gradsim.cli.timing import peak_memory; "
         "result = benchmark.sweeping(gs.feedforward(64), {}, {}, {})().nbytes; print(peak_memory(), result)"
     )
     turns, table = range(max(1, options.repeats // 2)), []
@@ -270,7 +214,7 @@ def main(options: Options) -> None:
     """Measure the parts asked for, then write the JSON and the figure."""
     device = jax.local_devices()[0]
     kind = device.device_kind if device.platform != "cpu" else f"CPU, {os.cpu_count()} cores, {platform.machine()}"
-    results: dict[str, Any] = {**gs.dataset.provenance(), "device": f"{kind}, float32 at highest precision"}
+    results: dict[str, Any] = {**provenance(), "device": f"{kind}, float32 at highest precision"}
     for part in options.parts:
         print(f"-- {part}")
         results[part] = MEASURES[part](options)

@@ -28,7 +28,7 @@ import xarray
 from tqdm import tqdm
 
 import gradsim as gs
-from gradsim import script, theory
+from gradsim import cli, theory
 from gradsim.networks.network import Network
 from gradsim.plot.critical import critical_lines, finite_width_scaling
 from gradsim.theory.edge import UNSTABLE
@@ -42,7 +42,7 @@ AT_ONCE = 2  # compiling, most of the time where networks are small, keeps one c
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the critical lines."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "erf", "sin", "softsign", "selu", "gelu", "relu")
@@ -90,7 +90,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         raise ValueError(f"seeds: got {options.seeds}; pass at least 2, a standard error needs them")
     widths = sorted(set(options.widths))
     networks = {name: [gs.feedforward(width, name) for width in widths] for name in options.activations}
-    bias = script.axis("sigma_b", options.sigma_b, options.points)
+    bias = cli.axis("sigma_b", options.sigma_b, options.points)
     axis = xarray.DataArray(widths, dims="width", name="width", attrs={"long_name": "width", "units": "1"})
 
     def find(job: tuple[int, str, Network]) -> xarray.Dataset:
@@ -195,8 +195,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("critical_lines", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("critical_lines", options, measure, report, draw)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import xarray
 
-from gradsim import plot, script, theory
+from gradsim import cli, plot, theory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the depth profile."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "gelu", "selu", "sin")
@@ -65,8 +65,8 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     """The schemes, with the theory's log gain beside them."""
     if len(options.schemes) > len(plot.COLOURS):
         raise ValueError(f"schemes: got {len(options.schemes)}; pass at most {len(plot.COLOURS)}, one colour each")
-    inputs = script.samples(options.inputs, options.width)
-    measured = script.schemes(
+    inputs = cli.samples(options.inputs, options.width)
+    measured = cli.schemes(
         options.activations, options.schemes, width=options.width, depth=options.depth, seeds=options.seeds,
         key=options.key, inputs=inputs, statistics=("log_gain", "log_jvp"),
     )  # fmt: skip
@@ -114,8 +114,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("depth_profile", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("depth_profile", options, measure, report, draw)
 
 
 if __name__ == "__main__":

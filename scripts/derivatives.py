@@ -22,14 +22,14 @@ import numpy as np
 import xarray
 
 import gradsim as gs
-from gradsim import activations, plot, script
+from gradsim import activations, cli, plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the derivatives."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "gelu")
@@ -94,8 +94,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("derivatives", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("derivatives", options, measure, report, draw)
 
 
 if __name__ == "__main__":

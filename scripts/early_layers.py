@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradsim as gs
-from gradsim import initializers, script
+from gradsim import cli, initializers
 from gradsim.plot.layers import layer_gradients
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the early layers."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu")
@@ -74,7 +74,7 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
 
     networks = {activation: gs.feedforward(options.width, activation) for activation in options.activations}
     chosen = {name: initializers.get(name) for name in (*options.schemes, options.deepest_scheme)}
-    inputs = script.samples(options.inputs)
+    inputs = cli.samples(options.inputs)
 
     def one(depth: int, name: str) -> "xarray.Dataset":
         # A scheme is two gains here, and gains do not recompile.
@@ -133,8 +133,8 @@ def draw(datasets: Mapping[str, "xarray.Dataset"]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("early_layers", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("early_layers", options, measure, report, draw)
 
 
 if __name__ == "__main__":

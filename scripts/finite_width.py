@@ -26,7 +26,7 @@ import xarray
 from scipy import special, stats
 
 import gradsim as gs
-from gradsim import script
+from gradsim import cli
 from gradsim.plot.finite_width import finite_width
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ RATE = {"relu": 5 / 4, "identity": 1 / 2}
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the distributions at finite width."""
 
     activations: tuple[Literal["relu", "identity"], ...] = ("relu", "identity")
@@ -140,8 +140,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("finite_width", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("finite_width", options, measure, report, draw)
 
 
 if __name__ == "__main__":

@@ -24,16 +24,17 @@ from typing import TYPE_CHECKING
 import xarray
 from tqdm import tqdm
 
-from gradsim import dataset, script
+from gradsim import cli
 from gradsim.laws import ERRORS, LAWS, Check, Law
 from gradsim.plot.laws import laws as laws_figure
+from gradsim.sweeps import dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the laws."""
 
     only: tuple[str, ...] = ()
@@ -130,8 +131,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    files = script.run("laws", options, measure, partial(report, folder=options.out), draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    files = cli.run("laws", options, measure, partial(report, folder=options.out), draw)
     broken = xarray.open_zarr(options.data or options.out / "laws.zarr", group="laws", consolidated=False)
     if not bool(broken["holds"].all()):
         sys.exit("error: a law does not hold, see the table")

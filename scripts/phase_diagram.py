@@ -23,8 +23,8 @@ import numpy as np
 import xarray
 
 import gradsim as gs
-from gradsim import plot, script, theory
-from gradsim.growth import growth, zero_crossing
+from gradsim import cli, plot, theory
+from gradsim.analysis.growth import growth, zero_crossing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ SIGMA_W = {"sigmoid": (2.0, 18.0), "relu": (0.8, 2.2), "selu": (0.5, 1.6), "gelu
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the phase diagram."""
 
     activations: tuple[str, ...] = ("tanh", "sigmoid", "relu", "selu", "gelu", "sin")
@@ -98,14 +98,14 @@ PRESETS = {
 
 def measure(options: Options) -> dict[str, xarray.Dataset]:
     """One map for each activation, with the theory's edge beside it, and the schemes; all checks come first."""
-    inputs = script.samples(options.inputs, options.width, options.scheme_width)
+    inputs = cli.samples(options.inputs, options.width, options.scheme_width)
     networks = {name: gs.feedforward(options.width, name) for name in options.activations}
     ranges = {name: options.sigma_w or SIGMA_W.get(name, (0.5, 3.0)) for name in networks}
-    weights = {name: script.axis("sigma_w", limits, options.points_w) for name, limits in ranges.items()}
-    bias = script.axis("sigma_b", options.sigma_b, options.points_b)
+    weights = {name: cli.axis("sigma_w", limits, options.points_w) for name, limits in ranges.items()}
+    bias = cli.axis("sigma_b", options.sigma_b, options.points_b)
     schemes = {}
     if options.rows:
-        schemes[SCHEMES] = script.schemes(
+        schemes[SCHEMES] = cli.schemes(
             options.rows, options.schemes, width=options.scheme_width, depth=options.scheme_depth, seeds=options.seeds,
             key=options.key, inputs=inputs,
         )  # fmt: skip
@@ -157,8 +157,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("phase_diagram", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("phase_diagram", options, measure, report, draw)
 
 
 if __name__ == "__main__":

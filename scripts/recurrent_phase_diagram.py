@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import gradsim as gs
-from gradsim import Network, script
+from gradsim import Network, cli
 from gradsim.plot.recurrent import recurrent_diagram
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the recurrent phase diagram."""
 
     families: tuple[str, ...] = tuple(FAMILIES)
@@ -91,7 +91,7 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     for name in options.families:
         build, ranges = FAMILIES[name]
         network = build(options.width, features)
-        gains: dict[str, Any] = {gain: script.axis(gain, ends, options.points) for gain, ends in ranges.items()}
+        gains: dict[str, Any] = {gain: cli.axis(gain, ends, options.points) for gain, ends in ranges.items()}
         one = gs.sweep(
             network, depth=max(shown(options.lengths, inputs)), seeds=options.seeds, key=options.key,
             inputs=widened(inputs, network.input_shape[0], options.key), **gains,
@@ -118,7 +118,7 @@ def edge(name: str, gains: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def sequences(inputs: str) -> np.ndarray | None:
     """None for Gaussian noise, or every digit as a sequence [samples, time, features]."""
-    images = script.samples("gaussian" if inputs == "gaussian" else "digits")
+    images = cli.samples("gaussian" if inputs == "gaussian" else "digits")
     return None if images is None else images.reshape(len(images), -1, FEATURES[inputs])
 
 
@@ -160,8 +160,8 @@ def draw(datasets: Mapping[str, "xarray.Dataset"], lengths: Sequence[int] = (10,
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run(
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run(
         "recurrent_phase_diagram", options, measure, partial(report, lengths=options.lengths),
         partial(draw, lengths=options.lengths),
     )  # fmt: skip

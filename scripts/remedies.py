@@ -25,9 +25,9 @@ import numpy as np
 import xarray
 
 import gradsim as gs
-from gradsim import Network, script
-from gradsim.growth import growth
-from gradsim.horizon import horizon
+from gradsim import Network, cli
+from gradsim.analysis.growth import growth
+from gradsim.analysis.horizon import horizon
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.gated import gru, lstm
 from gradsim.networks.normalized import layernorm
@@ -43,7 +43,7 @@ BASELINE, START, NORM, SKIP, GATE = "baseline", "better start", "normalization",
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the remedies."""
 
     networks: tuple[str, ...] = ()
@@ -178,8 +178,8 @@ def draw(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0) -> dict[s
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run(
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run(
         "remedies", options, measure, partial(report, factor=options.factor, folder=options.out),
         partial(draw, factor=options.factor),
     )  # fmt: skip

@@ -23,8 +23,8 @@ import numpy as np
 import xarray
 
 import gradsim as gs
-from gradsim import Network, script, theory
-from gradsim.growth import growth
+from gradsim import Network, cli, theory
+from gradsim.analysis.growth import growth
 from gradsim.networks.normalized import layernorm
 from gradsim.networks.residual import residual
 from gradsim.plot.remedies import residual_diagram
@@ -39,7 +39,7 @@ BRANCHES = ("residual", "pre-norm residual")
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the residual phase diagram."""
 
     activation: str = "tanh"
@@ -79,8 +79,8 @@ PRESETS = {
 
 def measure(options: Options) -> dict[str, xarray.Dataset]:
     """The two maps over weight and bias gain, then the two over branch gain and depth."""
-    weight = script.axis("sigma_w", options.sigma_w, options.points)
-    bias = script.axis("sigma_b", options.sigma_b, options.points)
+    weight = cli.axis("sigma_w", options.sigma_w, options.points)
+    bias = cli.axis("sigma_b", options.sigma_b, options.points)
     low, high = options.branch_gain
     if not 0 < low < high:
         raise ValueError(
@@ -155,8 +155,8 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run("residual_phase_diagram", options, measure, report, draw)
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("residual_phase_diagram", options, measure, report, draw)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import gradsim as gs
-from gradsim import Network, script
-from gradsim.horizon import by_lag
+from gradsim import Network, cli
+from gradsim.analysis.horizon import by_lag
 from gradsim.plot.memory import memory, with_error
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 
 
 @dataclass(frozen=True)
-class Options(script.Options):
+class Options(cli.Options):
     """Options of the sequence memory."""
 
     networks: tuple[str, ...] = tuple(NETWORKS)
@@ -96,7 +96,7 @@ PRESETS = {
 
 def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     """One backward sweep for each network."""
-    images = script.samples("gaussian" if options.inputs == "gaussian" else "digits")
+    images = cli.samples("gaussian" if options.inputs == "gaussian" else "digits")
     inputs = None if images is None else images.reshape(len(images), -1, FEATURES[options.inputs])
     features = options.width if inputs is None else inputs.shape[2]
     length = options.length if inputs is None else min(options.length, inputs.shape[1])
@@ -145,8 +145,8 @@ def draw(datasets: Mapping[str, "xarray.Dataset"], fraction: float = 1 / math.e)
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
-    options = script.parse(PRESETS, arguments, str(__doc__))
-    return script.run(
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run(
         "sequence_memory", options, measure, partial(report, fraction=options.fraction),
         partial(draw, fraction=options.fraction),
     )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from script_modules import load
 
-from gradsim import timing
+from gradsim.cli import timing
 from gradsim.plot.benchmark import PANELS, benchmark
 
 RESULTS = json.loads((Path(__file__).parents[1] / "figures/benchmarks/benchmark-cpu.json").read_text())

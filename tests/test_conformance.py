@@ -14,8 +14,9 @@ from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
 import gradsim as gs
-from gradsim import Network, products
-from gradsim.chain import network_keys
+from gradsim import Network
+from gradsim.engine import products
+from gradsim.engine.chain import network_keys
 
 DEPTH, KEY, SEED = 4, 13, 1
 PRODUCTS = ("log_gain", "log_jvp", "log_spectral")

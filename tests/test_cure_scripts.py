@@ -11,8 +11,8 @@ import xarray
 from script_modules import load
 
 import gradsim as gs
-from gradsim import script
-from gradsim.growth import growth
+from gradsim import cli
+from gradsim.analysis.growth import growth
 from gradsim.networks.residual import residual
 from gradsim.plot import remedies as remedies_plot
 from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
@@ -98,7 +98,7 @@ def test_names_are_pushed_apart_and_stay_in_order() -> None:
 def test_the_residual_diagram_has_no_vanishing_phase_with_the_skip(tmp_path: Path) -> None:
     (file,) = residual_phase_diagram.main([*RESIDUAL, "--out", str(tmp_path)])
     assert file.stat().st_size > 0
-    measured = script.load(tmp_path / "residual_phase_diagram.zarr")
+    measured = cli.load(tmp_path / "residual_phase_diagram.zarr")
     assert float(growth(measured["without skip"]).min()) < -0.5
     assert float(growth(measured["with skip"]).min()) > -0.05
     residual_phase_diagram.main(["--data", str(tmp_path / "residual_phase_diagram.zarr"), "--out", str(tmp_path)])
@@ -125,7 +125,7 @@ def test_law_A8_the_mean_square_over_branch_gain() -> None:
 def test_the_explosion_is_that_of_theory(tmp_path: Path) -> None:
     (file,) = batchnorm_explosion.main([*EXPLOSION, "--out", str(tmp_path)])
     assert file.stat().st_size > 0
-    one = script.load(tmp_path / "batchnorm_explosion.zarr")["relu"]
+    one = cli.load(tmp_path / "batchnorm_explosion.zarr")["relu"]
     found = batchnorm_explosion.rates(one, "relu")
     assert found["batch"].values.tolist() == [6, 12]
     np.testing.assert_allclose(found["mean_square"], found["theory"], atol=0.15)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
-from gradsim.growth import growth, zero_crossing
+from gradsim.analysis.growth import growth, zero_crossing
 
 
 def dataset(values: np.ndarray, burn_in: int = 0) -> xarray.Dataset:

@@ -8,7 +8,7 @@ import pytest
 import xarray
 
 import gradsim as gs
-from gradsim.horizon import by_lag, horizon
+from gradsim.analysis.horizon import by_lag, horizon
 
 ROUNDING = 2e-5  # of a float32 log gain over some dozens of steps
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax import Array
 
-from gradsim import products, scaled
-from gradsim.products import Bundle
+from gradsim import scaled
+from gradsim.engine import products
+from gradsim.engine.products import Bundle
 
 VECTORS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 

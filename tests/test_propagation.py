@@ -10,8 +10,8 @@ import pytest
 from jax import Array, nn, random
 
 import gradsim as gs
-from gradsim import products
-from gradsim.chain import close, network_keys
+from gradsim.engine import products
+from gradsim.engine.chain import close, network_keys
 from gradsim.networks.feedforward import Feedforward
 
 DEPTH, KEY = 5, 11

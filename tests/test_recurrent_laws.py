@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import brentq
 
 import gradsim as gs
-from gradsim.chain import Source, network_keys
+from gradsim.engine.chain import Source, network_keys
 from gradsim.networks.gated import LSTMState, gru, lstm
 from gradsim.networks.linear_recurrence import linear_recurrence
 from gradsim.networks.network import Network

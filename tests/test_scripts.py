@@ -11,7 +11,7 @@ import xarray
 from script_modules import load
 
 import gradsim as gs
-from gradsim import script
+from gradsim import cli
 
 FOLDER = Path(__file__).parents[1] / "scripts"
 TINY = {
@@ -68,7 +68,7 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_preset_yields_to_what_is_given(name: str) -> None:
     module = load(name)
     for preset in ("quick", "paper", "accelerator"):
-        options = script.parse(module.PRESETS, ["--preset", preset, "--key", "7"])
+        options = cli.parse(module.PRESETS, ["--preset", preset, "--key", "7"])
         assert options == type(options)(**{**vars(module.PRESETS[preset]), "preset": preset, "key": 7})
 
 
@@ -132,9 +132,7 @@ def test_wrong_options_are_refused(
 
 
 def test_data_of_another_script_are_refused(tmp_path: Path) -> None:
-    store = script.save(
-        {"schemes": xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})}, tmp_path / "other.zarr"
-    )
+    store = cli.save({"schemes": xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})}, tmp_path / "other.zarr")
     for name in ("depth_profile", "derivatives"):
         with pytest.raises(SystemExit, match=f"error: data: {store} holds no .*; pass what {name}.py has saved"):
             load(name).main(["--data", str(store), "--out", str(tmp_path)])
@@ -162,14 +160,14 @@ def test_digits_go_in(tmp_path: Path) -> None:
     ]
     load("depth_profile").main([*arguments, "--out", str(tmp_path), "--formats"])
     assert [file.name for file in tmp_path.iterdir()] == ["depth_profile.zarr"]
-    dataset = script.load(tmp_path / "depth_profile.zarr")["schemes"]
+    dataset = cli.load(tmp_path / "depth_profile.zarr")["schemes"]
     assert dataset.attrs["inputs"] == "given, 1797 samples"
 
 
 def test_schemes_are_those_of_the_networks_that_bear_their_names() -> None:
     chosen = ("lecun_normal", "glorot_uniform", "he_normal", "torch_linear")
     options: Any = {"depth": 3, "seeds": 2, "key": 1}
-    together = script.schemes(("tanh", "relu"), chosen, width=8, **options)
+    together = cli.schemes(("tanh", "relu"), chosen, width=8, **options)
     for scheme in chosen:
         alone = gs.sweep(gs.feedforward(8, "tanh", scheme), **options)
         here = together.sel(activation="tanh", initializer=scheme)
@@ -182,7 +180,7 @@ def test_the_measured_edge_of_tanh_is_that_of_theory(tmp_path: Path) -> None:
     """The first map of the quick preset: the zero contour lies within 3 % of the edge of chaos in sigma_w."""
     module = load("phase_diagram")
     module.main(["--activations", "tanh", "--rows", "--out", str(tmp_path)])
-    apart = module.deviation(script.load(tmp_path / "phase_diagram.zarr")["tanh"])
+    apart = module.deviation(cli.load(tmp_path / "phase_diagram.zarr")["tanh"])
     assert apart.size == module.PRESETS["quick"].points_b
     assert np.all(np.abs(apart) < 0.03)
 
@@ -190,7 +188,7 @@ def test_the_measured_edge_of_tanh_is_that_of_theory(tmp_path: Path) -> None:
 def test_random_directions_fall_as_theory_of_the_first_order_says() -> None:
     module = load("depth_profile")
     names = ["--activations", "tanh", "relu", "--schemes", "orthogonal", "he_normal", "identity"]
-    options = script.parse(module.PRESETS, [*names, "--width", "32", "--depth", "8", "--seeds", "400"])
+    options = cli.parse(module.PRESETS, [*names, "--width", "32", "--depth", "8", "--seeds", "400"])
     one = module.measure(options)["schemes"]
     assert one["log_jvp_theory"].sel(initializer="identity").isnull().all()
     log_jvp = one["log_jvp"].drop_sel(initializer="identity")
@@ -202,7 +200,7 @@ def test_random_directions_fall_as_theory_of_the_first_order_says() -> None:
 
 def test_the_figure_of_derivatives_says_what_it_must(tmp_path: Path) -> None:
     module = load("derivatives")
-    datasets = module.measure(script.parse(module.PRESETS, []))
+    datasets = module.measure(cli.parse(module.PRESETS, []))
     slope = datasets["activations"]["slope"]
     assert slope.sel(activation="sigmoid").max() == 0.25
     assert slope.sel(activation="tanh").max() == 1

@@ -11,7 +11,7 @@ import xarray
 from script_modules import load
 
 import gradsim as gs
-from gradsim import script
+from gradsim import cli
 from gradsim.theory.edge import EXISTS
 
 FOLDER = Path(__file__).parents[1] / "scripts"
@@ -60,7 +60,7 @@ def test_a_script_redraws_what_it_saved(
 
 
 def test_the_critical_lines_are_those_of_theory(results: dict[str, Path]) -> None:
-    datasets = script.load(results["critical_lines"] / "critical_lines.zarr")
+    datasets = cli.load(results["critical_lines"] / "critical_lines.zarr")
     assert list(datasets) == ["tanh", "relu"]
     assert set(datasets["relu"]["reason"].values) == {gs.theory.explain_edge("relu", 0.5).item()}
     assert set(datasets["tanh"]["reason"].values) == {EXISTS}
@@ -109,7 +109,7 @@ def test_law_A1_A4_moments_of_a_layer(activation: str, width: int, mean: float, 
 
 def test_law_A4_living_networks_of_two_and_four_units(results: dict[str, Path]) -> None:
     """Narrow ReLU networks die often; mean and variance of the living, and the share of the dead, are exact."""
-    datasets = script.load(results["finite_width"] / "finite_width.zarr")
+    datasets = cli.load(results["finite_width"] / "finite_width.zarr")
     assert list(datasets) == ["relu 2", "relu 4", "identity 2", "identity 4"]
     for one in map(load("finite_width").summary, datasets.values()):
         for name in ("mean", "variance"):
@@ -134,7 +134,7 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_preset_yields_to_what_is_given(name: str) -> None:
     module = load(name)
     for preset in ("quick", "paper", "accelerator"):
-        options = script.parse(module.PRESETS, ["--preset", preset, "--key", "7"])
+        options = cli.parse(module.PRESETS, ["--preset", preset, "--key", "7"])
         assert options == type(options)(**{**vars(module.PRESETS[preset]), "preset": preset, "key": 7})
 
 

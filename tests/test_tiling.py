@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from jax import Array
 
 import gradsim as gs
-from gradsim import statistics
-from gradsim.chain import Source, network_keys
-from gradsim.propagation import Cells, forward
-from gradsim.tiling import Tiling, joined
+from gradsim.engine import statistics
+from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.forward import Cells, forward
+from gradsim.engine.tiling import Tiling, joined
 
 
 @settings(deadline=None)

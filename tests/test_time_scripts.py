@@ -9,7 +9,7 @@ import pytest
 import xarray
 from script_modules import load
 
-from gradsim import script, theory
+from gradsim import cli, theory
 from gradsim.plot.layers import layer_gradients
 from gradsim.plot.memory import memory, power, with_error
 from gradsim.plot.recurrent import recurrent_diagram
@@ -75,7 +75,7 @@ def test_presets_are_named_as_they_are(name: str) -> None:
 def test_reads_digits(name: str, inputs: str, steps: int, tmp_path: Path) -> None:
     module = load(name)
     module.main([*SMALL[name], "--inputs", inputs, "--out", str(tmp_path)])
-    for one in script.load(tmp_path / f"{name}.zarr").values():
+    for one in cli.load(tmp_path / f"{name}.zarr").values():
         assert one.sizes["time"] == steps
         assert one.attrs["inputs"] == "given, 1797 samples"
 
@@ -91,7 +91,7 @@ def test_digits_reach_a_minimal_rnn_through_a_fixed_matrix() -> None:
 def test_theory_is_beside_what_was_measured(tmp_path: Path) -> None:
     for name, wanted in (("sequence_memory", "theory"), ("recurrent_phase_diagram", "edge_of_chaos")):
         load(name).main([*SMALL[name], "--out", str(tmp_path), "--formats"])
-        datasets = script.load(tmp_path / f"{name}.zarr")
+        datasets = cli.load(tmp_path / f"{name}.zarr")
         assert [wanted in one for one in datasets.values()] == [True, False]
     assert "untied_edge" in datasets["minimalRNN"]
     figure = recurrent_diagram(datasets, [6])
@@ -148,7 +148,7 @@ def test_plots_name_what_is_missing(tmp_path: Path) -> None:
     tanh = ["--networks", "tanh RNN", "--formats", "--out", str(tmp_path)]
     load("sequence_memory").main([*SMALL["sequence_memory"], *tanh])
     assert not list(tmp_path.glob("*.png"))
-    datasets = script.load(tmp_path / "sequence_memory.zarr")
+    datasets = cli.load(tmp_path / "sequence_memory.zarr")
     with pytest.raises(ValueError, match="log_jvp"):
         memory(datasets, statistic="log_jvp")
     with pytest.raises(ValueError, match="lengths"):

@@ -13,11 +13,11 @@ import numpy as np
 from jax import Array
 
 from gradsim import Network, scaled
-from gradsim.chain import Chain, Source, network_keys
-from gradsim.propagation import Cells, forward
+from gradsim.engine.chain import Chain, Source, network_keys
+from gradsim.engine.forward import Cells, forward
+from gradsim.engine.statistics import Statistic, View
+from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled
-from gradsim.statistics import Statistic, View
-from gradsim.tiling import Tiling
 
 
 def _product(view: View) -> Scaled:

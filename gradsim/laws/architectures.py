@@ -15,7 +15,7 @@ from gradsim.networks.gated import gru, lstm
 from gradsim.networks.normalized import layernorm
 from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.networks.residual import residual
-from gradsim.sweep import sweep
+from gradsim.sweeps.sweep import sweep
 
 
 def batch_norm(activation: str, batch: int, depth: int) -> Callable[[int, int], list[Check]]:

@@ -13,7 +13,7 @@ from gradsim.networks.convolutional import convolutional
 from gradsim.networks.feedforward import feedforward
 from gradsim.networks.gated import lstm
 from gradsim.networks.residual import residual
-from gradsim.sweep import sweep
+from gradsim.sweeps.sweep import sweep
 
 
 def gaussian_linear(effort: int, key: int) -> list[Check]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from gradsim.laws.record import Check, Law, sampled
 from gradsim.networks.feedforward import feedforward
-from gradsim.sweep import sweep
+from gradsim.sweeps.sweep import sweep
 
 
 def glorot(effort: int, key: int) -> list[Check]:

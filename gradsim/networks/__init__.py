@@ -1,0 +1,1 @@
+"""The families: each file says what is drawn, and one step."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.activations import ACTIVATIONS
-from gradsim.growth import growth as growth_of
+from gradsim.analysis.growth import growth as growth_of
 from gradsim.plot.style import LETTERS, MAP, heading, label, new_figure, proxy, styled, theory_name
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.horizon import by_lag, horizon
+from gradsim.analysis.horizon import by_lag, horizon
 from gradsim.plot.style import COLOURS, new_figure, proxy, styled
 
 if TYPE_CHECKING:

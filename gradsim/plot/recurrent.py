@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.growth import growth
+from gradsim.analysis.growth import growth
 from gradsim.plot.style import COLOURS, LETTERS, MAP, label, new_figure, proxy, styled
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.growth import growth
+from gradsim.analysis.growth import growth
 from gradsim.plot.maps import MEASURED, THEORIES, phase_diagram
 from gradsim.plot.memory import with_error
 from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, label, new_figure, proxy, residual_frame, styled, words

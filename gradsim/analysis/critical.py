@@ -11,11 +11,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from gradsim import arguments, dataset, statistics
-from gradsim import plan as plans
+from gradsim import arguments
+from gradsim.engine import statistics
 from gradsim.networks.network import Network
-from gradsim.plan import Plan
-from gradsim.sweep import measure_cells
+from gradsim.sweeps import dataset
+from gradsim.sweeps import plan as plans
+from gradsim.sweeps.plan import Plan
+from gradsim.sweeps.sweep import measure_cells
 
 if TYPE_CHECKING:
     import xarray

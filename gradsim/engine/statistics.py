@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array
 
 from gradsim import arguments, scaled
+from gradsim.engine.products import Bundle
 from gradsim.networks.attention import token_spread
 from gradsim.networks.network import Network
-from gradsim.products import Bundle
 from gradsim.scaled import Scaled
 
 

@@ -10,8 +10,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradsim import arguments
+from gradsim.engine.statistics import Statistic
 from gradsim.networks.network import Network, State
-from gradsim.statistics import Statistic
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from gradsim.plan import Plan
-from gradsim.tiling import Tiling
+from gradsim.engine.tiling import Tiling
+from gradsim.sweeps.plan import Plan
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradsim import products
-from gradsim.chain import Drawn, Source, burned_in, take_step
+from gradsim.engine import products
+from gradsim.engine.chain import Drawn, Source, burned_in, take_step
+from gradsim.engine.products import Bundle
+from gradsim.engine.statistics import Statistic, View, measure
+from gradsim.engine.tiling import Tiling, drawing, joined
 from gradsim.networks.network import Gains, State
-from gradsim.products import Bundle
 from gradsim.scaled import Scaled
-from gradsim.statistics import Statistic, View, measure
-from gradsim.tiling import Tiling, drawing, joined
 
 
 class Cells(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gradsim.chain import Drawn, Source
+from gradsim.engine.chain import Drawn, Source
 
 # body(cell, carry, (t, what step t reads, x)) -> (carry, y)
 Body = Callable[[Any, Any, tuple[Array, Drawn, Any]], tuple[Any, Any]]

@@ -1,7 +1,7 @@
 """The other direction: the gradient that reaches every step from the end, and every step's weights.
 
 A forward pass keeps the states (not the weights, which are drawn anew from their keys), then a reverse
-scan pulls cotangents back, rescaled by exact powers of two like the tangents of `propagation`.
+scan pulls cotangents back, rescaled by exact powers of two like the tangents of `forward`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradsim import products, scaled
-from gradsim.chain import Chain, Drawn, Source, burned_in, carry_over, in_range, take_step, times
+from gradsim import scaled
+from gradsim.engine import products
+from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, in_range, take_step, times
+from gradsim.engine.forward import Cells
+from gradsim.engine.products import Bundle
+from gradsim.engine.statistics import Statistic, View, measure
+from gradsim.engine.tiling import Tiling, drawing, joined
 from gradsim.networks.network import State, Weights
-from gradsim.products import Bundle
-from gradsim.propagation import Cells
 from gradsim.scaled import Scaled
-from gradsim.statistics import Statistic, View, measure
-from gradsim.tiling import Tiling, drawing, joined
 
 
 class Carry(NamedTuple):

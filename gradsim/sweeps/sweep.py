@@ -15,15 +15,16 @@ from jax import Array
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from gradsim import arguments, chunks, dataset, plan
-from gradsim import statistics as statistics_module
-from gradsim.backpropagation import backward
-from gradsim.chain import Keys, Source, network_keys
+from gradsim import arguments
+from gradsim.engine import statistics as statistics_module
+from gradsim.engine.backward import backward
+from gradsim.engine.chain import Keys, Source, network_keys
+from gradsim.engine.forward import Cells, forward
+from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import Network, State
-from gradsim.plan import Plan
-from gradsim.propagation import Cells, forward
 from gradsim.scaled import Scaled
-from gradsim.tiling import Tiling
+from gradsim.sweeps import chunks, dataset, plan
+from gradsim.sweeps.plan import Plan
 
 if TYPE_CHECKING:
     import xarray

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from gradsim.networks.network import Network
-from gradsim.plan import Plan
+from gradsim.sweeps.plan import Plan
 
 if TYPE_CHECKING:
     import xarray
@@ -180,7 +180,7 @@ def _version() -> str:
 @cache
 def _commit() -> str:
     """The commit of the checkout that gradsim runs from, or "" where it is installed from a wheel."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""
     try:

@@ -1,0 +1,1 @@
+"""What a Dataset says: growth, horizon, critical gain."""

@@ -1,0 +1,85 @@
+"""Options of a script: presets, the command line, and what is checked before anything is computed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from gradsim.arguments import gain, whole
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every script."""
+
+    preset: Literal["quick", "paper", "accelerator"] = "quick"
+    """How fine and how long: quick for a laptop in about a minute, paper for a workstation in about an hour,
+    accelerator for a GPU or TPU. An option given beside it overrides the preset's value."""
+
+    out: Path = Path("figures")
+    """Folder for the figures, and for the data as NAME.zarr; made if missing."""
+
+    data: Path | None = None
+    """A NAME.zarr that an earlier run saved: redraw from it without computing."""
+
+    formats: tuple[Literal["png", "pdf", "svg"], ...] = ("png",)
+    """File formats of the figures; none saves the data only."""
+
+    key: int = 0
+    """The whole number from which all randomness derives."""
+
+
+Chosen = TypeVar("Chosen", bound=Options)
+
+
+def parse(presets: Mapping[str, Chosen], arguments: Sequence[str] | None = None, description: str = "") -> Chosen:
+    """The options on the command line; what is not given there has its preset's value."""
+    import tyro
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default="quick")
+    early.add_argument("--inputs", default="gaussian")
+    given = early.parse_known_args(arguments)[0]
+    default: Any = presets.get(given.preset, presets["quick"])  # an unknown preset is tyro's to refuse
+    if given.inputs == "digits":  # 8 x 8 pixels
+        default = replace(default, **{field.name: 64 for field in fields(default) if field.name.endswith("width")})
+    return tyro.cli(type(default), args=arguments, default=default, description=description)
+
+
+def check_counts(options: Options) -> None:
+    """Every whole number among the options counts something; only these two may be none."""
+    for name, value in vars(options).items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            whole(name, value, minimum=0 if name in ("key", "burn_in") else 1)
+
+
+def axis(name: str, limits: tuple[float, float], points: int) -> np.ndarray:
+    """`points` evenly spaced values of the gain `name`. Raises: ValueError unless there are two, and they rise."""
+    if points < 2:
+        raise ValueError(f"points of {name}: got {points}; pass a whole number of at least 2")
+    if not limits[0] < limits[1]:
+        raise ValueError(f"{name}: got the range {limits[0]:g} to {limits[1]:g}; pass the smaller end first")
+    return gain(name, np.linspace(*limits, points))
+
+
+def samples(inputs: str, *widths: int) -> np.ndarray | None:
+    """The inputs of this name, for networks of these widths: None for "gaussian", else handwritten digits.
+
+    Raises: ValueError for a width other than 64, or where scikit-learn, which holds the digits, is missing.
+    """
+    if inputs == "gaussian":
+        return None
+    for width in widths:
+        if width != 64:
+            raise ValueError(f"width: got {width}; the digits have 8 x 8 pixels, pass 64")
+    from gradsim.digits import digits
+
+    try:
+        return digits()
+    except ImportError as error:
+        raise ValueError(f"inputs: {error}") from error

@@ -1,0 +1,51 @@
+"""Datasets on disk: each a group of one Zarr store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray
+
+Datasets = Mapping[str, "xarray.Dataset"]
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if missing. Raises: ValueError where no file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(
+            f"out: cannot write into {folder} ({error.strerror}); pass a folder that you may write to"
+        ) from error
+
+
+def save(datasets: Datasets, store: Path) -> Path:
+    """Write each Dataset as a group of one Zarr store, in place of what was there."""
+    import zarr
+
+    zarr.open_group(store, mode="w").attrs["datasets"] = list(datasets)
+    for name, dataset in datasets.items():
+        # Fixed-width strings have no place in the Zarr 3 specification, those of any length do.
+        strings = {key: values.astype(object) for key, values in dataset.variables.items() if values.dtype.kind == "U"}
+        dataset.assign(strings).to_zarr(store, group=name, mode="a", consolidated=False)
+    return store
+
+
+def load(store: Path) -> dict[str, xarray.Dataset]:
+    """Every Dataset of a store that `save` wrote. Raises: ValueError where there is none."""
+    import xarray
+    import zarr
+
+    if not store.exists():
+        raise ValueError(f"data: nothing at {store}; pass a NAME.zarr that an earlier run saved")
+    try:
+        names: Any = zarr.open_group(store, mode="r").attrs["datasets"]  # in the order in which they were saved
+        return {name: xarray.open_zarr(store, group=name, consolidated=False).load() for name in names}
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"data: {store} cannot be read as Zarr ({error})") from error
