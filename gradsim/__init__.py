@@ -6,6 +6,7 @@ from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
 from gradsim.analysis.horizon import horizon
 from gradsim.digits import digits, digits_sequence
+from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.networks.attention import attention
@@ -18,6 +19,8 @@ from gradsim.networks.network import Network
 from gradsim.networks.normalized import layernorm
 from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.networks.residual import highway, residual
+from gradsim.scaled import Scaled
+from gradsim.sweeps.concat import concat
 from gradsim.sweeps.sweep import partial_products, sweep
 
 __all__ = [
@@ -27,9 +30,11 @@ __all__ = [
     "Activation",
     "Initializer",
     "Network",
+    "Scaled",
     "Statistic",
     "attention",
     "batchnorm",
+    "concat",
     "convolutional",
     "critical",
     "digits",
@@ -39,6 +44,7 @@ __all__ = [
     "gru",
     "highway",
     "horizon",
+    "jacobian_norms",
     "layernorm",
     "linear_recurrence",
     "lstm",

@@ -1,10 +1,16 @@
 """Checks of what a user passes: each failure is one line that says the name, what came, what may come."""
 
+import inspect
+import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+
+# Frames that are not the user's: gradsim, and the checkers of types that tests put around its functions.
+OWN = ("gradsim", "jaxtyping", "beartype")
 
 
 def _shown(value: Any) -> str:
@@ -97,3 +103,31 @@ def samples(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name}: {np.count_nonzero(~np.isfinite(array))} entries are NaN or infinite; pass {wanted}")
     return array.astype(np.float64)
+
+
+def shape_of(name: str, value: Any) -> tuple[int, ...]:
+    """The shape of an array or of nested lists."""
+    try:
+        return np.shape(value)
+    except ValueError as error:
+        raise TypeError(f"{name}: got a ragged {type(value).__name__}; pass an array") from error
+
+
+def warn(message: str) -> None:
+    """A RuntimeWarning at the user's own line: that which called into gradsim."""
+    frame, level, outermost = inspect.currentframe(), 0, 1
+    while frame is not None:
+        level += 1
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in OWN:
+            outermost = level
+        frame = frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=outermost + 1)
+
+
+def share(name: str, value: Any) -> float:
+    """`value` as a number from 0 to 1."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a number from 0 to 1")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name}: got {_shown(value)}; pass a number from 0 to 1")
+    return float(value)

@@ -79,6 +79,14 @@ def log(value: Scaled) -> np.ndarray:
     return logs
 
 
+def on_device(value: Scaled, *, logarithm: bool) -> Array:
+    """The number itself, or ln of its size, as an array of the mantissa's dtype; −inf where it is 0."""
+    if logarithm:
+        return jnp.log(jnp.abs(value.mantissa)) + LN2 * value.exponent.astype(value.mantissa.dtype)
+    tops = value.exponent.reshape(value.exponent.shape + (1,) * (value.mantissa.ndim - value.exponent.ndim))
+    return jnp.asarray(times_power_of_two(value.mantissa, tops))
+
+
 def join(value: Scaled) -> np.ndarray:
     """mantissa * 2**exponent in float64 on the host; beyond 1e308 it is inf."""
     with np.errstate(over="ignore"):

@@ -23,7 +23,7 @@ def own_checks_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.fail("a measurement was started before the arguments were checked")
 
     # `gradsim.sweep` is the function; the module of that name is only to be had this way.
-    monkeypatch.setattr(importlib.import_module("gradsim.sweeps.sweep"), "_measure", compiled)
+    monkeypatch.setattr(importlib.import_module("gradsim.sweeps.loop"), "_measure", compiled)
     disabled = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import gradsim as gs
 from gradsim.engine import statistics
+from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks
-from gradsim.sweeps.plan import Plan
 
 WIDTH = 6
 NETWORK, RECURRENT = gs.feedforward(WIDTH, "tanh"), gs.vanilla_rnn(WIDTH)
@@ -91,7 +91,7 @@ def test_chunks_and_tiles_do_not_change_a_number(
 
     monkeypatch.setattr(chunks, "plan_chunk", planned)
     three_cells = 3 * seeds * whole.sizes["time" if network.driven else "depth"]
-    monkeypatch.setattr(importlib.import_module("gradsim.sweeps.sweep"), "PIECE", three_cells)
+    monkeypatch.setattr(importlib.import_module("gradsim.sweeps.loop"), "PIECE", three_cells)
     parts = sweep(network, **options)
     assert used
     np.testing.assert_allclose(parts.log_gain, whole.log_gain, atol=1e-5)

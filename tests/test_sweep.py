@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unrolled import own_checks
 
 import gradsim as gs
+from gradsim.sweeps.dataset import described
 
 WIDTH = 6
 NETWORK = gs.feedforward(WIDTH, "tanh")
@@ -61,7 +62,10 @@ def test_attributes_say_where_the_numbers_came_from(labelled: xarray.Dataset) ->
     assert labelled.attrs["key"] == 7
     assert labelled.attrs["dtype"] == "float32"
     assert labelled.attrs["direction"] == "forward"
-    assert "tanh: Feedforward(" in labelled.attrs["network"]
+    about = described(labelled)
+    assert list(about) == ["tanh", "relu"]
+    assert about["tanh"]["family"] == "feedforward"
+    assert (about["relu"]["activation"], about["relu"]["initializer"]) == ("relu", "he_normal")
     # What a Dataset stores must be plain.
     assert all(isinstance(value, str | int | float) for value in labelled.attrs.values())
     assert all(isinstance(name, str) for name in labelled.attrs)
@@ -122,6 +126,60 @@ def test_gains_may_come_as_any_numbers() -> None:
     wanted = sweep(sigma_w=[1.0, 2.0]).log_gain
     for points in ((1, 2), np.array([1, 2], np.int8), jnp.asarray([1.0, 2.0]), range(1, 3)):
         np.testing.assert_array_equal(sweep(sigma_w=points).log_gain, wanted)
+
+
+def test_networks_named_by_numbers_have_a_numeric_axis() -> None:
+    by_number = sweep({3: gs.feedforward(3), 6: NETWORK})
+    assert by_number["network"].dtype.kind == "i"
+    widths = sweep(widths=[3, 6])
+    assert widths["log_gain"].dims == ("width", "seed", "depth")
+    assert widths["width"].attrs["units"] == "unit"
+    np.testing.assert_array_equal(widths["log_gain"].sel(width=6), by_number["log_gain"].sel(network=6))
+    np.testing.assert_array_equal(widths["log_gain"].sel(width=6), sweep()["log_gain"])
+
+
+def test_inputs_that_are_as_wide_as_the_state_stay_so_at_other_widths() -> None:
+    for network in (gs.minimal_rnn(4), gs.lstm(4)):
+        widths = sweep(network, widths=[3, 5])
+        np.testing.assert_array_equal(widths["log_gain"].sel(width=5), sweep(type_of(network)(5))["log_gain"])
+    fixed = gs.gru(4, features=2)
+    assert described(sweep(fixed, widths=[5]))["5"]["features"] == 2
+
+
+def type_of(network: gs.Network) -> Any:
+    return getattr(gs, network.family)
+
+
+def test_a_gain_that_some_networks_lack_is_swept_in_those_that_have_it() -> None:
+    residual = gs.residual(WIDTH, "tanh", form="post_activation")
+    both = sweep({"plain": NETWORK, "skip": residual}, branch_gain=[0.5, 1.0], sigma_w=[1.0, 2.0])
+    assert both["log_gain"].dims == ("network", "branch_gain", "sigma_w", "seed", "depth")
+    plain, skip = (both["log_gain"].sel(network=name) for name in ("plain", "skip"))
+    np.testing.assert_array_equal(plain.sel(branch_gain=0.5), plain.sel(branch_gain=1.0))
+    np.testing.assert_array_equal(plain.sel(branch_gain=0.5), sweep(sigma_w=[1.0, 2.0])["log_gain"])
+    alone = sweep(residual, branch_gain=[0.5, 1.0], sigma_w=[1.0, 2.0])["log_gain"]
+    np.testing.assert_allclose(skip, alone, atol=1e-6)
+    fixed = sweep({"plain": NETWORK, "skip": residual}, branch_gain=0.5)
+    np.testing.assert_array_equal(fixed["branch_gain"], [np.nan, 0.5])
+    with pytest.raises(ValueError, match="forget_bias: neither an option nor a gain of feedforward, residual"):
+        sweep({"plain": NETWORK, "skip": residual}, forget_bias=0.5)
+
+
+def test_a_range_of_seeds_is_those_of_the_whole() -> None:
+    data = np.random.default_rng(0).normal(size=(3, WIDTH))
+    whole = sweep(seeds=6, inputs=data)
+    part = sweep(seeds=range(1, 6, 2), inputs=data)
+    np.testing.assert_array_equal(part["seed"], [1, 3, 5])
+    np.testing.assert_allclose(part["log_gain"], whole["log_gain"].sel(seed=part["seed"]), atol=2e-6)
+
+
+def test_a_statistic_of_ones_own_is_measured_beside_the_named_ones() -> None:
+    """The largest entry of the state, a plain array, against a sweep's own reading of a network of one unit."""
+    largest = gs.Statistic("largest", "largest entry", "1", lambda view: jnp.max(jnp.abs(view.state.mantissa)))
+    one = sweep(gs.feedforward(1, "tanh"), statistics=["length", largest])
+    assert one["largest"].attrs["long_name"] == "largest entry"
+    powers = np.log2(np.sqrt(one["length"]) / one["largest"])  # the state's mantissa lacks a power of two
+    np.testing.assert_allclose(powers, np.round(powers), atol=1e-5)
 
 
 # What may not change a number
@@ -268,11 +326,15 @@ def test_a_relu_network_without_bias_ignores_the_size_of_its_input(scale: float)
 
 def test_numbers_that_leave_the_floats_are_told_and_exact_zeros_are_not() -> None:
     """Squared lengths of 10^(4 depth) pass the largest float64, 1.8e308, at layer 78 (77 if they started larger)."""
-    with pytest.warns(RuntimeWarning, match=r"length: (\d+\.\d)% of the values left the range of floats") as told:
+    with pytest.warns(RuntimeWarning, match=r"length: 3 of 3 networks left the range of floats") as told:
         lengths = sweep(LINEAR, depth=100, statistics=("length", "log_length"), sigma_w=100.0, sigma_b=0.0)
     lost = ~np.isfinite(lengths.length)
     assert len(told) == 1
-    assert f"{float(lost.mean()):.1%}" in str(told[0].message)
+    first = int(lost.depth[lost.any("seed")][0])
+    assert f"first at depth {first}; " in str(told[0].message)
+    assert str(told[0].message).endswith("or take log_length")
+    assert told[0].filename == __file__
+    np.testing.assert_array_equal(lengths.length_lost, lost)
     assert not lost.sel(depth=slice(None, 75)).any()
     assert lost.sel(depth=slice(80, None)).all()
     assert np.isfinite(lengths.log_length).all()

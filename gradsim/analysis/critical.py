@@ -12,12 +12,10 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from gradsim import arguments
-from gradsim.engine import statistics
+from gradsim.engine import plan as plans
 from gradsim.networks.network import Network
-from gradsim.sweeps import dataset
-from gradsim.sweeps import plan as plans
-from gradsim.sweeps.plan import Plan
-from gradsim.sweeps.sweep import measure_cells
+from gradsim.sweeps import chunks, dataset, grid
+from gradsim.sweeps.loop import measure_cells
 
 if TYPE_CHECKING:
     import xarray
@@ -33,12 +31,13 @@ def critical(
     *,
     between: Sequence[Any],
     depth: int,
-    seeds: int,
+    seeds: int | range,
     key: int = 0,
     burn_in: int = 20,
     statistic: str = "log_jvp",
     inputs: ArrayLike | None = None,
     dtype: str = "float32",
+    max_lost: float = 0.05,
     progress: bool | None = None,
     **gains: Any,
 ) -> xarray.Dataset:
@@ -52,6 +51,7 @@ def critical(
         between: two values of the gain that bracket the change of sign.
         burn_in: steps before the product starts, to let the length settle.
         statistic: "log_jvp", a typical gradient, for one tangent's cost; or "log_gain".
+        max_lost: the share of the networks at one point that may leave the range of floats and not count.
         **gains: the other gains, numbers or 1-d arrays, which become axes.
         The rest is as in `gradsim.sweep`. Dead networks do not count.
 
@@ -59,42 +59,51 @@ def critical(
         `standard_error`, the `slope` of the growth there, and `status`; NaN unless the status is "bracketed".
     Raises: ValueError or TypeError naming the argument.
     """
-    plans.networks(network)
+    several = grid.Networks({"": plans.checked_network(network)}, None)
     arguments.choice("gain", gain, network.gains)
     if gain in gains:
         raise ValueError(f"{gain}: it is what is sought; pass its range as between=(low, high)")
     low, high = _bracket(gain, between)
-    plan = Plan(
-        network=network,
-        statistics=statistics.get(arguments.choice("statistic", statistic, ("log_jvp", "log_gain"))),
-        depth=arguments.whole("depth", depth),
-        at=(),
-        burn_in=arguments.whole("burn_in", burn_in, minimum=0),
-        dtype=arguments.choice("dtype", dtype, ("float32", "float64")),
-        direction="forward",
-    )
-    seeds, key = arguments.whole("seeds", seeds, minimum=2), arguments.key(key)
-    axes = plans.gain_axes(network, gains)
-    cells = plans.cells(plan, {**axes, gain: np.asarray(low)})
+    statistic = arguments.choice("statistic", statistic, ("log_jvp", "log_gain"))
+    plan = plans.planned(network, depth=depth, statistics=statistic, burn_in=burn_in, dtype=dtype)
+    numbers, key = grid.seeds(seeds), arguments.key(key)
+    if numbers.size < 2:
+        raise ValueError(f"seeds: got {seeds}; pass at least 2, the error is over them")
+    max_lost = arguments.share("max_lost", max_lost)
+    axes = grid.axes(several, gains)
+    chunks.check_result(plan, {**axes, gain: np.zeros(POINTS)}, networks=1, seeds=numbers.size)
+    cells = grid.cells(plan, {**axes, gain: np.asarray(low)})
     data = plans.inputs(plan, inputs)
-
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
+    hidden = not (sys.stderr.isatty() if progress is None else arguments.flag("progress", progress))
     with tqdm(unit="cell", disable=hidden) as bar, jax.enable_x64(plan.dtype == "float64"):
 
         def growths(points: np.ndarray) -> np.ndarray:
             """Growth a step of [cells, points] candidates, for every seed: [cells, points, seeds]."""
             here = {name: np.repeat(values, points.shape[1]) for name, values in cells.items()}
             here[gain] = points.ravel().astype(plan.dtype)
-            measured = measure_cells(plan, here, data, None, key=key, seeds=seeds, bar=bar)[statistic][..., -1]
-            return np.where(np.isfinite(measured), measured, np.nan).reshape(*points.shape, seeds) / plan.depth
+            measured = measure_cells(plan, here, data, None, key=key, seeds=numbers, bar=bar)[statistic][..., -1]
+            _refuse_lost(statistic, measured, here[gain], gain, max_lost)
+            return np.where(np.isfinite(measured), measured, np.nan).reshape(*points.shape, -1) / plan.depth
 
         found = _solve(growths, np.full(cells[gain].shape, low), np.full(cells[gain].shape, high))
-    settings = {"key": key, "seeds": seeds, "between": [low, high], "statistic": statistic}
+    settings = {"key": key, "seeds": numbers.size, "between": [low, high], "statistic": statistic}
     return dataset.build_critical(network, gain, axes, plan, found, settings)
 
 
+def _refuse_lost(statistic: str, measured: np.ndarray, points: np.ndarray, gain: str, max_lost: float) -> None:
+    """Networks whose numbers have left the floats are no survivors to average over; a dead one's −inf is none."""
+    lost = ~(np.isfinite(measured) | (measured == -np.inf))
+    share = lost.mean(axis=1)
+    worst = int(np.argmax(share))
+    if share[worst] > max_lost:
+        raise ValueError(
+            f"max_lost: {lost[worst].sum()} of {lost.shape[1]} networks left the range of floats ({statistic}) at "
+            f"{gain} = {points[worst]:g}; narrow between, lower the depth, take dtype='float64', or pass a larger share"
+        )
+
+
 def _bracket(gain: str, between: Sequence[Any]) -> tuple[float, float]:
-    if np.shape(between) != (2,):
+    if arguments.shape_of("between", between) != (2,):
         raise ValueError(f"between: got {between!r}; pass two values (low, high) of {gain}")
     low, high = (float(arguments.gain(gain if gain.endswith("_bias") else "between", bound)) for bound in between)
     if not low < high:

@@ -23,9 +23,14 @@ class Keys(NamedTuple):
     state: Array
 
 
+def streams(key: Array) -> Keys:
+    """The streams of the network of this key."""
+    return Keys(*random.split(key, 4))
+
+
 def network_keys(key: Array, seed: Array | int) -> Keys:
     """The streams of network number `seed`."""
-    return Keys(*random.split(random.fold_in(key, seed), 4))
+    return streams(random.fold_in(key, seed))
 
 
 class Drawn(NamedTuple):

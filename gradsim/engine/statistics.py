@@ -51,6 +51,10 @@ class Statistic:
     families: tuple[str, ...] = ()  # the families that have it; all if empty
     by_parameter: bool = False  # one value for each field of the weights, after one for all of them
 
+    @property
+    def logarithm(self) -> bool:
+        return self.finish is scaled.log
+
 
 def _matrix(tree: Any) -> Array:
     rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]

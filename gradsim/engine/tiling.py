@@ -5,6 +5,7 @@ for segment of steps:            the weights and inputs of its steps are drawn
         for step of segment:     one tall matrix product over the cells of the block
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,11 +13,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from gradsim.engine.chain import Drawn, Source
+from gradsim.networks.network import Network
+
+# The weights of a segment: enough to draw many small matrices at once.
+SEGMENT_BYTES = 4 * 2**20
+# More steps gain next to nothing forwards, and a deeper network then runs the same program in the same memory.
+SEGMENT_STEPS = 64
 
 # body(cell, carry, (t, what step t reads, x)) -> (carry, y)
 Body = Callable[[Any, Any, tuple[Array, Drawn, Any]], tuple[Any, Any]]
+
+
+def draw_bytes(network: Network, dtype: DTypeLike) -> int:
+    """Bytes of what one step draws."""
+    drawn = jax.eval_shape(lambda: network.draw(jax.random.key(0), jnp.dtype(dtype)))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
+
+
+def segment(network: Network, dtype: DTypeLike, depth: int) -> int:
+    """The steps of a segment of one network."""
+    return min(depth, SEGMENT_STEPS, max(1, SEGMENT_BYTES // max(1, draw_bytes(network, dtype))))
 
 
 class Tiling(NamedTuple):

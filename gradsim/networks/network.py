@@ -76,3 +76,12 @@ class Network(ABC):
     def observed(self, state: State) -> State:
         """The part of a state that the Jacobian is taken of, and with respect to; linear in the state."""
         return state
+
+    def describe(self) -> dict[str, Any]:
+        """TEMP"""
+        import dataclasses
+
+        return {
+            "family": self.family,
+            **{f.name: getattr(v, "name", v) for f in dataclasses.fields(self) for v in [getattr(self, f.name)]},
+        }

@@ -3,17 +3,17 @@
 import ctypes
 import math
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from gradsim.engine.tiling import Tiling
-from gradsim.sweeps.plan import Plan
+from gradsim.engine.plan import Plan
+from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4
@@ -22,10 +22,6 @@ BLOCK_BYTES = 4 * 2**20
 CPU_BYTES = 128 * 2**20
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
-# The weights of a segment: enough to draw many small matrices at once.
-SEGMENT_BYTES = 4 * 2**20
-# More steps gain next to nothing forwards, and a deeper network then runs the same program in the same memory.
-SEGMENT_STEPS = 64
 
 
 class Chunk(NamedTuple):
@@ -65,7 +61,7 @@ def predicted(plan: Plan) -> Needs:
     state = plan.state_shape()
     size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
     needs = {need for statistic in plan.statistics for need in statistic.needs}
-    draw = _bytes(jax.eval_shape(lambda: network.draw(jax.random.key(0), jnp.dtype(plan.dtype))))
+    draw = draw_bytes(network, plan.dtype)
     rows = (("all" in needs) * size + ("one" in needs)) * (plan.depth if plan.pairs else 1)
     decomposed = any(statistic.costly for statistic in plan.statistics)
     states = plan.depth if plan.direction == "backward" else 0
@@ -73,6 +69,24 @@ def predicted(plan: Plan) -> Needs:
     cell = ((COPIES + 2 * decomposed) * (rows + 1) + states) * _bytes(state) + outputs
     cell += COPIES * ("weights" in needs) * draw
     return Needs(cell, max(1, rows) * _bytes(state), draw, rows)
+
+
+def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, seeds: int) -> None:
+    """A result that the memory cannot hold is refused.
+
+    Raises: ValueError naming the longest of its axes.
+    """
+    sizes = {**{name: axis.size for name, axis in axes.items() if axis.ndim}, "seeds": seeds, "depth": plan.depth}
+    values = networks * math.prod(sizes.values()) * (plan.depth if plan.pairs else 1)
+    numbers = sum(1 + len(plan.network.parameters) if one.by_parameter else 1 for one in plan.statistics)
+    needed, available = values * (8 * numbers + 1), int(psutil.virtual_memory().available)
+    if needed > available:
+        longest = max(sizes, key=sizes.__getitem__)
+        counted = " x ".join(f"{size} {name}" for name, size in sizes.items())
+        raise ValueError(
+            f"{longest}: the result of {counted} needs {needed / 2**30:.3g} GiB and {available / 2**30:.3g} GiB are "
+            f"free; pass about {max(1, int(sizes[longest] * available / needed))} and sweep the rest apart"
+        )
 
 
 def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:

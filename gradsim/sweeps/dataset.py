@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from gradsim import arguments
+from gradsim.engine.plan import Plan
+from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.networks.network import Network
-from gradsim.sweeps.plan import Plan
+from gradsim.sweeps.grid import Networks
 
 if TYPE_CHECKING:
     import xarray
@@ -37,58 +40,105 @@ GAINS = {
 
 
 def build(
-    networks: Mapping[str, Network],
+    several: Networks,
     axes: Mapping[str, np.ndarray],
     plan: Plan,
     arrays: Sequence[Mapping[str, np.ndarray]],
+    seeds: np.ndarray,
     settings: Mapping[str, Any],
-    *,
-    named: bool,
 ) -> xarray.Dataset:
     """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (parameter).
 
     `arrays[i][statistic]` is that array of network i. A −inf in a logarithm is a product that is exactly
-    zero: it becomes NaN, and the flag `dead` tells it from a value that does not exist.
+    zero: it becomes NaN, and the flag `dead` tells it from a value that does not exist. What has left the range of
+    floats is flagged in `<statistic>_lost`, which is there where something was lost.
     """
     import xarray  # 0.3 s: not at import
 
+    networks = several.each
     first = next(iter(networks.values()))
-    dims = ["network"] * named + [name for name, axis in axes.items() if axis.ndim] + ["seed"]
-    dims += ["start"] * plan.pairs + [first.axis]
+    dims = [several.axis] if several.axis else []
+    dims += [name for name, axis in axes.items() if axis.ndim] + ["seed"] + ["start"] * plan.pairs + [first.axis]
     variables: dict[str, Any] = {}
     for statistic in plan.statistics:
-        values = np.stack([one[statistic.name] for one in arrays]) if named else arrays[0][statistic.name]
+        values = np.stack([one[statistic.name] for one in arrays]) if several.axis else arrays[0][statistic.name]
+        every = dims + ["parameter"] * statistic.by_parameter
         zero = values == -np.inf
+        lost = np.isfinite(values)  # and on in place: a mask takes an eighth of the numbers' memory
+        np.logical_not(np.logical_or(lost, zero, out=lost), out=lost)
+        lost &= _measured(plan, statistic)
         if statistic.needs and not statistic.costly and not statistic.by_parameter and "dead" not in variables:
             variables["dead"] = (dims, zero, {"long_name": "is the product exactly zero?"})
         if plan.pairs:
-            values = np.where(_after_start(plan.depth), values, np.nan)
-        elif not statistic.costly:
-            lost = values.size - np.count_nonzero(zero) - np.count_nonzero(np.isfinite(values))
-            _warn_if_lost(statistic.name, lost / values.size)
+            values = np.where(_measured(plan, statistic), values, np.nan)
         values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
-        described = {"long_name": statistic.long_name, "units": statistic.units}
-        variables[statistic.name] = (dims + ["parameter"] * statistic.by_parameter, values, described)
+        counts = _count_lost(statistic.name, lost, every, plan)
+        described = {"long_name": statistic.long_name, "units": statistic.units, **counts}
+        variables[statistic.name] = (every, values, described)
+        if counts["lost"]:
+            said = {"long_name": f"has {statistic.name} left the range of floats?"}
+            variables[f"{statistic.name}_lost"] = (every, lost, said)
     steps = np.arange(1, plan.depth + 1)
-    seeds = values.shape[dims.index("seed")]
     coordinates: dict[str, Any] = {
-        "seed": ("seed", np.arange(seeds), {"long_name": "independent network"}),
+        "seed": ("seed", seeds, {"long_name": "independent network"}),
         first.axis: (first.axis, steps, {"long_name": first.axis, "units": first.axis_units}),
-        **_gain_coordinates(networks, axes, named=named),
+        **_gain_coordinates(several, axes),
     }
-    if named:
-        coordinates["network"] = ("network", list(networks))
+    if several.axis:
+        about = {"width": {"long_name": "width", "units": "unit"}}.get(several.axis, {"long_name": "network"})
+        coordinates[several.axis] = (several.axis, list(networks), about)
     if plan.pairs:
-        coordinates["start"] = (
-            "start",
-            steps - 1,
-            {"long_name": "steps before the product", "units": first.axis_units},
-        )
+        about = {"long_name": "steps before the product", "units": first.axis_units}
+        coordinates["start"] = ("start", steps - 1, about)
     if any(statistic.by_parameter for statistic in plan.statistics):
         coordinates["parameter"] = ("parameter", ["all", *first.parameters])
-    described = {"network": "\n".join(f"{name}: {one!r}" if named else repr(one) for name, one in networks.items())}
-    choices = {"dtype": plan.dtype, "direction": plan.direction, "burn_in": plan.burn_in, **settings}
-    return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices, **described})
+    choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
+    attrs = {**provenance(), **choices, **settings, "network": _description(networks)}
+    return xarray.Dataset(variables, coordinates, attrs=attrs)
+
+
+def described(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
+    """What the networks of a sweep are, {name: {"family": …, "width": …, …}}; the name of one alone is "".
+
+    Raises: ValueError where the Dataset does not say.
+    """
+    text = dataset.attrs.get("network")
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(str(text))
+    except json.JSONDecodeError:
+        raise ValueError(f"dataset: its attribute 'network' is {text!r}; pass what gradsim.sweep returned") from None
+    return found
+
+
+def _description(networks: Mapping[Any, Network]) -> str:
+    return json.dumps({str(name): one.describe() for name, one in networks.items()}, ensure_ascii=False)
+
+
+def _measured(plan: Plan, statistic: Statistic) -> np.ndarray:
+    """At which depths (and, of pairs, [start, depth]) is there something to measure?"""
+    steps = np.arange(1, plan.depth + 1)
+    if plan.pairs:
+        return np.arange(plan.depth)[:, None] < steps
+    there = np.isin(steps, plan.at) if statistic.costly else np.ones(plan.depth, bool)
+    return there[:, None] if statistic.by_parameter else there
+
+
+def _count_lost(name: str, lost: np.ndarray, dims: Sequence[str], plan: Plan) -> dict[str, int]:
+    """How many networks lost a number, of how many; said in a warning where there are any."""
+    along = tuple(place for place, dim in enumerate(dims) if dim in ("start", plan.network.axis, "parameter"))
+    networks = lost.any(along)
+    count = int(np.count_nonzero(networks))
+    if count:
+        others = tuple(place for place in range(lost.ndim) if dims[place] != plan.network.axis)
+        where = np.flatnonzero(lost.any(others))[0 if plan.direction == "forward" else -1] + 1
+        larger = ", or take dtype='float64'" if plan.dtype == "float32" else ""
+        if f"log_{name}" in STATISTICS:
+            larger = f", or take log_{name}"
+        arguments.warn(
+            f"{name}: {count} of {networks.size} networks left the range of floats, first at {plan.network.axis} "
+            f"{where}; their numbers are not finite, {name}_lost says which. Lower the gains or the depth{larger}"
+        )
+    return {"lost": count, "networks": int(networks.size)}
 
 
 def build_critical(
@@ -116,41 +166,30 @@ def build_critical(
         for name, values in found.items()
     }
     coordinates = {
-        name: value for name, value in _gain_coordinates({"": network}, axes, named=False).items() if name != gain
+        name: value for name, value in _gain_coordinates(Networks({"": network}, None), axes).items() if name != gain
     }
-    choices = {"dtype": plan.dtype, "depth": plan.depth, "burn_in": plan.burn_in, "network": repr(network), **settings}
+    choices = {
+        "dtype": plan.dtype,
+        "depth": plan.depth,
+        "burn_in": plan.burn_in,
+        "network": _description({"": network}),
+        **settings,
+    }
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices})
 
 
-def _warn_if_lost(name: str, share: float) -> None:
-    """Say so where a share of the numbers left the range of floats; a dead network's −inf is not such a case."""
-    if share > 0:
-        warnings.warn(
-            f"{name}: {share:.1%} of the values left the range of floats; lower the gains or the depth, "
-            "or take dtype='float64'",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-
-
-def _after_start(depth: int) -> np.ndarray:
-    """Is the product of steps start + 1 … l there? [start, l]"""
-    return np.arange(depth)[:, None] < np.arange(1, depth + 1)
-
-
-def _gain_coordinates(
-    networks: Mapping[str, Network], axes: Mapping[str, np.ndarray], *, named: bool
-) -> dict[str, tuple[Any, ...]]:
+def _gain_coordinates(several: Networks, axes: Mapping[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
     """Swept gains index the Dataset; the others are recorded beside them, NaN where a network lacks one."""
     coordinates: dict[str, tuple[Any, ...]] = {}
-    for name in dict.fromkeys(name for network in networks.values() for name in network.gains):
+    networks = list(several.each.values())
+    for name in dict.fromkeys(name for network in networks for name in network.gains):
         attributes = {"long_name": GAINS.get(name, name), "units": "1"}
-        values = [float(axes[name]) if name in axes and not axes[name].ndim else network.gains.get(name, np.nan)
-                  for network in networks.values()]  # fmt: skip
+        given = {name: float(axes[name])} if name in axes and not axes[name].ndim else {}
+        values = [{**network.gains, **given}[name] if name in network.gains else np.nan for network in networks]
         if name in axes and axes[name].ndim:
             coordinates[name] = (name, axes[name], attributes)
-        elif named:
-            coordinates[name] = ("network", values, attributes)
+        elif several.axis:
+            coordinates[name] = (several.axis, values, attributes)
         else:
             coordinates[name] = ((), values[0], attributes)
     return coordinates
