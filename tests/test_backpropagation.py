@@ -12,6 +12,7 @@ from jax import Array
 from unrolled import own_checks
 
 import gradsim as gs
+from gradsim import initializers
 from gradsim.engine.chain import network_keys
 
 WIDTH, DEPTH, SEEDS, KEY, SIGMA_W, SIGMA_B = 6, 8, 2, 3, (0.8, 1.5), 0.3
@@ -53,7 +54,7 @@ def cases(request: pytest.FixtureRequest) -> list[Case]:
     with jax.enable_x64(True):
         for seed in range(SEEDS):
             keys = network_keys(jax.random.key(KEY), seed)
-            h = jax.random.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,))
+            h = initializers.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,), "float64")
             draws = [
                 network.draw(jax.random.fold_in(keys.weights, 0 if request.param else t), jnp.dtype("float64"))
                 for t in range(DEPTH)
