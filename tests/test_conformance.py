@@ -17,6 +17,7 @@ import gradsim as gs
 from gradsim import Network, initializers
 from gradsim.engine import products
 from gradsim.engine.chain import network_keys
+from gradsim.networks.network import leaves_of
 
 DEPTH, KEY, SEED = 4, 13, 1
 PRODUCTS = ("log_gain", "log_jvp", "log_spectral")
@@ -217,7 +218,7 @@ def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> N
 def test_parameters_are_fields_of_the_weights_and_name_their_gain(network: Network) -> None:
     weights = network.draw(random.key(0), "float32")
     for field, gain in network.parameters.items():
-        assert hasattr(weights, field)
+        assert leaves_of(weights, field)
         assert gain in network.gains
 
 

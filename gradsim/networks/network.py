@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jax import Array
+from jax.tree_util import keystr, tree_flatten_with_path
 from jax.typing import DTypeLike
 
 from gradsim.activations import Activation
@@ -32,7 +33,9 @@ class Network(ABC):
     axis: ClassVar[str] = "depth"  # the name of the chain's axis: "depth" or "time"
     axis_units: ClassVar[str] = "layer"
     driven: ClassVar[bool] = False  # does every step read an input, or only the initial state?
-    parameters: ClassVar[Mapping[str, str]] = {}  # field of the weights -> the gain that multiplies it
+    parameters: ClassVar[
+        Mapping[str, str]
+    ] = {}  # field of the weights (see `leaves_of`) -> the gain that multiplies it
 
     tied: bool = field(default=False, kw_only=True)  # do all steps share one draw of the weights?
 
@@ -76,3 +79,17 @@ class Network(ABC):
     def observed(self, state: State) -> State:
         """The part of a state that the Jacobian is taken of, and with respect to; linear in the state."""
         return state
+
+
+def leaves_of(weights: Weights, field: str) -> dict[str, Any]:
+    """The leaves of a field of the weights by their path: "w", or all below "block", such as "block.w".
+
+    A path joins names, keys and numbers by dots, for any pytree: named tuples, dicts, lists, registered classes.
+    """
+    leaves = {path_name(path): leaf for path, leaf in tree_flatten_with_path(weights)[0]}
+    return {path: leaf for path, leaf in leaves.items() if path == field or path.startswith(f"{field}.")}
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A path of JAX's in the form of `leaves_of`."""
+    return keystr(path, simple=True, separator=".")
