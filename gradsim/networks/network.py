@@ -7,14 +7,16 @@ Over depth every step draws new weights; over time all steps share one draw (`ti
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+import numpy as np
 from jax import Array
 from jax.tree_util import keystr, tree_flatten_with_path
 from jax.typing import DTypeLike
 
 from gradsim.activations import Activation
+from gradsim.initializers import Initializer
 
 State = Any  # a pytree of float arrays
 Weights = Any  # a pytree of float arrays
@@ -79,6 +81,25 @@ class Network(ABC):
     def observed(self, state: State) -> State:
         """The part of a state that the Jacobian is taken of, and with respect to; linear in the state."""
         return state
+
+    def describe(self) -> dict[str, Any]:
+        """The family and every field as plain data that JSON can hold; activations and initializers by their names."""
+        return {"family": self.family, **{one.name: _plain(getattr(self, one.name)) for one in fields(self)}}
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON holds it; an object of another kind by its name, or as it shows itself."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Activation | Initializer):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [_plain(one) for one in value]
+    return getattr(value, "__name__", repr(value))
 
 
 def leaves_of(weights: Weights, field: str) -> dict[str, Any]:
