@@ -3,6 +3,8 @@
 A law draws a matrix W of shape [n_in, n_out] for row vectors, `h @ W`, whose entries have variance
 1/n_in, so that E‖h W‖²/n_out = ‖h‖²/n_in. Gains multiply after the product, never the weights:
 a whole grid of gains then shares one draw, and one tall matrix product.
+
+Random numbers are drawn in float32 and widened, so that a run in float64 measures the same networks.
 """
 
 import math
@@ -13,10 +15,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, random
-from jax.nn import initializers as jax_initializers
 from jax.typing import DTypeLike
 
 Draw = Callable[[Array, tuple[int, int], Any], Array]
+
+
+@dataclass(frozen=True)
+class Widened:
+    """`draw(key, shape, dtype)` called with float32, whatever the dtype of the run, to which the result is widened."""
+
+    draw: Callable[..., Array]
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: DTypeLike, *args: int | float) -> Array:
+        return self.draw(key, shape, jnp.float32, *args).astype(dtype)
+
+
+normal = Widened(random.normal)  # (key, shape, dtype), of mean 0 and variance 1
+uniform = Widened(random.uniform)  # (key, shape, dtype, low, high)
 
 
 @dataclass(frozen=True)
@@ -25,13 +40,15 @@ class Initializer:
 
     `draw(key, shape, dtype)` gives W; `weight_gain(n_in, n_out)` is the default sigma_w and
     `bias_gain(n_in)` the default sigma_b; `draw_bias(key, shape, dtype)` has unit variance.
+    Both get the dtype of the run: where they draw with `normal` and `uniform` of this module, or are
+    `Widened`, runs in float32 and float64 measure the same networks.
     """
 
     name: str
     draw: Draw = field(repr=False)
     weight_gain: Callable[[int, int], float] = field(default=lambda n_in, n_out: 1.0, repr=False)
     bias_gain: Callable[[int], float] = field(default=lambda n_in: 0.0, repr=False)
-    draw_bias: Callable[[Array, tuple[int, ...], Any], Array] = field(default=random.normal, repr=False)
+    draw_bias: Callable[[Array, tuple[int, ...], Any], Array] = field(default=normal, repr=False)
 
 
 def _gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
@@ -50,14 +67,16 @@ def _uniform(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
 
 def _orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
     n_in, n_out = shape
-    return jax_initializers.orthogonal(math.sqrt(max(n_out / n_in, 1.0)))(key, shape, dtype)
+    q, r = jnp.linalg.qr(normal(key, (max(shape), min(shape)), dtype))
+    q = q * jnp.sign(jnp.diagonal(r))  # positive signs of R make Q unique, and Haar
+    return jnp.asarray(math.sqrt(max(n_out / n_in, 1.0)), dtype) * (q.T if n_in < n_out else q)
 
 
 def _sparse(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
     n_in, _ = shape
     inputs = min(15, n_in)
     places, values = random.split(key)
-    rank = jnp.argsort(jnp.argsort(random.uniform(places, shape), axis=0), axis=0)
+    rank = jnp.argsort(jnp.argsort(random.uniform(places, shape, dtype), axis=0), axis=0)
     return jnp.where(rank < inputs, random.normal(values, shape, dtype) / math.sqrt(inputs), 0)
 
 
@@ -67,7 +86,7 @@ def _identity(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
 
 
 def _unit_uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    return random.uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3))
+    return uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3))
 
 
 def _glorot(n_in: int, n_out: int) -> float:
@@ -83,22 +102,22 @@ def _he(n_in: int, n_out: int) -> float:
 INITIALIZERS: dict[str, Initializer] = {
     initializer.name: initializer
     for initializer in (
-        Initializer("gaussian", _gaussian),
-        Initializer("truncated_gaussian", _truncated_gaussian),
-        Initializer("uniform", _uniform),
-        Initializer("orthogonal", _orthogonal),  # Haar: QR with the signs of R made positive
-        Initializer("sparse", _sparse),  # 15 inputs a unit: Martens 2010
+        Initializer("gaussian", Widened(_gaussian)),
+        Initializer("truncated_gaussian", Widened(_truncated_gaussian)),
+        Initializer("uniform", Widened(_uniform)),
+        Initializer("orthogonal", _orthogonal),
+        Initializer("sparse", Widened(_sparse)),  # 15 inputs a unit: Martens 2010
         Initializer("identity", _identity),
-        Initializer("lecun_normal", _truncated_gaussian),
-        Initializer("lecun_uniform", _uniform),
-        Initializer("glorot_normal", _truncated_gaussian, _glorot),
-        Initializer("glorot_uniform", _uniform, _glorot),
-        Initializer("he_normal", _truncated_gaussian, _he),
-        Initializer("he_uniform", _uniform, _he),
+        Initializer("lecun_normal", Widened(_truncated_gaussian)),
+        Initializer("lecun_uniform", Widened(_uniform)),
+        Initializer("glorot_normal", Widened(_truncated_gaussian), _glorot),
+        Initializer("glorot_uniform", Widened(_uniform), _glorot),
+        Initializer("he_normal", Widened(_truncated_gaussian), _he),
+        Initializer("he_uniform", Widened(_uniform), _he),
         # torch.nn.Linear draws weights and biases from U[±1/√n_in]: variance 1/(3 n_in).
         Initializer(
             "torch_linear",
-            _uniform,
+            Widened(_uniform),
             lambda n_in, n_out: math.sqrt(1 / 3),
             lambda n_in: math.sqrt(1 / (3 * n_in)),
             _unit_uniform,
@@ -110,7 +129,8 @@ INITIALIZERS: dict[str, Initializer] = {
 def get(initializer: str | Draw | Initializer) -> Initializer:
     """The initializer of that name, or a callable `draw(key, shape, dtype)` such as those of JAX.
 
-    A callable keeps its own variance, and sigma_w (1 unless given) multiplies it.
+    A callable keeps its own variance, and sigma_w (1 unless given) multiplies it. It is called with float32
+    in every run, and its result is widened to the run's dtype.
     Raises: ValueError for an unknown name (the known ones are listed) or a callable that draws something
     else; TypeError for anything else.
     """
@@ -135,4 +155,4 @@ def get(initializer: str | Draw | Initializer) -> Initializer:
         raise ValueError(f"initializer: {name} does not draw an array ({reason}); pass {wanted}") from error
     if getattr(w, "shape", None) != (4, 4) or w.dtype != jnp.float32:
         raise ValueError(f"initializer: {name} draws {w} where float32 of shape (4, 4) was asked for; pass {wanted}")
-    return Initializer(name, initializer)
+    return Initializer(name, Widened(initializer))

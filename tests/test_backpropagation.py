@@ -1,6 +1,7 @@
 """Backward products, gradients and weight gradients against autodiff of the whole unrolled network."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,8 @@ from jax import Array
 from unrolled import own_checks
 
 import gradsim as gs
-from gradsim.engine.chain import network_keys
+from gradsim import Network, initializers
+from gradsim.engine.chain import Keys, network_keys
 
 WIDTH, DEPTH, SEEDS, KEY, SIGMA_W, SIGMA_B = 6, 8, 2, 3, (0.8, 1.5), 0.3
 EXACT = 1e-12  # nats, float64
@@ -53,17 +55,21 @@ def cases(request: pytest.FixtureRequest) -> list[Case]:
     with jax.enable_x64(True):
         for seed in range(SEEDS):
             keys = network_keys(jax.random.key(KEY), seed)
-            h = jax.random.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,))
-            draws = [
-                network.draw(jax.random.fold_in(keys.weights, 0 if request.param else t), jnp.dtype("float64"))
-                for t in range(DEPTH)
-            ]
+            h, draws = drawn(network, keys)
             for sigma_w in SIGMA_W:
                 layers = [(sigma_w * draw.w, SIGMA_B * draw.b) for draw in draws]
                 states = [run(h, layers[:i]) for i in range(DEPTH + 1)]
                 place = {"seed": seed, "sigma_w": sigma_w}
                 found.append(Case(layers, states, back.sel(place), ahead.sel(place), pairs.sel(place)))
     return found
+
+
+@partial(jax.jit, static_argnames="network")  # compiled, as in a sweep: an operation at a time rounds otherwise
+def drawn(network: Network, keys: Keys) -> tuple[Array, list[Any]]:
+    """The input and the weights of every layer."""
+    steps = [0 if network.tied else t for t in range(DEPTH)]
+    weights = [network.draw(jax.random.fold_in(keys.weights, t), "float64") for t in steps]
+    return initializers.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,), "float64"), weights
 
 
 def log_gain(jacobian: Array) -> float:

@@ -14,9 +14,10 @@ from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
 import gradsim as gs
-from gradsim import Network
+from gradsim import Network, initializers
 from gradsim.engine import products
 from gradsim.engine.chain import network_keys
+from gradsim.networks.network import leaves_of
 
 DEPTH, KEY, SEED = 4, 13, 1
 PRODUCTS = ("log_gain", "log_jvp", "log_spectral")
@@ -43,11 +44,11 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
 
     def drawn(t: Array) -> tuple[Any, Array]:
         weights = network.draw(random.fold_in(keys.weights, 0 if network.tied else t), dtype)
-        return weights, random.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype)
+        return weights, initializers.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype)
 
     with jax.enable_x64(dtype == "float64"):
         weights, inputs = jax.jit(jax.vmap(drawn))(jnp.arange(burn_in + DEPTH, dtype=jnp.int32))
-        first = random.normal(keys.state, network.initial_shape, dtype) if driven else inputs[0]
+        first = initializers.normal(keys.state, network.initial_shape, dtype) if driven else inputs[0]
         gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
         u = products.unit_vector(network, network.initial_state(gains, first), keys.vector)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
@@ -217,7 +218,7 @@ def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> N
 def test_parameters_are_fields_of_the_weights_and_name_their_gain(network: Network) -> None:
     weights = network.draw(random.key(0), "float32")
     for field, gain in network.parameters.items():
-        assert hasattr(weights, field)
+        assert leaves_of(weights, field)
         assert gain in network.gains
 
 

@@ -18,7 +18,7 @@ from gradsim.engine.forward import Cells
 from gradsim.engine.products import Bundle
 from gradsim.engine.statistics import Statistic, View, measure
 from gradsim.engine.tiling import Tiling, drawing, joined
-from gradsim.networks.network import State, Weights
+from gradsim.networks.network import State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled
 
 
@@ -102,13 +102,19 @@ def _cotangent(source: Source, end: State, loss: Callable[[State], Array] | None
 
 
 def _fields(chain: Chain, weights: Weights) -> dict[str, Any]:
-    """The weights as one trains them: the unit draws times their gains, by field."""
+    """The weights as one trains them: the unit draws times their gains, by field and path."""
     gains = {name: chain.gains[gain] for name, gain in chain.network.parameters.items()}
-    return {name: jax.tree.map(gain.__mul__, getattr(weights, name)) for name, gain in gains.items()}
+    return {name: jax.tree.map(gain.__mul__, leaves_of(weights, name)) for name, gain in gains.items()}
+
+
+def _replaced(weights: Weights, fields: Mapping[str, Any]) -> Weights:
+    """The weights with those of the fields in their places."""
+    leaves = {path: leaf for field in fields.values() for path, leaf in field.items()}
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(path_name(path), leaf), weights)
 
 
 def _weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bundle: Bundle) -> dict[str, Scaled]:
-    """∂loss/∂(gain · weights) of a step, by field.
+    """∂loss/∂(gain · weights) of a step, by field and path.
 
     Beyond the limit of `in_range` the gradient of weights that meet the state scales with it, and that of a bias
     does not depend on it; as in `take_step` half the state shows which, and what does neither is NaN.
@@ -120,7 +126,7 @@ def _weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, b
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
-            return chain.network.step(weights._replace(**fields), unit, state, drawn.inputs)[0]
+            return chain.network.step(_replaced(weights, fields), unit, state, drawn.inputs)[0]
 
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.typing import DTypeLike
 
-from gradsim import scaled
+from gradsim import initializers, scaled
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 
@@ -57,13 +57,13 @@ class Source:
     def input(self, t: Array | int) -> Array:
         """The input of step t; a network that is not driven reads only input 0."""
         if self.inputs is None:
-            return random.normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
+            return initializers.normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
         return lax.dynamic_index_in_dim(self.inputs, t, keepdims=False) if self.network.driven else self.inputs
 
     def first_input(self) -> Array:
         """What the state before step 0 is made of."""
         driven = self.network.driven
-        return random.normal(self.keys.state, self.network.initial_shape, self.dtype) if driven else self.input(0)
+        return initializers.normal(self.keys.state, self.network.initial_shape, self.dtype) if driven else self.input(0)
 
     def drawn(self, t: Array | int) -> Drawn:
         """What step t alone reads."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax, random
 
-from gradsim import scaled
+from gradsim import initializers, scaled
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled
 
@@ -95,7 +95,7 @@ def unit_vector(network: Network, state: State, key: Array) -> State:
     """One vector of unit norm and random direction in the observed part, as a tangent of the whole state."""
     leaves, structure = jax.tree.flatten(network.observed(state))
     keys = random.split(key, len(leaves))
-    drawn = [random.normal(k, (1, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    drawn = [initializers.normal(k, (1, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
     norm = jnp.sqrt(scaled.square_sum(drawn))
     return embed(network, state, jax.tree.unflatten(structure, [leaf / norm for leaf in drawn]))
 

@@ -28,7 +28,7 @@ class View(NamedTuple):
     vector: Bundle | None  # [1, ...]: J u forward, the gradient backward
     state: Scaled
     preactivations: tuple[Array, ...]
-    weight_gradients: Mapping[str, Scaled] = {}  # of this step, by field of the weights
+    weight_gradients: Mapping[str, Scaled] = {}  # of this step, by field of the weights: leaves by path (`leaves_of`)
     weight_gradient_sums: Mapping[str, Scaled] = {}  # of this step and all later ones
 
 

@@ -81,7 +81,7 @@ class Gated(Recurrent):
         if self.chrono is not None:
             # A stream of its own: cells with and without chrono share their other weights.
             key_times = random.fold_in(key, self.gates)
-            times = random.uniform(key_times, (self.width,), dtype, 1, self.chrono - 1)
+            times = initializers.uniform(key_times, (self.width,), dtype, 1, self.chrono - 1)
         return [gate for kind in maps for gate in kind] + [jnp.log(times)]
 
     def products(

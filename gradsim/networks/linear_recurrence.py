@@ -10,7 +10,7 @@ from jax import Array, random
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from gradsim import arguments
+from gradsim import arguments, initializers
 from gradsim.activations import Activation
 from gradsim.networks.network import Gains, Network
 
@@ -65,15 +65,15 @@ class LinearRecurrence(Network):
         key_radius, key_phase, key_re, key_im = random.split(key, 4)
         inner, outer = self.ring
         # Uniform over the ring's area: |λ|² is uniform, as in appendix A of the source.
-        square = random.uniform(key_radius, (self.width,), dtype, inner**2, outer**2)
-        phase = random.uniform(key_phase, (self.width,), dtype, 0, self.max_phase)
+        square = initializers.uniform(key_radius, (self.width,), dtype, inner**2, outer**2)
+        phase = initializers.uniform(key_phase, (self.width,), dtype, 0, self.max_phase)
         modulus = jnp.sqrt(square)
         scale = math.sqrt(2 * self.features)
         return Weights(
             eigenvalues=Complex(modulus * jnp.cos(phase), modulus * jnp.sin(phase)),
             v=Complex(
-                random.normal(key_re, (self.features, self.width), dtype) / scale,
-                random.normal(key_im, (self.features, self.width), dtype) / scale,
+                initializers.normal(key_re, (self.features, self.width), dtype) / scale,
+                initializers.normal(key_im, (self.features, self.width), dtype) / scale,
             ),
             gamma=jnp.sqrt(1 - square),
         )

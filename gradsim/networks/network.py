@@ -7,13 +7,16 @@ Over depth every step draws new weights; over time all steps share one draw (`ti
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+import numpy as np
 from jax import Array
+from jax.tree_util import keystr, tree_flatten_with_path
 from jax.typing import DTypeLike
 
 from gradsim.activations import Activation
+from gradsim.initializers import Initializer
 
 State = Any  # a pytree of float arrays
 Weights = Any  # a pytree of float arrays
@@ -32,7 +35,9 @@ class Network(ABC):
     axis: ClassVar[str] = "depth"  # the name of the chain's axis: "depth" or "time"
     axis_units: ClassVar[str] = "layer"
     driven: ClassVar[bool] = False  # does every step read an input, or only the initial state?
-    parameters: ClassVar[Mapping[str, str]] = {}  # field of the weights -> the gain that multiplies it
+    parameters: ClassVar[
+        Mapping[str, str]
+    ] = {}  # field of the weights (see `leaves_of`) -> the gain that multiplies it
 
     tied: bool = field(default=False, kw_only=True)  # do all steps share one draw of the weights?
 
@@ -78,10 +83,34 @@ class Network(ABC):
         return state
 
     def describe(self) -> dict[str, Any]:
-        """TEMP"""
-        import dataclasses
+        """The family and every field as plain data that JSON can hold; activations and initializers by their names."""
+        return {"family": self.family, **{one.name: _plain(getattr(self, one.name)) for one in fields(self)}}
 
-        return {
-            "family": self.family,
-            **{f.name: getattr(v, "name", v) for f in dataclasses.fields(self) for v in [getattr(self, f.name)]},
-        }
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON holds it; an object of another kind by its name, or as it shows itself."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Activation | Initializer):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return [_plain(one) for one in value]
+    return getattr(value, "__name__", repr(value))
+
+
+def leaves_of(weights: Weights, field: str) -> dict[str, Any]:
+    """The leaves of a field of the weights by their path: "w", or all below "block", such as "block.w".
+
+    A path joins names, keys and numbers by dots, for any pytree: named tuples, dicts, lists, registered classes.
+    """
+    leaves = {path_name(path): leaf for path, leaf in tree_flatten_with_path(weights)[0]}
+    return {path: leaf for path, leaf in leaves.items() if path == field or path.startswith(f"{field}.")}
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A path of JAX's in the form of `leaves_of`."""
+    return keystr(path, simple=True, separator=".")

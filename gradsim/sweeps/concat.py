@@ -52,6 +52,8 @@ def concat(datasets: Sequence[xarray.Dataset], along: str | None = None) -> xarr
     )  # fmt: skip
     if points.dtype.kind in "iuf":
         joined = joined.sortby(along)
+    for flag in flags:
+        joined[flag].attrs = next(run[flag].attrs for run in runs if flag in run)
     for name, values in joined.data_vars.items():
         for count in {"lost", "networks"} & values.attrs.keys():
             values.attrs[count] = sum(run[name].attrs[count] for run in runs)
@@ -125,5 +127,5 @@ def _agree(one: xarray.DataArray, other: xarray.DataArray, along: str) -> bool:
 
 def _with_flags(run: xarray.Dataset, flags: Sequence[str]) -> xarray.Dataset:
     """Nothing was lost where the flag is missing."""
-    missing = [flag for flag in flags if flag not in run]
-    return run.assign({flag: run[flag.removesuffix("_lost")].isnull() & False for flag in missing})
+    none = {flag: run[flag.removesuffix("_lost")].isnull() & False for flag in flags if flag not in run}
+    return run.assign({flag: values.drop_attrs() for flag, values in none.items()})
