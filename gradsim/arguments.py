@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-
 # Frames that are not the user's: gradsim, and the checkers of types that tests put around its functions.
 OWN = ("gradsim", "jaxtyping", "beartype")
 

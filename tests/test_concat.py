@@ -27,8 +27,8 @@ def equal(joined: xarray.Dataset, whole: xarray.Dataset) -> None:
         one = joined[name].transpose(*whole[name].dims)
         np.testing.assert_allclose(one, whole[name], atol=2e-6)
         assert one.attrs == whole[name].attrs
-    for name in whole.coords:
-        xarray.testing.assert_equal(joined[name].variable, whole[name].variable)
+    for coordinate in whole.coords:
+        xarray.testing.assert_equal(joined[coordinate].variable, whole[coordinate].variable)
     assert {name for name in whole.attrs if joined.attrs[name] != whole.attrs[name]} <= {"created", "command"}
 
 

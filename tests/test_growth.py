@@ -72,7 +72,7 @@ def test_parts_of_a_sweep_have_the_growth_of_the_whole(both_ways: dict[str, xarr
 def test_growth_of_the_spectral_norm_is_taken_where_it_was_measured() -> None:
     network = gs.feedforward(5, "identity", "orthogonal")
     for options in ({}, {"at": [2, 7]}, {"direction": "backward", "at": [1, 4]}):
-        one = gs.sweep(network, depth=8, seeds=2, sigma_w=0.5, statistics="log_spectral", **options)  # type: ignore[arg-type]
+        one = gs.sweep(network, depth=8, seeds=2, sigma_w=0.5, statistics="log_spectral", **options)
         assert float(growth(one, "log_spectral")) == pytest.approx(np.log(0.5), abs=1e-6)
 
 

@@ -31,7 +31,7 @@ def test_mapped_over_keys_it_is_a_sweep(name: str, direction: str) -> None:
 
     @jax.jit
     def one(key: jax.Array) -> dict[str, jax.Array]:
-        gains = {"sigma_w": jnp.asarray(sigma_w, jnp.float32), "sigma_b": 0.3}
+        gains: dict[str, Any] = {"sigma_w": jnp.asarray(sigma_w, jnp.float32), "sigma_b": 0.3}
         return gs.jacobian_norms(network, key, gains, **options)
 
     found = jax.vmap(one)(keys(range(64)))
@@ -51,7 +51,7 @@ def test_its_derivative_in_a_gain_is_that_of_central_differences(name: str) -> N
     @jax.vmap
     def both(value: jax.Array) -> tuple[jax.Array, jax.Array]:
         def log_gain(value: jax.Array) -> jax.Array:
-            gains = dict.fromkeys(moved, value)
+            gains: dict[str, Any] = dict.fromkeys(moved, value)
             return gs.jacobian_norms(network, jax.random.key(1), gains, depth=DEPTH, dtype="float64")["log_gain"]
 
         return jax.jvp(log_gain, (value,), (jnp.ones_like(value),))

@@ -37,10 +37,11 @@ def checked(dataset: xarray.Dataset, statistic: str, max_lost: float, who: str) 
     share, seeds = float(worst.max()), lost.sizes.get("seed", 1)
     if share > max_lost:
         raise ValueError(
-            f"max_lost: {round(share * seeds)} of {seeds} networks of a cell left the range of floats ({statistic}), and "
-            f"{who} would be that of the survivors; lower the gains or the depth, take dtype='float64', or pass a share "
-            f"of at least {np.ceil(share * 100) / 100:g}"
+            f"max_lost: {round(share * seeds)} of {seeds} networks of a cell left the range of floats ({statistic}): "
+            f"{who} would be that of the survivors; lower the gains or the depth, take dtype='float64', or pass a "
+            f"share of at least {np.ceil(share * 100) / 100:g}"
         )
     arguments.warn(
-        f"{who}: {int(lost.sum())} of {lost.size} networks left the range of floats ({statistic}); it is that of the others"
+        f"{who}: {int(lost.sum())} of {lost.size} networks left the range of floats ({statistic}); "
+        "it is that of the others"
     )

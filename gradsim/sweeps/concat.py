@@ -41,9 +41,9 @@ def concat(datasets: Sequence[xarray.Dataset], along: str | None = None) -> xarr
     along = _axis(runs, along)
     runs = [run.expand_dims(along) if along not in run.dims else run for run in runs]
     points = np.concatenate([run[along].values for run in runs])
-    values, counts = np.unique(points, return_counts=True)
+    unique, counts = np.unique(points, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"datasets: {along} {values[counts > 1][0]!s} is in more than one run; pass each point once")
+        raise ValueError(f"datasets: {along} {unique[counts > 1][0]!s} is in more than one run; pass each point once")
     _refuse_differences(runs, along)
     flags = sorted({str(name) for run in runs for name in run.data_vars if str(name).endswith("_lost")})
     joined = xarray.concat(

@@ -54,7 +54,8 @@ def _at_widths(network: Any, widths: Any) -> dict[int, Network]:
     if not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(f"widths: got {widths!r}; pass one or more widths, each once")
     follow = ["features"] if "features" in fields and getattr(one, "features", None) == getattr(one, "width", 0) else []
-    return {width: dataclasses.replace(one, **dict.fromkeys(["width", *follow], width)) for width in wanted}
+    replace: Any = dataclasses.replace
+    return {width: replace(one, **dict.fromkeys(["width", *follow], width)) for width in wanted}
 
 
 def axes(networks: Networks, gains: Mapping[str, Any]) -> dict[str, np.ndarray]:
