@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments
 from gradsim.engine.statistics import Statistic
+from gradsim.engine.trial import try_statistic
 from gradsim.networks.network import Network, State
 
 
@@ -140,12 +141,6 @@ def loss(plan: Plan) -> None:
 
 
 def statistics(plan: Plan) -> None:
-    """Some statistics exist for some networks only."""
+    """Some statistics exist for some networks only, and one of a user's own must measure what it should."""
     for statistic in plan.statistics:
-        missing = f"statistics: {statistic.name!r} is not there for {plan.network.family}"
-        if statistic.by_parameter and not plan.network.parameters:
-            raise ValueError(f"{missing}: it has no weights")
-        if "weight_sums" in statistic.needs and not plan.network.tied:
-            raise ValueError(f"{missing} with untied weights, each step having its own: it needs tied weights")
-        if statistic.families and plan.network.family not in statistic.families:
-            raise ValueError(f"{missing}; only for: {', '.join(statistic.families)}")
+        try_statistic(plan.network, statistic, plan.direction, plan.dtype)
