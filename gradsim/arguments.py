@@ -130,3 +130,42 @@ def share(name: str, value: Any) -> float:
     if not 0 <= float(value) <= 1:
         raise ValueError(f"{name}: got {_shown(value)}; pass a number from 0 to 1")
     return float(value)
+
+
+def text(name: str, value: Any) -> str:
+    """`value`, which must be a string with something in it."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a string")
+    if not value:
+        raise ValueError(f"{name}: got an empty string; pass a name")
+    return value
+
+
+def function(name: str, value: Any) -> Any:
+    """`value`, which must be callable and, being a static choice, have a hash."""
+    if not callable(value):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a function")
+    try:
+        hash(value)
+    except TypeError as error:
+        kind = type(value).__name__
+        raise TypeError(f"{name}: {kind} has no hash; pass a function, or an object of a frozen dataclass") from error
+    return value
+
+
+def choices(name: str, value: Any, options: Iterable[str], least: int = 0) -> tuple[str, ...]:
+    """`value`, a tuple of at least so many of the `options`."""
+    options = tuple(options)
+    if not isinstance(value, tuple):
+        raise TypeError(
+            f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a tuple of: {', '.join(options)}"
+        )
+    if len(value) < least:
+        raise ValueError(f"{name}: got {_shown(value)}; pass {least} or more of: {', '.join(options)}")
+    return tuple(choice(name, one, options) for one in value)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -13,7 +13,8 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 
 import gradsim as gs
 from gradsim import Network
-from gradsim.networks.attention import attention, deepnorm, token_spread
+from gradsim.engine.statistics import token_spread
+from gradsim.networks.attention import attention, deepnorm
 
 NETWORKS = [
     attention(4, 2, 3, mlp=0, norm="none", causal=True),

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from gradsim import arguments
 from gradsim.engine import statistics as known
 from gradsim.engine.statistics import Statistic
+from gradsim.engine.trial import try_statistic
 from gradsim.networks.network import Network, State
 
 # A step takes microseconds at the least: more steps would run for hours, and nobody sees why.
@@ -106,15 +107,9 @@ def _depths(at: Any, depth: int, direction: str) -> tuple[int, ...]:
 
 
 def _statistics(plan: Plan) -> None:
-    """Some statistics exist for some networks only."""
+    """Some statistics exist for some networks only, and one of a user's own must measure what it should."""
     for statistic in plan.statistics:
-        missing = f"statistics: {statistic.name!r} is not there for {plan.network.family}"
-        if statistic.by_parameter and not plan.network.parameters:
-            raise ValueError(f"{missing}: it has no weights")
-        if "weight_sums" in statistic.needs and not plan.network.tied:
-            raise ValueError(f"{missing} with untied weights, each step having its own: it needs tied weights")
-        if statistic.families and plan.network.family not in statistic.families:
-            raise ValueError(f"{missing}; only for: {', '.join(statistic.families)}")
+        try_statistic(plan.network, statistic, plan.direction, plan.dtype)
 
 
 def _loss(plan: Plan) -> None:

@@ -4,7 +4,7 @@ A statistic is data: which tangents it needs, and how it is measured. It leaves 
 mantissa and a power of two, and is joined in float64 on the host.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
 from gradsim import arguments, scaled
 from gradsim.engine.products import Bundle
-from gradsim.networks.attention import token_spread
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled
 
@@ -28,32 +28,71 @@ class View(NamedTuple):
     vector: Bundle | None  # [1, ...]: J u forward, the gradient backward
     state: Scaled
     preactivations: tuple[Array, ...]
+    # In the order of the alphabet, not that of network.parameters.
     weight_gradients: Mapping[str, Scaled] = {}  # of this step, by field of the weights: leaves by path (`leaves_of`)
     weight_gradient_sums: Mapping[str, Scaled] = {}  # of this step and all later ones
 
 
+NEEDS = ("all", "one", "weights", "weight_sums")
+DIRECTIONS = ("forward", "backward")
+TAKEN = ("dead", "depth", "network", "parameter", "seed", "start", "time")  # other names of a Dataset
+
+
+def _of_every_network(network: Network) -> None:
+    """No network lacks it."""
+
+
 @dataclass(frozen=True)
 class Statistic:
-    """A named quantity: `measure(view)` on the device, `finish` (Scaled -> float64) on the host.
+    """A named quantity: `measure(view)` on the device, or its logarithm, joined in float64 on the host.
 
+    `measure` returns one number, as an array or a `Scaled`; [1 + parameters] of them where `by_parameter`.
     `needs` says what must be propagated for it: "all" tangents of a basis, "one" vector, the gradients of
-    the "weights" and their "weight_sums".
+    the "weights" and their "weight_sums". `missing(network)` says why a network lacks it, or None.
+
+    Raises: ValueError or TypeError for fields of another kind.
     """
 
     name: str
     long_name: str
     units: str
-    measure: Callable[[View], Scaled] = field(repr=False)
+    measure: Callable[[View], Scaled | Array] = field(repr=False)
     needs: tuple[str, ...] = ()
-    finish: Callable[[Scaled], np.ndarray] = field(default=scaled.join, repr=False)
+    logarithm: bool = False  # is ln of what was measured the result?
     costly: bool = False  # taken at the depths named by `at=` only
-    directions: tuple[str, ...] = ("forward", "backward")
-    families: tuple[str, ...] = ()  # the families that have it; all if empty
+    directions: tuple[str, ...] = DIRECTIONS
+    missing: Callable[[Network], str | None] = field(default=_of_every_network, repr=False)
     by_parameter: bool = False  # one value for each field of the weights, after one for all of them
 
-    @property
-    def logarithm(self) -> bool:
-        return self.finish is scaled.log
+    def __post_init__(self) -> None:
+        for name in ("name", "long_name", "units"):
+            arguments.text(name, getattr(self, name))
+        if self.name in TAKEN:
+            raise ValueError(f"name: got {self.name!r}; pass another than {', '.join(TAKEN)}, which a Dataset uses")
+        for name in ("measure", "missing"):
+            arguments.function(name, getattr(self, name))
+        for name in ("logarithm", "costly", "by_parameter"):
+            arguments.flag(name, getattr(self, name))
+        arguments.choices("needs", self.needs, NEEDS)
+        arguments.choices("directions", self.directions, DIRECTIONS, least=1)
+        of_weights = {"weights", "weight_sums"} & set(self.needs)
+        if of_weights and (not {"one", "weights"} <= set(self.needs) or "forward" in self.directions):
+            raise ValueError(
+                f"needs: got {self.needs} with directions={self.directions}; pass ('one', 'weights'), perhaps "
+                "'weight_sums' too, with directions=('backward',): they are gradients of one vector on its way back"
+            )
+
+    def finish(self, value: Scaled) -> np.ndarray:
+        """The result in float64 on the host."""
+        return scaled.log(value) if self.logarithm else scaled.join(value)
+
+    def why_missing(self, network: Network) -> str | None:
+        """Why this network lacks it, or None."""
+        if self.by_parameter and not network.parameters:
+            return "it has no weights"
+        if "weight_sums" in self.needs and not network.tied:
+            return "each of its steps has weights of its own, and it needs tied weights"
+        return self.missing(network)
 
 
 def _matrix(tree: Any) -> Array:
@@ -83,22 +122,38 @@ def _length(view: View) -> Scaled:
     return Scaled(mean_square, 2 * view.state.exponent)
 
 
-def _units_mean(view: View, of: Callable[[Array, float], Array]) -> Scaled:
+def _units_mean(view: View, of: Callable[[Array, float], Array]) -> Array:
     slopes = [
         (activation.derivative(z), activation.largest_slope())
         for activation, z in zip(view.network.activations, view.preactivations, strict=True)
     ]
     total = sum(jnp.sum(of(slope, largest)) for slope, largest in slopes)
-    mean = jnp.asarray(total / max(1, sum(slope.size for slope, _ in slopes)))
-    return Scaled(mean, jnp.zeros((), jnp.int32))
+    return jnp.asarray(total / sum(slope.size for slope, _ in slopes))
 
 
-def _slope(view: View) -> Scaled:
+def _slope(view: View) -> Array:
     return _units_mean(view, lambda slope, largest: slope * slope)
 
 
-def _saturated(view: View) -> Scaled:
+def _saturated(view: View) -> Array:
     return _units_mean(view, lambda slope, largest: (jnp.abs(slope) < 0.01 * largest).astype(slope.dtype))
+
+
+def _without_activation(network: Network) -> str | None:
+    return None if network.activations else "it has no activation"
+
+
+def token_spread(state: Float[Array, "tokens d"]) -> Float[Array, ""]:
+    """How far the tokens are from one another, ‖X − 1 x̄ᵀ‖_F / ‖X‖_F: 1 with a mean of zero, 0 where they are all alike.
+
+    It falls to 0 where attention collapses the state to rank one (Dong, Cordonnier & Loukas 2021).
+    """
+    mean = jnp.mean(state, axis=0, keepdims=True)
+    return jnp.sqrt(scaled.square_sum(state - mean) / scaled.square_sum(state))
+
+
+def _without_tokens(network: Network) -> str | None:
+    return None if network.state_axes == ("tokens", "width") else "its state is not [tokens, width]"
 
 
 def _by_parameter(network: Network, gradients: Mapping[str, Scaled]) -> Scaled:
@@ -112,13 +167,21 @@ def _by_parameter(network: Network, gradients: Mapping[str, Scaled]) -> Scaled:
 STATISTICS: dict[str, Statistic] = {
     statistic.name: statistic
     for statistic in (
-        Statistic("log_gain", "log gain ½ ln(‖J‖²/n)", "nat", _gain, ("all",), scaled.log),
-        Statistic("log_spectral", "log spectral norm ln σ_max(J)", "nat", _spectral, ("all",), scaled.log, costly=True),
+        Statistic("log_gain", "log gain ½ ln(‖J‖²/n)", "nat", _gain, ("all",), logarithm=True),
         Statistic(
-            "log_jvp", "log norm ln ‖J u‖, ‖u‖ = 1", "nat", _vector, ("one",), scaled.log, directions=("forward",)
+            "log_spectral", "log spectral norm ln σ_max(J)", "nat", _spectral, ("all",), logarithm=True, costly=True
         ),
         Statistic(
-            "log_gradient", "log norm of ∂loss/∂state", "nat", _vector, ("one",), scaled.log, directions=("backward",)
+            "log_jvp", "log norm ln ‖J u‖, ‖u‖ = 1", "nat", _vector, ("one",), logarithm=True, directions=("forward",)
+        ),
+        Statistic(
+            "log_gradient",
+            "log norm of ∂loss/∂state",
+            "nat",
+            _vector,
+            ("one",),
+            logarithm=True,
+            directions=("backward",),
         ),
         Statistic(
             "log_weight_gradient",
@@ -126,7 +189,7 @@ STATISTICS: dict[str, Statistic] = {
             "nat",
             lambda view: _by_parameter(view.network, view.weight_gradients),
             ("one", "weights"),
-            scaled.log,
+            logarithm=True,
             directions=("backward",),
             by_parameter=True,
         ),
@@ -136,53 +199,70 @@ STATISTICS: dict[str, Statistic] = {
             "nat",
             lambda view: _by_parameter(view.network, view.weight_gradient_sums),
             ("one", "weights", "weight_sums"),
-            scaled.log,
+            logarithm=True,
             directions=("backward",),
             by_parameter=True,
         ),
         Statistic("length", "mean square of the state", "1", _length),
-        Statistic("log_length", "log mean square of the state", "nat", _length, finish=scaled.log),
+        Statistic("log_length", "log mean square of the state", "nat", _length, logarithm=True),
         Statistic(
             "token_spread",
             "distance of the tokens from their mean, ‖X − 1 x̄ᵀ‖/‖X‖; 0 at rank collapse",
             "1",
-            lambda view: Scaled(token_spread(view.state.mantissa), jnp.zeros((), jnp.int32)),
-            families=("attention",),
+            lambda view: token_spread(view.state.mantissa),
+            missing=_without_tokens,
         ),
-        Statistic("slope", "mean square of φ'", "1", _slope),
-        Statistic("saturated", "share of units with |φ'| below 1 % of its largest", "1", _saturated),
+        Statistic("slope", "mean square of φ'", "1", _slope, missing=_without_activation),
+        Statistic(
+            "saturated",
+            "share of units with |φ'| below 1 % of its largest",
+            "1",
+            _saturated,
+            missing=_without_activation,
+        ),
     )
 }
 
 
-def get(names: str | Sequence[str], direction: str = "forward") -> tuple[Statistic, ...]:
-    """The statistics of these names, each once, in the order given.
+def get(wanted: str | Statistic | Iterable[str | Statistic], direction: str = "forward") -> tuple[Statistic, ...]:
+    """The statistics of these names, or these statistics themselves, each once, in the order given.
 
-    Raises: ValueError for an unknown name, or one of the other direction (the known ones are listed), or
-    for none at all; TypeError for anything but names.
+    Raises: ValueError for an unknown name, or one of the other direction (the known ones are listed), for
+    two of one name that differ, or for none at all; TypeError for anything but names and statistics.
     """
-    known = [name for name, statistic in STATISTICS.items() if direction in statistic.directions]
-    if not isinstance(names, Iterable):
-        raise TypeError(
-            f"statistics: got {names!r} of type {type(names).__name__}; pass one or more of: {', '.join(known)}"
-        )
-    names = (names,) if isinstance(names, str) else tuple(names)
-    if not names:
-        raise ValueError(f"statistics: got none; pass one or more of: {', '.join(known)}")
-    for name in names:
-        if arguments.choice("statistics", name, STATISTICS) not in known:
-            only = f"direction={STATISTICS[name].directions[0]!r}"
-            raise ValueError(f"statistics: {name!r} needs {only}; with {direction!r} pass: {', '.join(known)}")
-    return tuple(STATISTICS[name] for name in dict.fromkeys(names))
+    known = ", ".join(name for name, statistic in STATISTICS.items() if direction in statistic.directions)
+    if isinstance(wanted, str | Statistic):
+        wanted = (wanted,)
+    if not isinstance(wanted, Iterable):
+        raise TypeError(f"statistics: got {wanted!r} of type {type(wanted).__name__}; pass one or more of: {known}")
+    found: dict[str, Statistic] = {}
+    for one in wanted:
+        statistic = one if isinstance(one, Statistic) else STATISTICS[arguments.choice("statistics", one, STATISTICS)]
+        if direction not in statistic.directions:
+            only = f"direction={statistic.directions[0]!r}"
+            raise ValueError(f"statistics: {statistic.name!r} needs {only}; with {direction!r} pass: {known}")
+        if found.setdefault(statistic.name, statistic) != statistic:
+            raise ValueError(f"statistics: got two different ones named {statistic.name!r}; pass one of them")
+    if not found:
+        raise ValueError(f"statistics: got none; pass one or more of: {known}")
+    return tuple(found.values())
 
 
 def measure(statistic: Statistic, view: View, depth: Array, at: tuple[int, ...]) -> Scaled:
     """The statistic at this depth; a costly one is computed at the depths `at` alone, and is NaN elsewhere."""
     if not statistic.costly:
-        return statistic.measure(view)
-    shape = jax.eval_shape(lambda: statistic.measure(view))
+        return _measured(statistic, view)
+    shape = jax.eval_shape(lambda: _measured(statistic, view))
     missing = Scaled(
         jnp.full(shape.mantissa.shape, jnp.nan, shape.mantissa.dtype), jnp.zeros(shape.exponent.shape, jnp.int32)
     )
     wanted = jnp.any(depth == jnp.asarray(at, jnp.int32))
-    return jax.lax.cond(wanted, lambda: statistic.measure(view), lambda: missing)
+    return jax.lax.cond(wanted, lambda: _measured(statistic, view), lambda: missing)
+
+
+def _measured(statistic: Statistic, view: View) -> Scaled:
+    value = statistic.measure(view)
+    if isinstance(value, Scaled):
+        return value
+    plain = jnp.asarray(value, jax.tree.leaves(view.state.mantissa)[0].dtype)
+    return Scaled(plain, jnp.zeros(plain.shape, jnp.int32))

@@ -75,6 +75,7 @@ class _Attention(Network):
     scaling: str
     layers: int | None
     family: ClassVar[str] = "attention"
+    state_axes: ClassVar[tuple[str, ...]] = ("tokens", "width")
 
     @property
     def gains(self) -> dict[str, float]:
@@ -260,12 +261,3 @@ def attention(
 def deepnorm(layers: int) -> tuple[float, float]:
     """(α, β) of DeepNorm for L blocks of one stack: (2L)^¼ on the skip, (8L)^−¼ on the branch's weights."""
     return (2 * layers) ** 0.25, (8 * layers) ** -0.25
-
-
-def token_spread(state: Float[Array, "tokens d"]) -> Float[Array, ""]:
-    """How far the tokens are from one another, ‖X − 1 x̄ᵀ‖_F / ‖X‖_F: 1 with a mean of zero, 0 where they are all alike.
-
-    It falls to 0 where attention collapses the state to rank one (Dong, Cordonnier & Loukas 2021).
-    """
-    mean = jnp.mean(state, axis=0, keepdims=True)
-    return jnp.sqrt(scaled.square_sum(state - mean) / scaled.square_sum(state))

@@ -34,6 +34,7 @@ class Network(ABC):
     family: ClassVar[str]
     axis: ClassVar[str] = "depth"  # the name of the chain's axis: "depth" or "time"
     axis_units: ClassVar[str] = "layer"
+    state_axes: ClassVar[tuple[str, ...]] = ()  # ("tokens", "width") where a state is that: some statistics ask for it
     driven: ClassVar[bool] = False  # does every step read an input, or only the initial state?
     parameters: ClassVar[
         Mapping[str, str]
