@@ -1,6 +1,9 @@
 """Settings of every test: arithmetic between dtypes must be spelled out, warnings are errors (pyproject.toml)."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from itertools import count
@@ -11,6 +14,12 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=1"  # jaxlib 0.12 ends the process over the other flag
     + " --xla_cpu_use_fusion_emitters=false" * metadata.version("jaxlib").startswith("0.10."),
 )
+
+# One cache of compiled programs for all workers and processes of a run, which inherit it, and none beyond the run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gradsim-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest
