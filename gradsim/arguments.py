@@ -136,3 +136,8 @@ def reason(error: Exception) -> str:
     """What an error says, in one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def got(value: Any) -> str:
+    """What came, and its type, in one line."""
+    return f"got {_shown(value)} of type {type(value).__name__}"
