@@ -72,8 +72,8 @@ def batchnorm(
     Source: Ioffe & Szegedy 2015; Yang et al. 2019.
     """
     return BatchNorm(
-        width=arguments.whole("width", width),
-        batch=arguments.whole("batch", batch, minimum=3),
+        width=arguments.size("width", width),
+        batch=arguments.size("batch", batch, minimum=3),
         activation=activations.get(activation),
         initializer=initializers.get(initializer),
         place=arguments.choice("place", place, PLACES),

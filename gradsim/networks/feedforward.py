@@ -43,7 +43,7 @@ def feedforward(
     Source: Poole et al. 2016; Schoenholz et al. 2017.
     """
     return Feedforward(
-        width=arguments.whole("width", width),
+        width=arguments.size("width", width),
         activation=activations.get(activation),
         initializer=initializers.get(initializer),
         tied=arguments.flag("tied", tied),

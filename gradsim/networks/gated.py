@@ -239,4 +239,4 @@ def gru(
 
 
 def _chrono(longest: Any) -> int | None:
-    return None if longest is None else arguments.whole("chrono", longest, minimum=2)
+    return None if longest is None else arguments.size("chrono", longest, minimum=2)

@@ -19,6 +19,7 @@ from gradsim.networks.residual import SCALINGS, branch_scale, checked_layers
 
 FORMS = ("plain", "pre", "post")
 NORMS = ("layer", "rms")
+LARGEST_EPSILON = 1e30  # in float32 a larger one, or its product with a scale, would be infinite
 
 
 def _mean(x: Array, axis: int) -> Array:
@@ -152,7 +153,7 @@ def layernorm(
     form = arguments.choice("form", form, FORMS)
     scaling = arguments.choice("scaling", scaling, SCALINGS if form != "plain" else SCALINGS[:1])
     return LayerNorm(
-        width=arguments.whole("width", width, minimum=2),
+        width=arguments.size("width", width, minimum=2),
         activation=activations.get(activation),
         initializer=initializers.get(initializer),
         form=form,
@@ -165,8 +166,10 @@ def layernorm(
 
 
 def checked_epsilon(epsilon: float) -> float:
-    """`epsilon` as one finite number that is not negative."""
+    """`epsilon` as one number that is not negative, and that float32 holds."""
     value = arguments.gain("epsilon", epsilon)
     if value.ndim:
         raise ValueError(f"epsilon: got an array of shape {value.shape}; pass one number of at least 0")
+    if value > LARGEST_EPSILON:
+        raise ValueError(f"epsilon: got {value}; pass one number from 0 to {LARGEST_EPSILON:g}")
     return float(value)

@@ -82,10 +82,10 @@ def checked(
     tied: Any,
 ) -> dict[str, Any]:
     """The fields of `Recurrent` from what a user passed; `features` is the width unless given."""
-    width = arguments.whole("width", width)
+    width = arguments.size("width", width)
     return {
         "width": width,
-        "features": width if features is None else arguments.whole("features", features),
+        "features": width if features is None else arguments.size("features", features),
         "initializer": initializers.get(initializer),
         "input_initializer": _input_initializer(input_initializer),
         "initial": arguments.choice("initial", initial, INITIAL),

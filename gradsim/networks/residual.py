@@ -31,7 +31,7 @@ def checked_layers(scaling: str, layers: int | None) -> int | None:
         return None
     if layers is None:
         raise ValueError(f"layers: got None; pass the depth L that scaling={scaling!r} divides by")
-    return arguments.whole("layers", layers)
+    return arguments.size("layers", layers)
 
 
 def branch_scale(scaling: str, layers: int | None) -> float:
@@ -135,7 +135,7 @@ def residual(
     form = arguments.choice("form", form, FORMS)
     scaling = arguments.choice("scaling", scaling, SCALINGS)
     shared: dict[str, Any] = {
-        "width": arguments.whole("width", width),
+        "width": arguments.size("width", width),
         "activation": activations.get(activation),
         "initializer": initializers.get(initializer),
         "scaling": scaling,
@@ -203,7 +203,7 @@ def highway(
     Source: Srivastava, Greff & Schmidhuber 2015.
     """
     return Highway(
-        width=arguments.whole("width", width),
+        width=arguments.size("width", width),
         activation=activations.get(activation),
         initializer=initializers.get(initializer),
         tied=arguments.flag("tied", tied),
