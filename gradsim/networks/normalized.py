@@ -13,7 +13,7 @@ from jaxtyping import Float
 from gradsim import activations, arguments, initializers, scaled
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights
+from gradsim.networks.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 from gradsim.networks.residual import SCALINGS, branch_scale, checked_layers
 
@@ -153,15 +153,12 @@ def layernorm(
     form = arguments.choice("form", form, FORMS)
     scaling = arguments.choice("scaling", scaling, SCALINGS if form != "plain" else SCALINGS[:1])
     return LayerNorm(
-        width=arguments.size("width", width, minimum=2),
-        activation=activations.get(activation),
-        initializer=initializers.get(initializer),
+        **checked(width, activation, initializer, tied, narrowest=2),
         form=form,
         norm=arguments.choice("norm", norm, NORMS),
         epsilon=checked_epsilon(epsilon),
         scaling=scaling,
         layers=checked_layers(scaling, layers),
-        tied=arguments.flag("tied", tied),
     )
 
 
