@@ -204,10 +204,13 @@ def test_a_chain_of_ones_own_equals_jacfwd() -> None:
     assert check(gs.lstm(3, of="cell")) == []
 
 
-def test_check_says_what_contract_raises() -> None:
+def test_check_says_all_that_is_wrong_in_one_line_each() -> None:
     with own_checks():
-        (line,) = check(own("axis", "layer"))
-    assert line == "network: Own.axis: got 'layer'; declare one of: depth, time"
+        several = type("Own", (Own,), {"axis": "layer", "parameters": {"w": "sigma_v"}})()
+        assert check(several) == [
+            "network: Own.axis: got 'layer'; declare one of: depth, time",
+            "network: Own.parameters: got 'w': 'sigma_v'; name one of the gains: sigma_w",
+        ]
 
 
 @jax.custom_vjp

@@ -14,7 +14,7 @@ from gradsim.engine.chain import Source, network_keys
 from gradsim.engine.forward import Cells, forward
 from gradsim.engine.statistics import Statistic, View, matrix
 from gradsim.engine.tiling import Tiling
-from gradsim.networks.check import contract
+from gradsim.networks.check import problems
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled, join
 
@@ -42,10 +42,9 @@ def check(network: Network) -> list[str]:
     """
     if not isinstance(network, Network):
         raise TypeError(f"network: {arguments.got(network)}; pass a network such as gradsim.feedforward(width=8)")
-    try:
-        contract(network)
-    except (TypeError, ValueError) as error:
-        return [str(error)]
+    broken = problems(network)
+    if broken:
+        return list(broken)
     name = type(network).__name__
     try:
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):

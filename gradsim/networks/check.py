@@ -24,20 +24,22 @@ KINDS = {"Activation": Activation, "Initializer": Initializer}
 
 
 def contract(network: Network) -> None:
-    """Nothing, if the network is what network.py says; checked once for each.
+    """Nothing, if the network is what network.py says; looked up once for each.
 
     Raises: ValueError, one line that names the family's part, what it is, and what it may be.
     """
-    for problem in _fields(network):  # first: a network without a hash cannot be looked up
+    for problem in problems(network):
         raise ValueError(problem)
-    _rest(network)
+
+
+def problems(network: Network) -> tuple[str, ...]:
+    """A line for each part that is not what network.py says; what builds on a wrong part is not looked at."""
+    return tuple(_fields(network)) or _beyond_fields(network)  # first: without a hash none can be looked up
 
 
 @lru_cache(maxsize=256)
-def _rest(network: Network) -> None:
-    for problems in (_declared, _traced):
-        for problem in problems(network):
-            raise ValueError(problem)
+def _beyond_fields(network: Network) -> tuple[str, ...]:
+    return tuple(_declared(network)) or tuple(dict.fromkeys(_traced(network)))
 
 
 def _line(network: Network, part: str, got: str, wanted: str) -> str:
@@ -148,7 +150,11 @@ def _one_step(network: Network, dtype: str) -> Iterator[str]:
         try:
             return jax.eval_shape(function, *args)
         except Exception as error:
-            hint = f"its gains are: {', '.join(network.gains)}" if isinstance(error, KeyError) else f"in {dtype}"
+            hint = (
+                f"its gains are: {', '.join(network.gains)}"
+                if isinstance(error, KeyError)
+                else f"it must run under jax.jit with arrays of {dtype}"
+            )
             raise _Broken(_line(network, part, f"raised {arguments.reason(error)}", hint)) from error
 
     gains = {name: jax.ShapeDtypeStruct((), dtype) for name in network.gains}
