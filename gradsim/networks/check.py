@@ -150,11 +150,9 @@ def _one_step(network: Network, dtype: str) -> Iterator[str]:
         try:
             return jax.eval_shape(function, *args)
         except Exception as error:
-            hint = (
-                f"its gains are: {', '.join(network.gains)}"
-                if isinstance(error, KeyError)
-                else f"it must run under jax.jit with arrays of {dtype}"
-            )
+            hint = f"it must run under jax.jit with arrays of {dtype}"
+            if isinstance(error, KeyError):
+                hint = f"its gains are: {', '.join(network.gains)}"
             raise _Broken(_line(network, part, f"raised {arguments.reason(error)}", hint)) from error
 
     gains = {name: jax.ShapeDtypeStruct((), dtype) for name in network.gains}
