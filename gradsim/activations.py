@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, nn
 
+from gradsim import arguments
+
 Function = Callable[[Array], Array]
 
 
@@ -18,11 +20,23 @@ class Activation:
 
     `kinks` lets a quadrature split its range there; they are compared by value, so two
     activations of the same function and kinks share one compilation.
+
+    Raises: ValueError for a function that is not elementwise, has no finite derivative, or is NaN where a
+    state may be large; TypeError for fields of another kind.
     """
 
     name: str
     function: Function = field(repr=False)
     kinks: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        arguments.text("activation", self.name)
+        arguments.function("activation", self.function)
+        if not isinstance(self.kinks, tuple) or not all(isinstance(kink, int | float) for kink in self.kinks):
+            raise TypeError(f"kinks: {arguments.got(self.kinks)}; pass a tuple of numbers")
+        if "ACTIVATIONS" in globals():  # those below are tested elsewhere: an import computes nothing
+            with jax.ensure_compile_time_eval():  # also where a network is made within a jitted function
+                _test(self.name, self.function)
 
     def __call__(self, z: Array) -> Array:
         """φ(z), elementwise."""
@@ -142,24 +156,17 @@ def get(activation: str | Function | Activation) -> Activation:
     if not callable(activation):
         kind = type(activation).__name__
         raise TypeError(f"activation: got {activation!r} of type {kind}; pass a name or an elementwise callable")
-    try:
-        hash(activation)
-    except TypeError as error:
-        kind = type(activation).__name__
-        raise TypeError(
-            f"activation: {kind} has no hash; pass a function, or an object of a frozen dataclass"
-        ) from error
-    return _checked(activation)
+    return Activation(getattr(activation, "__name__", type(activation).__name__), activation)
 
 
 @lru_cache(maxsize=256)
-def _checked(function: Function) -> Activation:
-    name = getattr(function, "__name__", type(function).__name__)
+def _test(name: str, function: Function) -> None:
+    """Whether a function of the user's own is an activation."""
     point = jnp.asarray([-0.7, 0.3, 1.1], jnp.float32)
     try:
         value, slope = jax.jvp(function, (point,), (jnp.ones_like(point),))
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = arguments.reason(error)
         raise ValueError(f"activation: JAX cannot differentiate {name} ({reason}); write it with jax.numpy") from error
     if not isinstance(value, Array):
         raise ValueError(
@@ -175,4 +182,17 @@ def _checked(function: Function) -> Activation:
         raise ValueError(f"activation: {name} is not elementwise: an output depends on more than its own input")
     if not bool(jnp.all(jnp.isfinite(value) & jnp.isfinite(slope))):
         raise ValueError(f"activation: {name} has values or derivatives that are not finite at {point.tolist()}")
-    return Activation(name, function)
+    _refuse_nan(name, function)
+
+
+def _refuse_nan(name: str, function: Function) -> None:
+    """A step may see |z| up to 2**48: infinite there is what it may be, NaN is a formula that overflows inside."""
+    powers = np.ldexp(np.float32(1), np.arange(49))
+    z = jnp.asarray(np.concatenate([powers, -powers]))
+    for what, values in zip(("value", "derivative"), jax.jvp(function, (z,), (jnp.ones_like(z),)), strict=True):
+        lost = np.isnan(np.asarray(values))
+        if lost.any():
+            raise ValueError(
+                f"activation: {name} has the {what} NaN at z = {np.asarray(z)[lost][0]:g}; write it so that "
+                "nothing in it overflows, such as jax.nn.softplus(z) in place of log1p(exp(z))"
+            )

@@ -169,3 +169,13 @@ def reason(error: Exception) -> str:
     """What an error says, in one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def got(value: Any) -> str:
+    """What came, and its type, in one line."""
+    return f"got {_shown(value)} of type {type(value).__name__}"
+
+
+def size(name: str, value: Any, minimum: int = 1) -> int:
+    """`value` as the size of an array: a whole number of at least `minimum` that 32 bits hold."""
+    return whole(name, value, minimum, 2**31 - 1)

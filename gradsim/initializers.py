@@ -10,12 +10,15 @@ Random numbers are drawn in float32 and widened, so that a run in float64 measur
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, random
 from jax.typing import DTypeLike
+
+from gradsim import arguments
 
 Draw = Callable[[Array, tuple[int, int], Any], Array]
 
@@ -34,6 +37,9 @@ normal = Widened(random.normal)  # (key, shape, dtype), of mean 0 and variance 1
 uniform = Widened(random.uniform)  # (key, shape, dtype, low, high)
 
 
+WANTED = "draw(key, shape, dtype), such as jax.nn.initializers.he_normal()"
+
+
 @dataclass(frozen=True)
 class Initializer:
     """A law of unit gain and the scheme's own gains, which a network takes as its defaults.
@@ -42,6 +48,9 @@ class Initializer:
     `bias_gain(n_in)` the default sigma_b; `draw_bias(key, shape, dtype)` has unit variance.
     Both get the dtype of the run: where they draw with `normal` and `uniform` of this module, or are
     `Widened`, runs in float32 and float64 measure the same networks.
+
+    Raises: ValueError for a draw of another shape or dtype, or one with NaN or inf; TypeError for fields of
+    another kind.
     """
 
     name: str
@@ -49,6 +58,18 @@ class Initializer:
     weight_gain: Callable[[int, int], float] = field(default=lambda n_in, n_out: 1.0, repr=False)
     bias_gain: Callable[[int], float] = field(default=lambda n_in: 0.0, repr=False)
     draw_bias: Callable[[Array, tuple[int, ...], Any], Array] = field(default=normal, repr=False)
+
+    def __post_init__(self) -> None:
+        arguments.text("initializer", self.name)
+        for part in ("draw", "weight_gain", "bias_gain", "draw_bias"):
+            value = getattr(self, part)
+            if not callable(value):
+                raise TypeError(f"initializer: {self.name}.{part}: {arguments.got(value)}; pass {WANTED}")
+            arguments.function("initializer", value.draw if isinstance(value, Widened) else value)
+        if "INITIALIZERS" in globals():  # those below are tested elsewhere: an import computes nothing
+            with jax.ensure_compile_time_eval():  # also where a network is made within a jitted function
+                _test(self.name, self.draw, (4, 4))
+                _test(self.name, self.draw_bias, (4,))
 
 
 def _gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
@@ -146,13 +167,22 @@ def get(initializer: str | Draw | Initializer) -> Initializer:
         raise TypeError(
             f"initializer: got {initializer!r} of type {kind}; pass a name or a callable draw(key, shape, dtype)"
         )
-    name = getattr(initializer, "__name__", type(initializer).__name__)
-    wanted = "draw(key, shape, dtype), such as jax.nn.initializers.he_normal()"
+    return Initializer(getattr(initializer, "__name__", type(initializer).__name__), Widened(initializer))
+
+
+@lru_cache(maxsize=256)
+def _test(name: str, draw: Callable[..., Array], shape: tuple[int, ...]) -> None:
+    """Whether a law of the user's own draws finite float32 numbers of the shape asked for."""
     try:
-        w = jax.eval_shape(lambda: initializer(random.key(0), (4, 4), jnp.float32))
+        w = draw(random.key(0), shape, jnp.dtype("float32"))
+        got, finite = (w.shape, w.dtype.name), bool(jnp.all(jnp.isfinite(w)))
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise ValueError(f"initializer: {name} does not draw an array ({reason}); pass {wanted}") from error
-    if getattr(w, "shape", None) != (4, 4) or w.dtype != jnp.float32:
-        raise ValueError(f"initializer: {name} draws {w} where float32 of shape (4, 4) was asked for; pass {wanted}")
-    return Initializer(name, Widened(initializer))
+        reason = arguments.reason(error)
+        raise ValueError(f"initializer: {name} does not draw an array ({reason}); pass {WANTED}") from error
+    if got != (shape, "float32"):
+        raise ValueError(
+            f"initializer: {name} draws {got[1]} of shape {got[0]} where float32 of shape {shape} was asked for; "
+            f"pass {WANTED}"
+        )
+    if not finite:
+        raise ValueError(f"initializer: {name} draws NaN or inf for shape {shape}; pass one that draws finite numbers")

@@ -62,8 +62,10 @@ def measure_plainly(
     """Every statistic at every depth, in float64, from weights drawn in `dtype` with the engine's keys."""
     keys = network_keys(random.key(KEY), seed)
     with jax.enable_x64(dtype == "float64"):
-        draws = [network.draw(random.fold_in(keys.weights, t), dtype) for t in range(burn_in + depth)]
-        u = products.unit_vector(network, jnp.asarray(inputs, dtype), keys.vector)[0]
+        # Compiled, as in a sweep: an operation at a time rounds otherwise.
+        draw = jax.jit(lambda t: network.draw(random.fold_in(keys.weights, t), dtype))
+        draws = [draw(t) for t in range(burn_in + depth)]
+        u = jax.jit(lambda: products.unit_vector(network, jnp.asarray(inputs, dtype), keys.vector)[0])()
         gains = np.asarray([sigma_w, sigma_b], dtype)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         weights = [(double(draw.w), double(draw.b)) for draw in draws]

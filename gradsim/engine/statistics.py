@@ -95,7 +95,8 @@ class Statistic:
         return self.missing(network)
 
 
-def _matrix(tree: Any) -> Array:
+def matrix(tree: Any) -> Array:
+    """Vectors, leaves [vectors, …], as the rows of a matrix."""
     rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]
     return jnp.concatenate(rows, axis=1)
 
@@ -113,7 +114,7 @@ def _vector(view: View) -> Scaled:
 
 def _spectral(view: View) -> Scaled:
     assert view.product is not None
-    singular_values = jnp.linalg.svd(_matrix(view.product.mantissa), compute_uv=False)
+    singular_values = jnp.linalg.svd(matrix(view.product.mantissa), compute_uv=False)
     return Scaled(singular_values[0], view.product.exponent)
 
 

@@ -1,5 +1,6 @@
 """Transformer blocks: softmax attention over tokens and a small network at each, around which the state may skip."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -235,17 +236,18 @@ def attention(
     scaling = arguments.choice("scaling", scaling, (*SCALINGS, DEEPNORM) if skip else SCALINGS[:1])
     if scaling == DEEPNORM and norm != "post":
         raise ValueError(f"norm: got {norm!r} with scaling='deepnorm'; pass norm='post', or another scaling")
-    width = arguments.whole("width", width, minimum=1 if norm == "none" else 2)
-    heads = arguments.whole("heads", heads)
+    width = arguments.size("width", width, minimum=1 if norm == "none" else 2)
+    heads = arguments.size("heads", heads)
     if width % heads:
-        divisors = [n for n in range(1, width + 1) if width % n == 0]
+        small = [n for n in range(1, math.isqrt(width) + 1) if width % n == 0]
+        divisors = sorted({*small, *(width // n for n in small)})
         raise ValueError(f"heads: got {heads}, which does not divide width={width}; pass one of: {divisors}")
-    mlp = arguments.whole("mlp", mlp, minimum=0)
+    mlp = arguments.size("mlp", mlp, minimum=0)
     activation = activations.get(activation)
     shared: dict[str, Any] = {
         "width": width,
         "heads": heads,
-        "tokens": arguments.whole("tokens", tokens),
+        "tokens": arguments.size("tokens", tokens),
         "initializer": initializers.get(initializer),
         "norm": norm,
         "skip": skip,

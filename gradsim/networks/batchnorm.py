@@ -9,7 +9,7 @@ from jaxtyping import Float
 from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights
+from gradsim.networks.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 from gradsim.networks.normalized import checked_epsilon, standardize
 
@@ -72,12 +72,9 @@ def batchnorm(
     Source: Ioffe & Szegedy 2015; Yang et al. 2019.
     """
     return BatchNorm(
-        width=arguments.whole("width", width),
-        batch=arguments.whole("batch", batch, minimum=3),
-        activation=activations.get(activation),
-        initializer=initializers.get(initializer),
+        **checked(width, activation, initializer, tied),
+        batch=arguments.size("batch", batch, minimum=3),
         place=arguments.choice("place", place, PLACES),
         of=arguments.choice("of", of, OF),
         epsilon=checked_epsilon(epsilon),
-        tied=arguments.flag("tied", tied),
     )

@@ -27,7 +27,7 @@ def _delta_orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> A
     return jnp.zeros(shape, dtype).at[before : before + channels].set(centre)
 
 
-DELTA_ORTHOGONAL = Initializer("delta_orthogonal", _delta_orthogonal)
+DELTA_ORTHOGONAL = "delta_orthogonal"
 
 
 class Weights(NamedTuple):
@@ -125,9 +125,9 @@ def convolutional(
     padding, dimensions other than 1 and 2, an unknown name (the known ones are listed).
     Source: Xiao et al. 2018.
     """
-    size = arguments.whole("size", size)
-    kernel = arguments.whole("kernel", kernel)
-    dimensions = arguments.whole("dimensions", dimensions)
+    size = arguments.size("size", size)
+    kernel = arguments.size("kernel", kernel)
+    dimensions = arguments.size("dimensions", dimensions)
     padding = arguments.choice("padding", padding, PADDINGS)
     if dimensions not in LAYOUTS:
         raise ValueError(f"dimensions: got {dimensions}; pass 1 or 2")
@@ -136,14 +136,14 @@ def convolutional(
     most = size if padding == "circular" else 2 * size - 1
     if kernel > most:
         raise ValueError(f"kernel: got {kernel}; with {padding} padding and size={size} pass at most {most}")
-    delta = initializer == DELTA_ORTHOGONAL.name
+    delta = isinstance(initializer, str) and initializer == DELTA_ORTHOGONAL
     return Convolutional(
-        channels=arguments.whole("channels", channels),
+        channels=arguments.size("channels", channels),
         size=size,
         kernel=kernel,
         dimensions=dimensions,
         padding=padding,
         activation=activations.get(activation),
-        initializer=DELTA_ORTHOGONAL if delta else initializers.get(initializer),
+        initializer=Initializer(DELTA_ORTHOGONAL, _delta_orthogonal) if delta else initializers.get(initializer),
         tied=arguments.flag("tied", tied),
     )

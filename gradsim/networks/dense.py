@@ -8,6 +8,7 @@ from jax import Array, random
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network
@@ -53,3 +54,19 @@ class Dense(Network):
 
     def initial_state(self, gains: Gains, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
         return inputs
+
+
+def checked(
+    width: Any,
+    activation: str | activations.Function | Activation,
+    initializer: str | initializers.Draw | Initializer,
+    tied: Any,
+    narrowest: int = 1,
+) -> dict[str, Any]:
+    """The fields of `Dense` from what a user passed."""
+    return {
+        "width": arguments.size("width", width, narrowest),
+        "activation": activations.get(activation),
+        "initializer": initializers.get(initializer),
+        "tied": arguments.flag("tied", tied),
+    }

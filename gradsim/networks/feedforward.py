@@ -6,10 +6,10 @@ from typing import ClassVar
 from jax import Array
 from jaxtyping import Float
 
-from gradsim import activations, arguments, initializers
+from gradsim import activations, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights
+from gradsim.networks.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 
 
@@ -42,9 +42,4 @@ def feedforward(
     activation or initializer (the known ones are listed).
     Source: Poole et al. 2016; Schoenholz et al. 2017.
     """
-    return Feedforward(
-        width=arguments.whole("width", width),
-        activation=activations.get(activation),
-        initializer=initializers.get(initializer),
-        tied=arguments.flag("tied", tied),
-    )
+    return Feedforward(**checked(width, activation, initializer, tied))

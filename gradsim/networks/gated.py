@@ -72,6 +72,20 @@ class Gated(Recurrent):
     of: str
     chrono: int | None
     gates: ClassVar[int]
+    nonlinearities: ClassVar[tuple[Activation, ...]]
+    bias: ClassVar[str]  # the gain that is added to the gate which keeps the memory
+    drawn: ClassVar[Any]  # the named tuple of the weights
+
+    @property
+    def gains(self) -> dict[str, float]:
+        return {**super().gains, self.bias: 0.0}
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        return self.nonlinearities
+
+    def draw(self, key: Array, dtype: DTypeLike) -> Any:
+        return self.drawn(*self.draw_gates(key, dtype))
 
     def draw_gates(self, key: Array, dtype: DTypeLike) -> list[Array]:
         """W of every gate, V of every gate, b of every gate, and the chrono times' logarithms."""
@@ -105,25 +119,17 @@ class LSTM(Gated):
 
     family: ClassVar[str] = "lstm"
     gates: ClassVar[int] = 4
+    nonlinearities: ClassVar[tuple[Activation, ...]] = (SIGMOID, SIGMOID, TANH, SIGMOID, TANH)
+    bias: ClassVar[str] = "forget_bias"
+    drawn: ClassVar[Any] = LSTMWeights
     parameters: ClassVar[Mapping[str, str]] = _parameters(LSTMWeights._fields)
-
-    @property
-    def gains(self) -> dict[str, float]:
-        return {**super().gains, "forget_bias": 0.0}
 
     @property
     def initial_shape(self) -> tuple[int, ...]:
         return (2, self.width)
 
-    @property
-    def activations(self) -> tuple[Activation, ...]:
-        return (SIGMOID, SIGMOID, TANH, SIGMOID, TANH)
-
-    def draw(self, key: Array, dtype: DTypeLike) -> LSTMWeights:
-        return LSTMWeights(*self.draw_gates(key, dtype))
-
     def initial_state(self, gains: Gains, inputs: Float[Array, "2 n"]) -> LSTMState:
-        return LSTMState(*self.start(inputs))
+        return LSTMState(*super().initial_state(gains, inputs))
 
     def step(
         self, weights: LSTMWeights, gains: Gains, state: LSTMState, inputs: Array | None
@@ -147,21 +153,10 @@ class GRU(Gated):
 
     family: ClassVar[str] = "gru"
     gates: ClassVar[int] = 3
+    nonlinearities: ClassVar[tuple[Activation, ...]] = (SIGMOID, SIGMOID, TANH)
+    bias: ClassVar[str] = "update_bias"
+    drawn: ClassVar[Any] = GRUWeights
     parameters: ClassVar[Mapping[str, str]] = _parameters(GRUWeights._fields)
-
-    @property
-    def gains(self) -> dict[str, float]:
-        return {**super().gains, "update_bias": 0.0}
-
-    @property
-    def activations(self) -> tuple[Activation, ...]:
-        return (SIGMOID, SIGMOID, TANH)
-
-    def draw(self, key: Array, dtype: DTypeLike) -> GRUWeights:
-        return GRUWeights(*self.draw_gates(key, dtype))
-
-    def initial_state(self, gains: Gains, inputs: Float[Array, " n"]) -> Float[Array, " n"]:
-        return self.start(inputs)
 
     def step(
         self, weights: GRUWeights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
@@ -200,11 +195,8 @@ def lstm(
     Raises: ValueError or TypeError as `vanilla_rnn` does, and for an unknown `of` or a chrono below 2.
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2000; Tallec & Ollivier 2018 (chrono).
     """
-    fields = checked(
-        width=width, features=features, initializer=initializer, input_initializer=input_initializer,
-        initial=initial, tied=tied,
-    )  # fmt: skip
-    return LSTM(**fields, of=arguments.choice("of", of, ("state", "hidden", "cell")), chrono=_chrono(chrono))
+    maps = checked(width, features, initializer, input_initializer, initial, tied)
+    return LSTM(**maps, of=arguments.choice("of", of, ("state", "hidden", "cell")), chrono=_chrono(chrono))
 
 
 def gru(
@@ -231,12 +223,9 @@ def gru(
     Raises: ValueError or TypeError as `vanilla_rnn` does, and for an unknown `of` or a chrono below 2.
     Source: Cho et al. 2014; Chung et al. 2014; Tallec & Ollivier 2018 (chrono).
     """
-    fields = checked(
-        width=width, features=features, initializer=initializer, input_initializer=input_initializer,
-        initial=initial, tied=tied,
-    )  # fmt: skip
-    return GRU(**fields, of=arguments.choice("of", of, ("state", "hidden")), chrono=_chrono(chrono))
+    maps = checked(width, features, initializer, input_initializer, initial, tied)
+    return GRU(**maps, of=arguments.choice("of", of, ("state", "hidden")), chrono=_chrono(chrono))
 
 
 def _chrono(longest: Any) -> int | None:
-    return None if longest is None else arguments.whole("chrono", longest, minimum=2)
+    return None if longest is None else arguments.size("chrono", longest, minimum=2)

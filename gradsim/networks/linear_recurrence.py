@@ -115,10 +115,10 @@ def linear_recurrence(
     numbers 0 ≤ r_min ≤ r_max ≤ 1, a phase outside [0, 2π], an unknown `initial`.
     Source: Orvieto et al. 2023.
     """
-    width = arguments.whole("width", width)
+    width = arguments.size("width", width)
     return LinearRecurrence(
         width=width,
-        features=width if features is None else arguments.whole("features", features),
+        features=width if features is None else arguments.size("features", features),
         ring=_ring(ring),
         max_phase=_phase(max_phase),
         initial=arguments.choice("initial", initial, ("gaussian", "zero")),

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from gradsim import activations, arguments, initializers, scaled
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights
+from gradsim.networks.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 from gradsim.networks.residual import SCALINGS, branch_scale, checked_layers
 
 FORMS = ("plain", "pre", "post")
 NORMS = ("layer", "rms")
+LARGEST_EPSILON = 1e30  # in float32 a larger one, or its product with a scale, would be infinite
 
 
 def _mean(x: Array, axis: int) -> Array:
@@ -152,21 +153,20 @@ def layernorm(
     form = arguments.choice("form", form, FORMS)
     scaling = arguments.choice("scaling", scaling, SCALINGS if form != "plain" else SCALINGS[:1])
     return LayerNorm(
-        width=arguments.whole("width", width, minimum=2),
-        activation=activations.get(activation),
-        initializer=initializers.get(initializer),
+        **checked(width, activation, initializer, tied, narrowest=2),
         form=form,
         norm=arguments.choice("norm", norm, NORMS),
         epsilon=checked_epsilon(epsilon),
         scaling=scaling,
         layers=checked_layers(scaling, layers),
-        tied=arguments.flag("tied", tied),
     )
 
 
 def checked_epsilon(epsilon: float) -> float:
-    """`epsilon` as one finite number that is not negative."""
+    """`epsilon` as one number that is not negative, and that float32 holds."""
     value = arguments.gain("epsilon", epsilon)
     if value.ndim:
         raise ValueError(f"epsilon: got an array of shape {value.shape}; pass one number of at least 0")
+    if value > LARGEST_EPSILON:
+        raise ValueError(f"epsilon: got {value}; pass one number from 0 to {LARGEST_EPSILON:g}")
     return float(value)

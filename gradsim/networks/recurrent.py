@@ -67,13 +67,12 @@ class Recurrent(Network):
             b=self.initializer.draw_bias(key_b, (self.width,), dtype),
         )
 
-    def start(self, noise: Array) -> Array:
+    def initial_state(self, gains: Gains, inputs: Array) -> Any:
         """The Gaussian array itself, or zeros of its shape."""
-        return noise if self.initial == "gaussian" else jnp.zeros_like(noise)
+        return inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)
 
 
 def checked(
-    *,
     width: Any,
     features: Any,
     initializer: str | initializers.Draw | Initializer,
@@ -82,10 +81,10 @@ def checked(
     tied: Any,
 ) -> dict[str, Any]:
     """The fields of `Recurrent` from what a user passed; `features` is the width unless given."""
-    width = arguments.whole("width", width)
+    width = arguments.size("width", width)
     return {
         "width": width,
-        "features": width if features is None else arguments.whole("features", features),
+        "features": width if features is None else arguments.size("features", features),
         "initializer": initializers.get(initializer),
         "input_initializer": _input_initializer(input_initializer),
         "initial": arguments.choice("initial", initial, INITIAL),
@@ -101,22 +100,25 @@ def _input_initializer(value: str | initializers.Draw | Initializer) -> Initiali
 
 
 @dataclass(frozen=True)
-class VanillaRNN(Recurrent):
-    """See `vanilla_rnn`."""
+class OneMap(Recurrent):
+    """What the cells of one affine map share: its draw."""
 
-    activation: Activation
-    family: ClassVar[str] = "vanilla_rnn"
     parameters: ClassVar[Mapping[str, str]] = {"w": "sigma_w", "v": "sigma_v", "b": "sigma_b"}
-
-    @property
-    def activations(self) -> tuple[Activation, ...]:
-        return (self.activation,)
 
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
         return self.draw_map(key, dtype)
 
-    def initial_state(self, gains: Gains, inputs: Float[Array, " n"]) -> Float[Array, " n"]:
-        return self.start(inputs)
+
+@dataclass(frozen=True)
+class VanillaRNN(OneMap):
+    """See `vanilla_rnn`."""
+
+    activation: Activation
+    family: ClassVar[str] = "vanilla_rnn"
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        return (self.activation,)
 
     def step(
         self, weights: Weights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
@@ -126,11 +128,10 @@ class VanillaRNN(Recurrent):
 
 
 @dataclass(frozen=True)
-class MinimalRNN(Recurrent):
+class MinimalRNN(OneMap):
     """See `minimal_rnn`."""
 
     family: ClassVar[str] = "minimal_rnn"
-    parameters: ClassVar[Mapping[str, str]] = {"w": "sigma_w", "v": "sigma_v", "b": "sigma_b"}
 
     @property
     def gains(self) -> dict[str, float]:
@@ -139,12 +140,6 @@ class MinimalRNN(Recurrent):
     @property
     def activations(self) -> tuple[Activation, ...]:
         return (ACTIVATIONS["sigmoid"],)
-
-    def draw(self, key: Array, dtype: DTypeLike) -> Weights:
-        return self.draw_map(key, dtype)
-
-    def initial_state(self, gains: Gains, inputs: Float[Array, " n"]) -> Float[Array, " n"]:
-        return self.start(inputs)
 
     def step(
         self, weights: Weights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
@@ -186,10 +181,7 @@ def vanilla_rnn(
     initializer or `initial` (the known ones are listed).
     Source: Elman 1990; Sompolinsky, Crisanti & Sommers 1988; Pascanu et al. 2013; Le et al. 2015 (identity).
     """
-    fields = checked(
-        width=width, features=features, initializer=initializer, input_initializer=input_initializer,
-        initial=initial, tied=tied,
-    )  # fmt: skip
+    fields = checked(width, features, initializer, input_initializer, initial, tied)
     return VanillaRNN(**fields, activation=activations.get(activation))
 
 
@@ -212,8 +204,4 @@ def minimal_rnn(
     Raises: ValueError or TypeError as `vanilla_rnn` does.
     Source: Chen, Pennington & Schoenholz 2018.
     """
-    fields = checked(
-        width=width, features=None, initializer=initializer, input_initializer=input_initializer,
-        initial=initial, tied=tied,
-    )  # fmt: skip
-    return MinimalRNN(**fields)
+    return MinimalRNN(**checked(width, None, initializer, input_initializer, initial, tied))

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from gradsim import activations, arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights
+from gradsim.networks.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 
 FORMS = ("two_layer", "pre_activation", "post_activation")
@@ -31,7 +31,7 @@ def checked_layers(scaling: str, layers: int | None) -> int | None:
         return None
     if layers is None:
         raise ValueError(f"layers: got None; pass the depth L that scaling={scaling!r} divides by")
-    return arguments.whole("layers", layers)
+    return arguments.size("layers", layers)
 
 
 def branch_scale(scaling: str, layers: int | None) -> float:
@@ -135,12 +135,9 @@ def residual(
     form = arguments.choice("form", form, FORMS)
     scaling = arguments.choice("scaling", scaling, SCALINGS)
     shared: dict[str, Any] = {
-        "width": arguments.whole("width", width),
-        "activation": activations.get(activation),
-        "initializer": initializers.get(initializer),
+        **checked(width, activation, initializer, tied),
         "scaling": scaling,
         "layers": checked_layers(scaling, layers),
-        "tied": arguments.flag("tied", tied),
     }
     return TwoLayerResidual(**shared) if form == "two_layer" else Residual(form=form, **shared)
 
@@ -202,9 +199,4 @@ def highway(
     activation or initializer (the known ones are listed).
     Source: Srivastava, Greff & Schmidhuber 2015.
     """
-    return Highway(
-        width=arguments.whole("width", width),
-        activation=activations.get(activation),
-        initializer=initializers.get(initializer),
-        tied=arguments.flag("tied", tied),
-    )
+    return Highway(**checked(width, activation, initializer, tied))
