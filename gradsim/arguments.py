@@ -1,10 +1,16 @@
 """Checks of what a user passes: each failure is one line that says the name, what came, what may come."""
 
+import inspect
+import math
+import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+# Frames that are not the user's: gradsim, and the checkers of types that tests put around its functions.
+OWN = ("gradsim", "jaxtyping", "beartype")
 
 
 def _shown(value: Any) -> str:
@@ -89,6 +95,73 @@ def samples(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def shape_of(name: str, value: Any) -> tuple[int, ...]:
+    """The shape of an array or of nested lists."""
+    try:
+        return np.shape(value)
+    except ValueError as error:
+        raise TypeError(f"{name}: got a ragged {type(value).__name__}; pass an array") from error
+
+
+def warn(message: str) -> None:
+    """A RuntimeWarning at the user's own line: that which called into gradsim."""
+    frame, level, outermost = inspect.currentframe(), 0, 1
+    while frame is not None:
+        level += 1
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in OWN:
+            outermost = level
+        frame = frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=outermost + 1)
+
+
+def share(name: str, value: Any) -> float:
+    """`value` as a number from 0 to 1."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a number from 0 to 1")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name}: got {_shown(value)}; pass a number from 0 to 1")
+    return float(value)
+
+
+def text(name: str, value: Any) -> str:
+    """`value`, which must be a string with something in it."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a string")
+    if not value:
+        raise ValueError(f"{name}: got an empty string; pass a name")
+    return value
+
+
+def function(name: str, value: Any) -> Any:
+    """`value`, which must be callable and, being a static choice, have a hash."""
+    if not callable(value):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a function")
+    try:
+        hash(value)
+    except TypeError as error:
+        kind = type(value).__name__
+        raise TypeError(f"{name}: {kind} has no hash; pass a function, or an object of a frozen dataclass") from error
+    return value
+
+
+def choices(name: str, value: Any, options: Iterable[str], least: int = 0) -> tuple[str, ...]:
+    """`value`, a tuple of at least so many of the `options`."""
+    options = tuple(options)
+    if not isinstance(value, tuple):
+        raise TypeError(
+            f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a tuple of: {', '.join(options)}"
+        )
+    if len(value) < least:
+        raise ValueError(f"{name}: got {_shown(value)}; pass {least} or more of: {', '.join(options)}")
+    return tuple(choice(name, one, options) for one in value)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def numbers(name: str, value: Any, wanted: str) -> np.ndarray:
     """`value` as a float64 array, of any shape; `wanted` says in a message what may come."""
     try:
@@ -98,3 +171,12 @@ def numbers(name: str, value: Any, wanted: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
     return array.astype(np.float64)
+
+
+def number(name: str, value: Any, wanted: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value` as a float between `low` and `high`, which are themselves outside; `wanted` says so in a message."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
+    if not low < float(value) < high:  # NaN is not
+        raise ValueError(f"{name}: got {_shown(value)}; pass {wanted}")
+    return float(value)

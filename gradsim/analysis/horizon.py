@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim import arguments
+from gradsim.analysis.lost import checked, lost_networks
 
 if TYPE_CHECKING:
     import xarray
@@ -21,6 +22,7 @@ def horizon(
     between: tuple[int, int] | None = None,
     start: float | None = 0.0,
     resamples: int = 200,
+    max_lost: float = 0.05,
 ) -> xarray.Dataset:
     """The number of steps over which the gradient falls to `fraction` of what it was, by fit and by crossing.
 
@@ -39,26 +41,40 @@ def horizon(
         start: the log norm at lag 0, which is 0 for a Jacobian product and a unit cotangent; None counts the
             crossing from the shortest lag measured, as for the gradient of a loss.
         resamples: draws of the bootstrap over seeds that gives the crossing's error.
+        max_lost: the share of the networks of a cell that may have left the range of floats and not count.
 
     Returns: a Dataset over all other axes, in steps: horizon_fit, horizon_crossing, their standard errors,
         slope, slope_error (nat/step), misfit (nat). horizon_fit is inf where the gradient does not fall
         (`decays` is False), horizon_crossing NaN where it has not fallen far enough at the longest lag (`crossed`
-        is False). NaN in s is a network whose gradient is exactly zero: the means are over the living. An
+        is False). NaN in s is a network whose gradient is exactly zero, unless `<statistic>_lost` says that it has
+        left the floats: the means are over the living, and those that are lost count nowhere. An
         error is NaN where there is one seed, or where the horizon is not there.
-    Raises: ValueError naming what the dataset lacks or which argument is out of range.
+    Raises: ValueError or TypeError naming what the dataset lacks, which argument is out of range, or how many
+        networks were lost.
     """
     import xarray  # 0.3 s: not at import
 
-    fraction = _share(fraction)
+    fraction = arguments.number(
+        "fraction", fraction, "what is left of the gradient, a number between 0 and 1", 0.0, 1.0
+    )
+    if start is not None:
+        start = arguments.number("start", start, "the finite log norm at lag 0, or None")
     values = by_lag(dataset, statistic)
     if "seed" not in values.dims:
         raise ValueError(f"dataset: {statistic} has no axis seed, which the errors need; pass all seeds, not a mean")
     lag = values["lag"].values.astype(float)
     fitted = _fitted_lags(lag, between)
     resamples = arguments.whole("resamples", resamples)
+    checked(dataset, statistic, max_lost, "the horizon")
+    lost = lost_networks(dataset, statistic)
+    if lost is None:
+        lost = xarray.zeros_like(values.isel(lag=0, drop=True), bool)
 
-    def both(array: np.ndarray) -> tuple[Any, ...]:
-        return *_fit(lag[fitted], array[..., fitted], fraction), *_cross(lag, array, fraction, start, resamples)
+    def both(array: np.ndarray, lost: np.ndarray) -> tuple[Any, ...]:
+        """Of values [..., seed, lag]; a lost network [..., seed] takes no part, not even before it was lost."""
+        array = np.where(lost[..., None], np.nan, array)
+        by_crossing = _cross(lag, array, ~lost, fraction, start, resamples)
+        return *_fit(lag[fitted], array[..., fitted], fraction), *by_crossing
 
     step = values["lag"].attrs["units"]
     words = f"{'step' if step == '1' else step}s to {fraction:.3g} of the gradient"
@@ -74,7 +90,7 @@ def horizon(
         "crossed": ("has the gradient fallen that far at the longest lag?", "1"),
     }
     arrays: Any = xarray.apply_ufunc(
-        both, values, input_core_dims=[["seed", "lag"]], output_core_dims=[[]] * len(described)
+        both, values, lost, input_core_dims=[["seed", "lag"], ["seed"]], output_core_dims=[[]] * len(described)
     )
     found = xarray.Dataset(dict(zip(described, arrays, strict=True)))
     for name, (long_name, units) in described.items():
@@ -88,9 +104,7 @@ def by_lag(dataset: xarray.Dataset, statistic: str = "log_gain") -> xarray.DataA
 
     Raises: ValueError naming what the dataset lacks.
     """
-    if statistic not in dataset:
-        raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {', '.join(map(str, dataset))}")
-    values = dataset[statistic]
+    values = logarithm(dataset, statistic)
     axis = next((name for name in ("time", "depth") if name in values.dims), None)
     if axis is None:
         raise ValueError(
@@ -98,31 +112,61 @@ def by_lag(dataset: xarray.Dataset, statistic: str = "log_gain") -> xarray.DataA
         )
     if "start" in values.dims:
         raise ValueError("dataset: these are partial products; choose a start with .sel, or pass what sweep returned")
+    if not values.sizes[axis]:
+        raise ValueError(f"dataset: its axis {axis} is empty; pass what gradsim.sweep returned")
     step = values[axis]
-    lag = step.max() + 1 - step if dataset.attrs.get("direction") == "backward" else step
+    if dataset.attrs.get("direction") == "backward":  # counted from the end of the whole network, whatever is held
+        lag = int(dataset.attrs.get("depth", step.max())) + 1 - step
+    else:
+        lag = step - values.coords.get("start", 0)
     known = values.notnull() | dataset["dead"] if "dead" in dataset else values.notnull()
+    if f"{statistic}_lost" in dataset:
+        known = known | dataset[f"{statistic}_lost"]
+    known = known & (lag > 0)
     values = values.assign_coords(lag=lag.astype(int)).swap_dims({axis: "lag"}).drop_vars(axis)
     values = values.isel(lag=np.flatnonzero(known.any([name for name in known.dims if name != axis]).values))
     values["lag"].attrs = {"long_name": f"lag in {axis}", "units": step.attrs.get("units", "1")}
     return values.sortby("lag")
 
 
-def _share(fraction: Any) -> float:
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating):
-        raise TypeError(f"fraction: got {fraction!r} of type {type(fraction).__name__}; pass a number from 0 to 1")
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: got {fraction}; pass what is left of the gradient, a number between 0 and 1")
-    return float(fraction)
+def logarithm(dataset: xarray.Dataset, statistic: str) -> xarray.DataArray:
+    """That variable of a sweep's Dataset, which must be a logarithm.
+
+    Raises: TypeError for anything but a Dataset and a name; ValueError where it holds none of that name.
+    """
+    import xarray
+
+    if not isinstance(dataset, xarray.Dataset):
+        raise TypeError(f"dataset: got a {type(dataset).__name__}; pass the Dataset that gradsim.sweep returned")
+    held = ", ".join(map(str, dataset))
+    if not isinstance(statistic, str):
+        raise TypeError(f"statistic: got {statistic!r} of type {type(statistic).__name__}; pass one of: {held}")
+    if statistic not in dataset.data_vars:
+        raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {held}")
+    values = dataset[statistic]
+    if values.attrs.get("units", "nat") != "nat" or values.dtype.kind != "f":
+        logarithms = [str(name) for name, one in dataset.data_vars.items() if one.attrs.get("units") == "nat"]
+        raise ValueError(
+            f"statistic: {statistic!r} is no logarithm; pass one of: {', '.join(logarithms) or 'none held'}"
+        )
+    return values
 
 
 def _fitted_lags(lag: np.ndarray, between: tuple[int, int] | None) -> np.ndarray:
     """Which lags the fit takes."""
+    if lag.size < 2:
+        raise ValueError(f"dataset: {lag.size} lags were measured, and a horizon needs two; pass more depths")
+    wanted = f"the first and the last lag of the fit, the smaller first, among {lag[0]:.0f} to {lag[-1]:.0f}"
     if between is None:
-        between = (lag[0], lag[-1]) if lag.size else (0, 0)
-    fitted = (between[0] <= lag) & (lag <= between[1])
+        return np.ones(lag.shape, bool)
+    if arguments.shape_of("between", between) != (2,):
+        raise ValueError(f"between: got {between!r}; pass {wanted}")
+    first, last = arguments.numbers("between", between, wanted)
+    if not lag[0] <= first < last <= lag[-1]:
+        raise ValueError(f"between: got {between!r}; pass {wanted}")
+    fitted = (first <= lag) & (lag <= last)
     if np.count_nonzero(fitted) < 2:
-        measured = f"measured are {lag[0]:.0f} to {lag[-1]:.0f}" if lag.size else "measured are none"
-        raise ValueError(f"between: {between[0]:.0f} to {between[1]:.0f} holds fewer than two lags; {measured}")
+        raise ValueError(f"between: {first:g} to {last:g} holds fewer than two of the lags measured; pass {wanted}")
     return fitted
 
 
@@ -151,20 +195,22 @@ def _fit(lag: np.ndarray, values: np.ndarray, fraction: float) -> tuple[Any, ...
 
 
 def _cross(
-    lag: np.ndarray, values: np.ndarray, fraction: float, start: float | None, resamples: int
+    lag: np.ndarray, values: np.ndarray, known: np.ndarray, fraction: float, start: float | None, resamples: int
 ) -> tuple[Any, ...]:
-    """The first crossing of the mean over seeds, its bootstrap error, and whether there is one."""
+    """The first crossing of the mean over the `known` seeds, its bootstrap error, and whether there is one."""
     if start is not None:
         lag = np.append(0.0, lag)
         values = np.concatenate([np.full((*values.shape[:-1], 1), start), values], axis=-1)
     alive = np.isfinite(values)
     seeds = values.shape[-2]
+    known = np.moveaxis(known, -1, 0)[..., None].astype(float)  # [seed, …, 1]
     living = np.moveaxis(np.stack([np.where(alive, values, 0), alive]), -2, 1).copy()  # [2, seed, …, lag]
 
     def crossing(weights: np.ndarray) -> np.ndarray:
         total, count = (np.tensordot(weights, part, axes=(0, 0)) for part in living)
         # All are dead where none is alive: their gradient is 0, and has crossed every fraction.
-        return _first(lag, np.where(count > 0, _ratio(total, count), -np.inf), math.log(fraction))
+        none = np.where(np.tensordot(weights, known, axes=(0, 0)) > 0, -np.inf, np.nan)
+        return _first(lag, np.where(count > 0, _ratio(total, count), none), math.log(fraction))
 
     steps = crossing(np.ones(seeds))
     if seeds < 2:
