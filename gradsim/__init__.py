@@ -6,6 +6,7 @@ from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
 from gradsim.analysis.horizon import horizon
 from gradsim.digits import digits, digits_sequence
+from gradsim.engine.check import check
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
@@ -34,6 +35,7 @@ __all__ = [
     "Statistic",
     "attention",
     "batchnorm",
+    "check",
     "concat",
     "convolutional",
     "critical",

@@ -1,6 +1,7 @@
 """Checks of what a user passes: each failure is one line that says the name, what came, what may come."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -13,8 +14,9 @@ OWN = ("gradsim", "jaxtyping", "beartype")
 
 
 def _shown(value: Any) -> str:
-    """`value` in a message of one line."""
-    return " ".join(repr(value).split())
+    """`value` in a message of one line, cut where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 120 else f"{text[:120]} …"
 
 
 def whole(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
@@ -68,17 +70,11 @@ def gain(name: str, value: Any) -> np.ndarray:
     """`value` as a float64 number or 1-d array: finite, and not negative unless it is a bias."""
     may_be_negative = name.endswith("_bias")
     wanted = f"a finite {'' if may_be_negative else 'non-negative '}number or a 1-d array of them"
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # ragged lists
-        raise TypeError(f"{name}: got {_shown(value)}; pass {wanted}") from error
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
+    array = numbers(name, value, wanted)
     if array.ndim > 1:
         raise ValueError(f"{name}: got an array of shape {array.shape}; pass {wanted}")
     if array.size == 0:
         raise ValueError(f"{name}: got an empty axis; pass {wanted}")
-    array = array.astype(np.float64)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name}: got {array[~np.isfinite(array)].flat[0]}; pass {wanted}")
     if not may_be_negative and np.any(array < 0):
@@ -91,16 +87,22 @@ def gain(name: str, value: Any) -> np.ndarray:
 def samples(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`value` as a float array [samples, *shape] without NaN or inf."""
     wanted = f"an array of shape [samples, {', '.join(map(str, shape))}]"
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise TypeError(f"{name}: got a ragged {type(value).__name__}; pass {wanted}") from error
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: got {type(value).__name__} of dtype {array.dtype}; pass {wanted} of numbers")
+    array = numbers(name, value, f"{wanted} of numbers")
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape or array.shape[0] == 0:
         raise ValueError(f"{name}: got shape {list(array.shape)}; pass {wanted}")
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name}: {np.count_nonzero(~np.isfinite(array))} entries are NaN or infinite; pass {wanted}")
+    return array
+
+
+def numbers(name: str, value: Any, wanted: str) -> np.ndarray:
+    """`value` as a float64 array, of any shape; `wanted` says in a message what may come."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # a ragged list, or an object that does not become an array
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
     return array.astype(np.float64)
 
 
@@ -179,3 +181,12 @@ def got(value: Any) -> str:
 def size(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as the size of an array: a whole number of at least `minimum` that 32 bits hold."""
     return whole(name, value, minimum, 2**31 - 1)
+
+
+def number(name: str, value: Any, wanted: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value` as a float between `low` and `high`, which are themselves outside; `wanted` says so in a message."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
+    if not low < float(value) < high:  # NaN is not
+        raise ValueError(f"{name}: got {_shown(value)}; pass {wanted}")
+    return float(value)

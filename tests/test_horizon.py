@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
+from unrolled import own_checks
 
 import gradsim as gs
 from gradsim.analysis.horizon import by_lag, horizon
@@ -119,6 +120,63 @@ def test_memory_of_an_identity_start_is_the_arcsine_law() -> None:
         assert abs(float(apart)) < 4.5 * float(error.sel(lag=lag)), lag
 
 
+def test_lag_of_a_part_of_a_backward_sweep_is_that_of_the_whole() -> None:
+    """In any order, and with depths left out: the Dataset says how deep the network is."""
+    whole = made([-0.1 * LAG[::-1]] * 2, "backward").assign_attrs(depth=100)
+    expected = by_lag(whole)
+    for part in (whole.isel(time=slice(None, None, -1)), whole.isel(time=slice(10, 50)), whole.isel(time=[7, 3, 90])):
+        lags = by_lag(part)
+        assert list(lags["lag"].values) == sorted(101 - part["time"].values)
+        np.testing.assert_array_equal(lags, expected.sel(lag=lags["lag"]))
+    unsaid = made([-0.1 * LAG[::-1]] * 2, "backward")  # of an older file: the largest step held
+    np.testing.assert_array_equal(by_lag(unsaid.isel(time=slice(None, None, -1)))["lag"], LAG)
+
+
+def test_lag_of_partial_products_counts_from_their_start() -> None:
+    found = gs.partial_products(gs.feedforward(5, "identity", "orthogonal"), depth=12, seeds=2, sigma_w=0.5)
+    for start in (0, 4, 9):
+        some = by_lag(found.sel(start=start))
+        np.testing.assert_array_equal(some["lag"], np.arange(1, 13 - start))
+        np.testing.assert_allclose(some, math.log(0.5) * np.broadcast_to(some["lag"], some.shape), rtol=ROUNDING)
+    np.testing.assert_allclose(horizon(found.sel(start=4))["horizon_fit"], 1 / math.log(2), rtol=ROUNDING)
+
+
+def with_lost(lost: int, seeds: int = 40) -> xarray.Dataset:
+    """Networks that fall by 0.1 a step, some of which explode and leave the floats after 20 steps."""
+    values = np.broadcast_to(-0.1 * LAG, (seeds, 100)).copy()
+    values[:lost] = np.where(LAG <= 20, 1.0 * LAG, np.nan)
+    dataset = made(values)
+    gone = dataset["log_gain"].isnull()
+    return dataset.assign(dead=xarray.zeros_like(gone), log_gain_lost=gone)
+
+
+def test_networks_that_left_the_floats_are_not_dead() -> None:
+    with pytest.warns(RuntimeWarning, match="^the horizon: 1 of 40 networks left the range of floats"):
+        found = horizon(with_lost(1))
+    for name in ("horizon_fit", "horizon_crossing"):
+        np.testing.assert_allclose(found[name], 10)  # of the others, at every lag
+        np.testing.assert_allclose(found[f"{name}_error"], 0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"^max_lost: 4 of 40 networks of a cell left .* a share of at least 0\.1$"):
+        horizon(with_lost(4))
+    with pytest.warns(RuntimeWarning, match="4 of 40"):
+        np.testing.assert_allclose(horizon(with_lost(4), max_lost=0.1)["horizon_fit"], 10)
+
+
+def test_where_all_are_lost_there_is_no_horizon() -> None:
+    """All dead networks have forgotten at once; of lost ones nothing is known."""
+    with pytest.warns(RuntimeWarning, match="40 of 40"):
+        found = horizon(with_lost(40), max_lost=1.0)
+    assert not found["crossed"]
+    assert not found["decays"]
+    assert all(np.isnan(found[name]) for name in ("horizon_fit", "horizon_crossing", "horizon_crossing_error"))
+
+
+def test_a_cell_that_loses_networks_is_refused_beside_one_that_loses_none() -> None:
+    both = xarray.concat([with_lost(0), with_lost(3)], "sigma_w")
+    with pytest.raises(ValueError, match=r"^max_lost: 3 of 40"):
+        horizon(both)
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
@@ -126,17 +184,41 @@ def test_memory_of_an_identity_start_is_the_arcsine_law() -> None:
         (made([LAG] * 2), {"fraction": 0.0}, "fraction"),
         (made([LAG] * 2), {"statistic": "log_jvp"}, "log_jvp"),
         (made([LAG] * 2), {"between": (200, 300)}, "between"),
+        (made([LAG] * 2), {"between": (1, 101)}, "between: .* among 1 to 100"),
+        (made([LAG] * 2), {"between": (1,)}, "between"),
+        (made([LAG] * 2), {"between": 5}, "between"),
+        (made([LAG] * 2), {"between": (5, 5)}, "between"),
+        (made([LAG] * 2), {"start": math.nan}, "start: got nan"),
         (made([LAG] * 2), {"resamples": 0}, "resamples"),
-        (made([LAG] * 2).mean("seed"), {}, "seed"),
+        (made([LAG] * 2), {"max_lost": 1.5}, "max_lost: got 1.5"),
+        (made([LAG] * 2).mean("seed"), {}, "dataset: log_gain has no axis seed"),
         (made([LAG] * 2).isel(time=-1), {}, "time or depth"),
+        (made([LAG] * 2).isel(time=[-1]), {}, "dataset: 1 lags"),
+        (made([LAG] * 2).isel(time=[]), {}, "dataset: its axis time is empty"),
         (made([LAG] * 2).expand_dims("start"), {}, "start"),
+        (made([LAG] * 2).assign(length=made([LAG] * 2)["log_gain"].assign_attrs(units="1")), {"statistic": "length"},
+         "statistic: 'length' is no logarithm"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_named(dataset: xarray.Dataset, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with own_checks(), pytest.raises(ValueError, match=message):
         horizon(dataset, **options)
 
 
-def test_a_fraction_is_a_number() -> None:
-    with pytest.raises(TypeError, match="fraction"):
-        horizon(made([LAG] * 2), "half")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fraction": "half"}, "fraction: got 'half'"),
+        ({"start": "x"}, "start: got 'x'"),
+        ({"start": np.zeros((2, 2))}, "start: got array"),
+        ({"between": ("a", "b")}, "between: got"),
+        ({"max_lost": "all"}, "max_lost: got 'all'"),
+        ({"statistic": ["log_gain"]}, "statistic: got"),
+        ({"dataset": made([LAG] * 2)["log_gain"]}, "dataset: got a DataArray"),
+        ({"dataset": None}, "dataset: got a NoneType"),
+    ],
+)
+def test_the_wrong_kind_of_thing_is_named(options: dict[str, Any], message: str) -> None:
+    call: dict[str, Any] = {"dataset": made([LAG] * 2), **options}
+    with own_checks(), pytest.raises(TypeError, match=f"^{message}"):
+        horizon(**call)

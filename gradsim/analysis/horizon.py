@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim import arguments
-from gradsim.analysis.lost import checked
+from gradsim.analysis.lost import checked, lost_networks
 
 if TYPE_CHECKING:
     import xarray
@@ -46,15 +46,19 @@ def horizon(
     Returns: a Dataset over all other axes, in steps: horizon_fit, horizon_crossing, their standard errors,
         slope, slope_error (nat/step), misfit (nat). horizon_fit is inf where the gradient does not fall
         (`decays` is False), horizon_crossing NaN where it has not fallen far enough at the longest lag (`crossed`
-        is False). NaN in s is a network whose gradient is exactly zero: the means are over the living. An
+        is False). NaN in s is a network whose gradient is exactly zero, unless `<statistic>_lost` says that it has
+        left the floats: the means are over the living, and those that are lost count nowhere. An
         error is NaN where there is one seed, or where the horizon is not there.
     Raises: ValueError or TypeError naming what the dataset lacks, which argument is out of range, or how many
         networks were lost.
     """
     import xarray  # 0.3 s: not at import
 
-    fraction = _fraction(fraction)
-    start = _start(start)
+    fraction = arguments.number(
+        "fraction", fraction, "what is left of the gradient, a number between 0 and 1", 0.0, 1.0
+    )
+    if start is not None:
+        start = arguments.number("start", start, "the finite log norm at lag 0, or None")
     values = by_lag(dataset, statistic)
     if "seed" not in values.dims:
         raise ValueError(f"dataset: {statistic} has no axis seed, which the errors need; pass all seeds, not a mean")
@@ -62,9 +66,15 @@ def horizon(
     fitted = _fitted_lags(lag, between)
     resamples = arguments.whole("resamples", resamples)
     checked(dataset, statistic, max_lost, "the horizon")
+    lost = lost_networks(dataset, statistic)
+    if lost is None:
+        lost = xarray.zeros_like(values.isel(lag=0, drop=True), bool)
 
-    def both(array: np.ndarray) -> tuple[Any, ...]:
-        return *_fit(lag[fitted], array[..., fitted], fraction), *_cross(lag, array, fraction, start, resamples)
+    def both(array: np.ndarray, lost: np.ndarray) -> tuple[Any, ...]:
+        """Of values [..., seed, lag]; a lost network [..., seed] takes no part, not even before it was lost."""
+        array = np.where(lost[..., None], np.nan, array)
+        by_crossing = _cross(lag, array, ~lost, fraction, start, resamples)
+        return *_fit(lag[fitted], array[..., fitted], fraction), *by_crossing
 
     step = values["lag"].attrs["units"]
     words = f"{'step' if step == '1' else step}s to {fraction:.3g} of the gradient"
@@ -80,7 +90,7 @@ def horizon(
         "crossed": ("has the gradient fallen that far at the longest lag?", "1"),
     }
     arrays: Any = xarray.apply_ufunc(
-        both, values, input_core_dims=[["seed", "lag"]], output_core_dims=[[]] * len(described)
+        both, values, lost, input_core_dims=[["seed", "lag"], ["seed"]], output_core_dims=[[]] * len(described)
     )
     found = xarray.Dataset(dict(zip(described, arrays, strict=True)))
     for name, (long_name, units) in described.items():
@@ -142,38 +152,21 @@ def logarithm(dataset: xarray.Dataset, statistic: str) -> xarray.DataArray:
     return values
 
 
-def _start(start: Any) -> float | None:
-    if start is None:
-        return None
-    if isinstance(start, bool) or not isinstance(start, int | float | np.number) or isinstance(start, complex):
-        raise TypeError(f"start: got {start!r} of type {type(start).__name__}; pass the log norm at lag 0, or None")
-    if not math.isfinite(float(start)):
-        raise ValueError(f"start: got {start}; pass the finite log norm at lag 0, or None")
-    return float(start)
-
-
-def _fraction(fraction: Any) -> float:
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating):
-        raise TypeError(f"fraction: got {fraction!r} of type {type(fraction).__name__}; pass a number from 0 to 1")
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: got {fraction}; pass what is left of the gradient, a number between 0 and 1")
-    return float(fraction)
-
-
 def _fitted_lags(lag: np.ndarray, between: tuple[int, int] | None) -> np.ndarray:
     """Which lags the fit takes."""
-    measured = f"measured are {lag[0]:.0f} to {lag[-1]:.0f}" if lag.size else "measured are none"
+    if lag.size < 2:
+        raise ValueError(f"dataset: {lag.size} lags were measured, and a horizon needs two; pass more depths")
+    wanted = f"the first and the last lag of the fit, the smaller first, among {lag[0]:.0f} to {lag[-1]:.0f}"
     if between is None:
-        between = (lag[0], lag[-1]) if lag.size else (0, 0)
-    elif arguments.shape_of("between", between) != (2,):
-        raise ValueError(f"between: got {between!r}; pass the first and the last lag of the fit")
-    elif np.asarray(between).dtype.kind not in "iuf":
-        raise TypeError(f"between: got {between!r}; pass the first and the last lag of the fit, two numbers")
-    elif lag.size and not lag[0] <= between[0] < between[1] <= lag[-1]:
-        raise ValueError(f"between: got {between!r}; pass two lags, the smaller first, among those {measured}")
-    fitted = (between[0] <= lag) & (lag <= between[1])
+        return np.ones(lag.shape, bool)
+    if arguments.shape_of("between", between) != (2,):
+        raise ValueError(f"between: got {between!r}; pass {wanted}")
+    first, last = arguments.numbers("between", between, wanted)
+    if not lag[0] <= first < last <= lag[-1]:
+        raise ValueError(f"between: got {between!r}; pass {wanted}")
+    fitted = (first <= lag) & (lag <= last)
     if np.count_nonzero(fitted) < 2:
-        raise ValueError(f"between: {between[0]:.0f} to {between[1]:.0f} holds fewer than two lags; {measured}")
+        raise ValueError(f"between: {first:g} to {last:g} holds fewer than two of the lags measured; pass {wanted}")
     return fitted
 
 
@@ -202,20 +195,22 @@ def _fit(lag: np.ndarray, values: np.ndarray, fraction: float) -> tuple[Any, ...
 
 
 def _cross(
-    lag: np.ndarray, values: np.ndarray, fraction: float, start: float | None, resamples: int
+    lag: np.ndarray, values: np.ndarray, known: np.ndarray, fraction: float, start: float | None, resamples: int
 ) -> tuple[Any, ...]:
-    """The first crossing of the mean over seeds, its bootstrap error, and whether there is one."""
+    """The first crossing of the mean over the `known` seeds, its bootstrap error, and whether there is one."""
     if start is not None:
         lag = np.append(0.0, lag)
         values = np.concatenate([np.full((*values.shape[:-1], 1), start), values], axis=-1)
     alive = np.isfinite(values)
     seeds = values.shape[-2]
+    known = np.moveaxis(known, -1, 0)[..., None].astype(float)  # [seed, …, 1]
     living = np.moveaxis(np.stack([np.where(alive, values, 0), alive]), -2, 1).copy()  # [2, seed, …, lag]
 
     def crossing(weights: np.ndarray) -> np.ndarray:
         total, count = (np.tensordot(weights, part, axes=(0, 0)) for part in living)
         # All are dead where none is alive: their gradient is 0, and has crossed every fraction.
-        return _first(lag, np.where(count > 0, _ratio(total, count), -np.inf), math.log(fraction))
+        none = np.where(np.tensordot(weights, known, axes=(0, 0)) > 0, -np.inf, np.nan)
+        return _first(lag, np.where(count > 0, _ratio(total, count), none), math.log(fraction))
 
     steps = crossing(np.ones(seeds))
     if seeds < 2:

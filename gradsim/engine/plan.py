@@ -13,6 +13,7 @@ from gradsim import arguments
 from gradsim.engine import statistics as known
 from gradsim.engine.statistics import Statistic
 from gradsim.engine.trial import try_statistic
+from gradsim.networks.check import contract
 from gradsim.networks.network import Network, State
 
 # A step takes microseconds at the least: more steps would run for hours, and nobody sees why.
@@ -42,15 +43,17 @@ class Plan:
 
 
 def checked_network(network: Any) -> Network:
-    """`network`, which must be one.
+    """`network`, which must be one and keep the contract of a family.
 
-    Raises: TypeError for anything else.
+    Raises: TypeError for anything else, ValueError for what it breaks.
     """
     if not isinstance(network, Network):
         raise TypeError(
             f"network: got {' '.join(repr(network).split())} of type {type(network).__name__}; "
             "pass a network such as gradsim.feedforward(width=64)"
         )
+    if not type(network).__module__.startswith("gradsim."):  # gradsim's own keep it by their tests
+        contract(network)
     return network
 
 

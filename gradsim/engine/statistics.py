@@ -35,7 +35,7 @@ class View(NamedTuple):
 
 NEEDS = ("all", "one", "weights", "weight_sums")
 DIRECTIONS = ("forward", "backward")
-TAKEN = ("dead", "depth", "network", "parameter", "seed", "start", "time")  # other names of a Dataset
+TAKEN = ("dead", "depth", "network", "parameter", "seed", "start", "time", "width")  # other names of a Dataset
 
 
 def _of_every_network(network: Network) -> None:

@@ -17,7 +17,7 @@ from gradsim.networks.network import Network, leaves_of
 # Arguments of `sweep`, and the other names of its Dataset: a gain of such a name could never be given, or shown.
 TAKEN = (
     "at", "burn_in", "cotangent", "dead", "depth", "direction", "dtype", "inputs", "key", "loss", "network",
-    "parameter", "progress", "seed", "seeds", "start", "statistics", "store", "time",
+    "max_lost", "parameter", "progress", "seed", "seeds", "start", "statistics", "store", "time", "width", "widths",
 )  # fmt: skip
 AXES = ("depth", "time")
 KINDS = {"Activation": Activation, "Initializer": Initializer}

@@ -5,13 +5,15 @@ from jaxtyping import Float
 
 from gradsim import activations
 from gradsim.theory.correlation import solve
-from gradsim.theory.feedforward import ActivationLike, Number, broadcast, lengths
+from gradsim.theory.feedforward import lengths
+from gradsim.theory.given import ActivationLike, Number, broadcast
 from gradsim.theory.moments import Moments, moments
 
 EXISTS = "exists"
 NO_LENGTH = "no length is fixed where chi = 1"
 UNSTABLE = "the length fixed where chi = 1 is not the stable one"
 _REACH = 36.0  # ln q; further out an ELU's distance to its asymptote is lost in rounding
+_LARGEST_BIAS = 1e7  # its square and more lie within that reach
 _NOISE = 1e-13  # of q - V/D - σ_b², relative to q
 
 
@@ -20,7 +22,7 @@ def edge_of_chaos(activation: ActivationLike, sigma_b: Number) -> Float[np.ndarr
 
     With σ_w² = 1/D(q) the fixed point asks q = V(q)/D(q) + σ_b², one equation in q alone. Its root counts if
     `feedforward` ends up there too, that is if q is the length reached from large inputs. `explain_edge` says
-    why a value is NaN.
+    why a value is NaN. σ_b up to 1e7.
 
     Returns: float64 array of the shape of sigma_b.
     Raises: TypeError or ValueError naming the argument.
@@ -43,7 +45,7 @@ def explain_edge(activation: ActivationLike, sigma_b: Number) -> np.ndarray:
 
 def _edges(activation: ActivationLike, sigma_b: Number) -> tuple[np.ndarray, np.ndarray]:
     phi = activations.get(activation)
-    (sigma_b,), shape = broadcast(sigma_b=sigma_b)
+    (sigma_b,), shape = broadcast({"sigma_b": (0.0, _LARGEST_BIAS)}, sigma_b=sigma_b)
     table = moments(phi)
     if table.homogeneous():  # V = q D by Euler, so that every q is a root without a bias and none is with one
         sigma_w = np.where(sigma_b == 0, np.exp(-table.log_d(np.zeros(1)) / 2), np.nan)
@@ -74,7 +76,8 @@ def _roots(table: Moments, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         change = np.flatnonzero(np.sign(value[clear[:-1]]) != np.sign(value[clear[1:]]))
         low, high = grid[clear[change]], grid[clear[change + 1]]
         roots.append(solve(excess, low, high, np.full(low.shape, bias[row])))
-        if bias[row] == 0 and clear.size and np.abs(unbiased[0]) <= 1e-10:  # φ(0) = 0: q = 0 is fixed
+        negligible = bias[row] * np.exp(-grid[0]) <= _NOISE
+        if negligible and clear.size and np.abs(unbiased[0]) <= 1e-10:  # φ(0) = 0: q = 0 is fixed
             roots[-1] = np.append(roots[-1], -np.inf)
         rows.append(np.full(roots[-1].shape, row))
     return np.concatenate(rows), np.concatenate(roots)

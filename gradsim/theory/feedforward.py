@@ -4,27 +4,23 @@ h' = φ(z), z = h W + b, W_ij ~ N(0, σ_w²/n), b ~ N(0, σ_b²). The mean squar
 two inputs obey scalar maps (Poole et al. 2016; Schoenholz et al. 2017).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jax import Array
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from gradsim import activations
 from gradsim.activations import Activation
 from gradsim.theory import correlation
 from gradsim.theory.correlation import solve
+from gradsim.theory.given import ActivationLike, Number, broadcast
 from gradsim.theory.moments import Moments, moments
 
 _ROUNDING = 1e-14  # a relative excess below this is noise, not growth
 _NEUTRAL = 1e-12
 _DIVERGES, _BELOW = -1, -2
-
-ActivationLike = str | Callable[[Array], Array] | Activation
-# NumPy's own ArrayLike counts a float as complex, which a checker at run time does not.
-Number = ArrayLike | float | Sequence[Any]
+_GAINS = (0.0, 1e20)  # their squares lie inside the grid on which lengths are sought
+_SHORTEST = 1e-300  # the quadrature's shortest length; from here down the maps no longer change
 
 
 class FixedPoint(NamedTuple):
@@ -51,7 +47,8 @@ def feedforward(activation: ActivationLike, sigma_w: Number, sigma_b: Number) ->
     Where several stable lengths exist, q* is the one reached from every large input. NaN where large inputs grow
     for ever: ReLU with σ_w² > 2, or at 2 with a bias. A GELU with σ_w² > 2 may hold small inputs at a small
     length all the same, and `transient` follows a given input. A homogeneous activation at criticality (ReLU,
-    σ_w² = 2, σ_b = 0) keeps every length; q = 1 is returned, with ξ_q = ξ_c = inf.
+    σ_w² = 2, σ_b = 0) keeps every length; q = 1 is returned, with ξ_q = ξ_c = inf. c* and ξ_c are NaN where q* is
+    too large for an oscillating φ to be integrated, above 700 for a sine. Gains up to 1e20.
 
     Returns: FixedPoint(q, c, chi, xi_q, xi_c) of float64 arrays of the broadcast shape.
     Raises: TypeError or ValueError naming the argument.
@@ -62,7 +59,7 @@ def feedforward(activation: ActivationLike, sigma_w: Number, sigma_b: Number) ->
     1.342402 6.980274
     """
     phi = activations.get(activation)
-    (sigma_w, sigma_b), shape = broadcast(sigma_w=sigma_w, sigma_b=sigma_b)
+    (sigma_w, sigma_b), shape = broadcast({"sigma_w": _GAINS, "sigma_b": _GAINS}, sigma_w=sigma_w, sigma_b=sigma_b)
     table = moments(phi)
     q, chi, growth = lengths(table, sigma_w, sigma_b)
     c, slope = np.where(np.isnan(q), np.nan, 1.0), chi.copy()
@@ -71,7 +68,7 @@ def feedforward(activation: ActivationLike, sigma_w: Number, sigma_b: Number) ->
         epsilon, slope[chaotic] = correlation.fixed_points(phi, q[chaotic], sigma_w[chaotic] ** 2)
         # An odd φ without bias keeps orthogonal inputs orthogonal; there the root is at the very end, c = 0.
         epsilon[(sigma_b[chaotic] == 0) & table.odd] = 1.0
-        c[chaotic] = 1 - epsilon
+        c[chaotic] = np.where(np.isnan(slope[chaotic]), np.nan, 1 - epsilon)
     fields = (q, c, chi, _depth_scale(growth), _depth_scale(slope))
     return FixedPoint(*(field.reshape(shape) for field in fields))
 
@@ -91,54 +88,27 @@ def decorrelation_map(
 ) -> np.ndarray:
     """1 − c one layer on, for two inputs of variance q and 1 − c = ε: ε' = σ_w² ½E(φ(u₁) − φ(u₂))² / q'.
 
-    Iterate this, not c: near c = 1 a float64 c has too few digits left. Broadcast shape, float64.
+    Iterate this, not c: near c = 1 a float64 c has too few digits left. Broadcast shape, float64. NaN where
+    q' = 0, since states of length 0 have no correlation, and where `correlation_map` is.
     Raises: TypeError or ValueError naming the argument; 0 ≤ ε ≤ 2.
     """
     phi = activations.get(activation)
-    (epsilon, q, sigma_w, sigma_b), shape = broadcast(epsilon=epsilon, q=q, sigma_w=sigma_w, sigma_b=sigma_b)
-    if np.any(epsilon > 2):
-        raise ValueError(f"epsilon: got {epsilon[epsilon > 2][0]}; pass 1 - c, between 0 and 2")
+    (epsilon, q, sigma_w, sigma_b), shape = broadcast(
+        {"epsilon": (0.0, 2.0)}, epsilon=epsilon, q=q, sigma_w=sigma_w, sigma_b=sigma_b
+    )
     return _decorrelated(phi, epsilon, q, sigma_w, sigma_b).reshape(shape)
 
 
 def correlation_map(activation: ActivationLike, c: Number, q: Number, sigma_w: Number, sigma_b: Number) -> np.ndarray:
     """The correlation one layer on, c' = [σ_w² E φ(u₁)φ(u₂) + σ_b²] / q', of two inputs of variance q.
 
+    NaN where q' = 0, as at q = σ_b = 0 with φ(0) = 0: states of length 0 have no correlation. NaN, too, where q is
+    too large for an oscillating φ to be integrated, above 700 for a sine.
     Raises: TypeError or ValueError naming the argument; −1 ≤ c ≤ 1. Source: Poole et al. 2016, equation 5.
     """
     phi = activations.get(activation)
-    (c, q, sigma_w, sigma_b), shape = broadcast(("c",), c=c, q=q, sigma_w=sigma_w, sigma_b=sigma_b)
-    if np.any(np.abs(c) > 1):
-        raise ValueError(f"c: got {c[np.abs(c) > 1][0]}; pass a correlation, between -1 and 1")
+    (c, q, sigma_w, sigma_b), shape = broadcast({"c": (-1.0, 1.0)}, c=c, q=q, sigma_w=sigma_w, sigma_b=sigma_b)
     return np.asarray(1 - _decorrelated(phi, 1 - c, q, sigma_w, sigma_b).reshape(shape))
-
-
-def broadcast(signed: tuple[str, ...] = (), /, **named: Any) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """The named arguments as flat float64 arrays of one shape, and that shape.
-
-    Raises: TypeError for what is not numeric, ValueError for negative (unless named in `signed`), NaN or
-    infinite entries and for shapes that do not broadcast.
-    """
-    arrays = []
-    for name, value in named.items():
-        wanted = f"a finite {'' if name in signed else 'non-negative '}number or an array of them"
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise TypeError(f"{name}: got {value!r}; pass {wanted}") from error
-        if array.dtype.kind not in "iuf":
-            raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}; pass {wanted}")
-        array = array.astype(np.float64)
-        wrong = ~np.isfinite(array) | ((array < 0) & (name not in signed))
-        if np.any(wrong):
-            raise ValueError(f"{name}: got {array[wrong].flat[0]}; pass {wanted}")
-        arrays.append(array)
-    try:
-        arrays = [np.array(array) for array in np.broadcast_arrays(*arrays)]
-    except ValueError as error:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(named, arrays, strict=True))
-        raise ValueError(f"{', '.join(named)}: shapes do not broadcast: {shapes}") from error
-    return [array.ravel() for array in arrays], arrays[0].shape
 
 
 def _v(table: Moments, q: np.ndarray) -> np.ndarray:
@@ -193,9 +163,10 @@ def _log_fixed_points(table: Moments, weight: np.ndarray, bias: np.ndarray) -> n
 def _decorrelated(
     phi: Activation, epsilon: np.ndarray, q: np.ndarray, sigma_w: np.ndarray, sigma_b: np.ndarray
 ) -> np.ndarray:
-    length = sigma_w**2 * _v(moments(phi), q) + sigma_b**2
-    with np.errstate(invalid="ignore"):
-        return sigma_w**2 * correlation.gaps(phi, q, epsilon) / length
+    seen = np.where(q > 0, np.maximum(q, _SHORTEST), 0.0)
+    length = sigma_w**2 * _v(moments(phi), seen) + sigma_b**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(length > 0, sigma_w**2 * correlation.gaps(phi, seen, epsilon) / length, np.nan)
 
 
 def _depth_scale(growth: np.ndarray) -> np.ndarray:

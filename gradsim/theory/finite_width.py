@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from gradsim import activations, arguments
-from gradsim.theory.feedforward import ActivationLike, Number, broadcast
+from gradsim.theory.given import ActivationLike, Number, broadcast
 from gradsim.theory.moments import moments
-from gradsim.theory.transient import flag, transient
+from gradsim.theory.transient import transient
 
 
 class LogGain(NamedTuple):
@@ -33,19 +33,21 @@ def log_gain(
     mean and variance over networks of ln ‖J u‖ for one random unit vector u, to first order in 1/N: see
     `corrections`.
 
-    Returns: LogGain(mean, variance), float64 [*shape, depth], in nats.
+    Returns: LogGain(mean, variance), float64 [*shape, depth], in nats; at a gain of 0 the mean is −inf, the
+    variance at finite width NaN.
     Raises: TypeError or ValueError naming the argument. Source: Hanin & Nica 2018, arXiv:1812.05994, for ReLU.
     """
-    depth = arguments.whole("depth", depth)
+    orthogonal = arguments.flag("orthogonal", orthogonal)
+    width = None if width is None else arguments.whole("width", width)
     path = transient(activation, sigma_w, sigma_b, depth, q0)
-    orthogonal = flag("orthogonal", orthogonal)
+    depth = path.q.shape[-1]
     with np.errstate(divide="ignore"):
         mean = np.cumsum(np.log(path.chi), axis=-1) / 2
     if width is None:
         return LogGain(mean, np.zeros_like(mean))
-    width = arguments.whole("width", width)
     shift, variance = corrections(activation, sigma_w, sigma_b, depth, q0, orthogonal)
-    return LogGain(mean + shift / width, variance / width)
+    # A gain of 0 has the log gain −inf in every network, and no spread.
+    return LogGain(mean + shift / width, np.where(np.isneginf(mean), np.nan, variance / width))
 
 
 def corrections(

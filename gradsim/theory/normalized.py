@@ -1,16 +1,14 @@
 """Normalized networks at infinite width: batch norm's explosion, and the power law of a normalized branch."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 
 from gradsim import activations, arguments
-from gradsim.theory.feedforward import ActivationLike, Number, broadcast
+from gradsim.theory.given import ActivationLike, Number, broadcast
 from gradsim.theory.moments import moments
 
 
-def batchnorm_growth(activation: str, batch: Any) -> Float[np.ndarray, "*shape"]:
+def batchnorm_growth(activation: str, batch: Number) -> Float[np.ndarray, "*shape"]:
     """The factor by which E‖gradient‖² grows a layer under batch norm, for batches of B ≥ 4 and every σ_w.
 
         identity   (B − 2) / (B − 3)
@@ -26,15 +24,15 @@ def batchnorm_growth(activation: str, batch: Any) -> Float[np.ndarray, "*shape"]
     1.521953
     """
     arguments.choice("activation", activation, ("identity", "relu"))
-    sizes = arguments.gain("batch", batch)
+    (sizes,), shape = broadcast(batch=batch)
     if np.any(sizes < 4):
-        raise ValueError(f"batch: got {sizes[sizes < 4].flat[0]:g}; pass sizes of at least 4")
+        raise ValueError(f"batch: got {sizes[sizes < 4][0]:g}; pass sizes of at least 4")
     if activation == "identity":
-        return np.asarray((sizes - 2) / (sizes - 3))
+        return ((sizes - 2) / (sizes - 3)).reshape(shape)
     c = -1 / (sizes - 1)
     slope = (np.pi - np.arccos(c)) / np.pi
     kernel = np.sqrt(1 - c**2) / np.pi + c * slope
-    return np.asarray((sizes - 2 + kernel + slope) / ((sizes - 3) * (1 - kernel)))
+    return ((sizes - 2 + kernel + slope) / ((sizes - 3) * (1 - kernel))).reshape(shape)
 
 
 def pre_norm_exponent(
@@ -43,7 +41,8 @@ def pre_norm_exponent(
     """ζ of the power law E‖J‖² ~ L^ζ in x + σ_w φ(LN x) W + σ_b b: ζ = σ_w² D(1) / (σ_w² V(1) + σ_b²).
 
     The state's mean square grows by v = σ_w² V(1) + σ_b² a block, and the norm divides the slopes by it, so that
-    a branch gain a leaves E‖J‖² = (1 + a² v L)^ζ: exactly for a ReLU without bias, at large L otherwise.
+    a branch gain a leaves E‖J‖² = (1 + a² v L)^ζ: exactly for a ReLU without bias, at large L otherwise. ζ = 0 at
+    σ_w = 0, where J is the identity.
 
     Raises: TypeError or ValueError naming the argument. Source: Yang & Schoenholz 2017, arXiv:1712.08969,
     for the method.
@@ -54,5 +53,7 @@ def pre_norm_exponent(
     table = moments(activations.get(activation))
     (sigma_w, sigma_b), shape = broadcast(sigma_w=sigma_w, sigma_b=sigma_b)
     slope, square = (np.exp(function(np.zeros(1))) for function in (table.log_d, table.log_v))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (sigma_w**2 * slope / (sigma_w**2 * square + sigma_b**2)).reshape(shape)
+    # (σ_b/σ_w)² is ∞ at σ_w = 0, where J is the identity whatever the bias.
+    with np.errstate(over="ignore"):
+        bias = np.divide(sigma_b, sigma_w, out=np.full_like(sigma_w, np.inf), where=sigma_w > 0)
+        return (slope / (square + bias**2)).reshape(shape)

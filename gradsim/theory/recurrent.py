@@ -15,10 +15,14 @@ from jaxtyping import Float
 from gradsim import activations, arguments
 from gradsim.theory.cells import CELLS, Cell, memory
 from gradsim.theory.correlation import solve
-from gradsim.theory.feedforward import ActivationLike, Number, broadcast, lengths
+from gradsim.theory.feedforward import lengths
+from gradsim.theory.given import ActivationLike, Number, broadcast
 from gradsim.theory.moments import moments
 
 _NOISE = 1e-8  # of χ
+# Beyond these the moments of a gate are lost in rounding, or its edge in what is noise.
+_GAINS, _GATED, _VARIANCES, _DRIVES = (0.0, 1e10), (0.0, 1e6), (0.0, 1e20), 1e10
+_GATES = {"update_bias": (-300.0, 300.0), "forget_bias": (-300.0, 30.0), "gate_bias": (-300.0, 15.0)}
 _REACH = 40.0  # nats of σ_w² E h² that are searched: e^-40 of the largest is rounding
 
 
@@ -145,6 +149,11 @@ def recurrent_edge(
     """
     cell = CELLS[arguments.choice("family", family, CELLS)]
     (_, *given), shape = _checked(0.0, sigma_v, sigma_b, input_variance, gate_bias=gate_bias)
+    drive = max(given[0].max(), given[1].max())
+    if drive > _DRIVES:
+        raise ValueError(
+            f"sigma_v, sigma_b, input_variance: got R or σ_v² R + σ_b² of {drive:g}; pass at most {_DRIVES:g}"
+        )
 
     # Every x = ln σ_w² E h² fixes q, then E h² and σ_w: no fixed point has to be sought.
     def log_gain(x: np.ndarray, *given: np.ndarray) -> np.ndarray:
@@ -200,10 +209,12 @@ def _checked(
     sigma_w: Any, sigma_v: Any, sigma_b: Any, variance: Any, **bias: Any
 ) -> tuple[list[np.ndarray], tuple[int, ...]]:
     """σ_w², s = σ_v² R + σ_b², R and the gate's bias, flat, and their shape."""
+    bounds = {"sigma_w": _GATED if bias else _GAINS, "sigma_v": _GAINS, "sigma_b": _GAINS}
     bias = bias or {"update_bias": 0.0}
     (w, v, b, variance, shift), shape = broadcast(
-        tuple(bias), sigma_w=sigma_w, sigma_v=sigma_v, sigma_b=sigma_b, input_variance=variance, **bias
-    )
+        {**bounds, "input_variance": _VARIANCES, **_GATES},
+        sigma_w=sigma_w, sigma_v=sigma_v, sigma_b=sigma_b, input_variance=variance, **bias,
+    )  # fmt: skip
     return [w**2, v**2 * variance + b**2, variance, shift], shape
 
 

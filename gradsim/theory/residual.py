@@ -12,7 +12,7 @@ from gradsim import activations, arguments
 from gradsim.activations import Activation
 from gradsim.networks.residual import FORMS
 from gradsim.theory import quadrature
-from gradsim.theory.feedforward import ActivationLike, Number, broadcast
+from gradsim.theory.given import ActivationLike, Number, broadcast, layers
 from gradsim.theory.moments import moments
 
 
@@ -56,9 +56,8 @@ def residual(
     11.390625
     """
     phi, form = activations.get(activation), arguments.choice("form", form, FORMS)
-    depth = arguments.whole("depth", depth)
-    (w, b, q, a, v), shape = broadcast(
-        sigma_w=sigma_w, sigma_b=sigma_b, q0=q0, branch_gain=branch_gain, sigma_v=sigma_v
+    depth, (w, b, q, a, v), shape = layers(
+        depth, sigma_w=sigma_w, sigma_b=sigma_b, q0=q0, branch_gain=branch_gain, sigma_v=sigma_v
     )
     if form != "two_layer" and np.any(v != 1):
         raise ValueError(f"sigma_v: got {v[v != 1][0]} with form={form!r}, which has one matrix; leave it out")
@@ -72,7 +71,7 @@ def residual(
             # The tables go on as straight lines: this far out they are exact, and ∞ · 0 does not arise.
             z = np.clip(now if before else np.logaddexp(w + now, b), -1e3, 1e6)
             branch = a + (np.logaddexp(w + table.log_v(z), b) if before else table.log_v(z))
-            log_chi[layer] = np.log1p(np.exp(a + w + table.log_d(z)))
+            log_chi[layer] = np.logaddexp(0.0, a + w + table.log_d(z))
             after = np.logaddexp(now, branch)
             if shifts:
                 ratio = _mean_ratio(phi, z)
@@ -89,7 +88,8 @@ def residual(
 def tanh_residual_growth(sigma_w: Number, depth: Number) -> Float[np.ndarray, "*shape"]:
     """ln E‖J u‖² of x + σ_w tanh(x) W after L blocks, up to a constant: slower than any exponential.
 
-    (8/3) σ_w √(L/2π) + [4/(3π) − 4σ_w²/(9π)] ln L + C + O(ln L / √L). With a branch gain a, pass a σ_w.
+    (8/3) σ_w √(L/2π) + [4/(3π) − 4σ_w²/(9π)] ln L + C + O(ln L / √L), where σ_w² L is large against 1 and √L against
+    σ_w ln L; 0 at σ_w = 0, where every block is the identity. With a branch gain a, pass a σ_w.
 
     Returns: float64 array of the broadcast shape. Raises: TypeError or ValueError naming the argument.
     Source: Yang & Schoenholz 2017, arXiv:1712.08969, for the leading term.
@@ -98,7 +98,8 @@ def tanh_residual_growth(sigma_w: Number, depth: Number) -> Float[np.ndarray, "*
     if np.any(length < 1):
         raise ValueError(f"depth: got {length[length < 1][0]:g}; pass depths of at least 1")
     logarithmic = (4 / 3 - 4 / 9 * sigma_w**2) / np.pi
-    return (8 / 3 * sigma_w * np.sqrt(length / (2 * np.pi)) + logarithmic * np.log(length)).reshape(shape)
+    growth = 8 / 3 * sigma_w * np.sqrt(length / (2 * np.pi)) + logarithmic * np.log(length)
+    return np.where(sigma_w > 0, growth, 0.0).reshape(shape)
 
 
 def _mean_ratio(activation: Activation, log_q: np.ndarray) -> np.ndarray:

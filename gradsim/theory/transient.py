@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradsim import activations, arguments
-from gradsim.theory.feedforward import ActivationLike, Number, broadcast
+from gradsim.theory.given import ActivationLike, Number, layers
 from gradsim.theory.moments import moments
 
 
@@ -31,8 +31,7 @@ def transient(activation: ActivationLike, sigma_w: Number, sigma_b: Number, dept
     Raises: TypeError or ValueError naming the argument. Source: Poole et al. 2016, arXiv:1606.05340.
     """
     phi = activations.get(activation)
-    depth = arguments.whole("depth", depth)
-    (sigma_w, sigma_b, q0), shape = broadcast(sigma_w=sigma_w, sigma_b=sigma_b, q0=q0)
+    depth, (sigma_w, sigma_b, q0), shape = layers(depth, sigma_w=sigma_w, sigma_b=sigma_b, q0=q0)
     table = moments(phi)
     with np.errstate(divide="ignore", over="ignore"):
         weight, bias = 2 * np.log(sigma_w), 2 * np.log(sigma_b)
@@ -62,17 +61,10 @@ def spectrum_variance(
     Raises: TypeError or ValueError naming the argument.
     Source: Pennington, Schoenholz & Ganguli 2017, arXiv:1711.04735, equation 22.
     """
-    path = transient(activation, sigma_w, sigma_b, depth, q0)
-    return np.cumsum(path.kurtosis - (1 if flag("orthogonal", orthogonal) else 0), axis=-1)
+    shift = 1 if arguments.flag("orthogonal", orthogonal) else 0
+    return np.cumsum(transient(activation, sigma_w, sigma_b, depth, q0).kurtosis - shift, axis=-1)
 
 
 def _bounded(log_q: np.ndarray) -> np.ndarray:
     # The tables go on as straight lines: this far out they are exact, and ∞ · 0 does not arise.
     return np.clip(log_q, -1e5, 1e6)
-
-
-def flag(name: str, value: object) -> bool:
-    """`value`, which must be True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}; pass True or False")
-    return bool(value)
