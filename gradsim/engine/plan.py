@@ -79,6 +79,7 @@ def planned(
     if direction == "forward" and loss is not None:
         raise ValueError("loss: it starts a gradient; pass direction='backward' with it")
     chosen = known.get(statistics, direction)
+    depths = _depths(at, depth, direction)
     if at is not None and not any(statistic.costly for statistic in chosen):
         costly = ", ".join(statistic.name for statistic in known.STATISTICS.values() if statistic.costly)
         raise ValueError(f"at: got {at!r}, which no statistic asked for reads; pass it with {costly}, or leave it out")
@@ -86,7 +87,7 @@ def planned(
         network=network,
         statistics=chosen,
         depth=depth,
-        at=_depths(at, depth, direction),
+        at=depths,
         burn_in=arguments.whole("burn_in", burn_in, minimum=0, maximum=MOST_STEPS),
         dtype=dtype,
         direction=direction,
