@@ -27,7 +27,7 @@ def _recorded() -> Iterator[list[Text]]:
             drawn.append(text)
         draw(text, renderer)
 
-    Text.draw = record  # type: ignore[method-assign]
+    Text.draw = record  # type: ignore[method-assign, assignment]
     try:
         yield drawn
     finally:

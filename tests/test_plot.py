@@ -1,5 +1,6 @@
 """Figures: what is drawn is what the Dataset says, labelled, and nothing outside is touched."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray
+from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import plot, theory
@@ -37,7 +39,7 @@ def maps(shift: float = 0.0, activation: str = "tanh") -> xarray.Dataset:
     return xarray.Dataset(
         {"log_gain": (("sigma_w", "sigma_b", "seed", "depth"), values)},
         coordinates,
-        attrs={"burn_in": 1, "network": repr(gs.feedforward(4, activation))},
+        attrs={"burn_in": 1, "network": json.dumps({"": gs.feedforward(4, activation).describe()})},
     )
 
 
@@ -87,7 +89,7 @@ def test_phase_diagram_says_what_is_what() -> None:
 
 def test_phase_diagram_takes_a_network_axis_and_axes_of_the_caller() -> None:
     both = xarray.concat([maps(), maps(0.3)], "network").assign_coords(network=["a", "b"])
-    both.attrs |= {"a": maps().attrs["network"], "b": maps().attrs["network"]}
+    both.attrs["network"] = json.dumps(dict.fromkeys("ab", gs.feedforward(4).describe()))
     figure = plot.new_figure(3.0)
     axes = figure.subplots(1, 2)
     assert plot.phase_diagram(both, axes=list(axes)) is figure
@@ -114,19 +116,117 @@ def test_a_word_is_left_out_where_it_has_no_room() -> None:
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        (maps().isel(sigma_b=0), {}, "no axis 'sigma_b' of at least two points"),
-        (maps().isel(sigma_w=[0]), {}, "no axis 'sigma_w' of at least two points"),
-        ({"relu": maps().isel(sigma_w=0)}, {}, "the growth of relu has no axis 'sigma_w'"),
+        (maps().isel(sigma_b=0), {}, "the growth has no two axes of at least two points; its axes: sigma_w"),
+        (maps().isel(sigma_w=[0]), {}, "no two axes of at least two points; its axes: sigma_w, sigma_b"),
+        ({"relu": maps().isel(sigma_w=0)}, {}, "the growth of relu has no two axes"),
+        (maps(), {"x": "sigma_v"}, "x: the growth has no axis 'sigma_v'; its axes: sigma_w, sigma_b"),
+        (maps() * np.nan, {}, "dataset: the growth is NaN everywhere"),
+        (maps(), {"theory": "log_gain"}, "theory: 'log_gain' has the axes sigma_w, sigma_b, seed, depth"),
         (maps().expand_dims(sigma_v=[1.0]), {}, "more axes than sigma_w and sigma_b: sigma_v"),
         (maps(), {"statistic": "log_jvp"}, "no 'log_jvp'; it holds: log_gain"),
-        (maps(), {"theory": "edge_of_order"}, "neither a variable of the dataset nor a function"),
-        (maps().drop_attrs(), {}, "names no built-in activation"),
+        (maps(), {"theory": "edge_of_order"}, "neither a variable of the dataset nor one of: edge_of_chaos"),
+        (maps().drop_attrs(), {"theory": "edge_of_chaos"}, "is of feed-forward networks with a built-in activation"),
         ({}, {}, "dataset: got no maps"),
     ],
 )
 def test_phase_diagram_names_what_is_missing(dataset: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plot.phase_diagram(dataset, **options)
+
+
+WRONG_KINDS: list[tuple[Any, str]] = [
+    (lambda: plot.phase_diagram(None), "dataset: got a NoneType"),  # type: ignore[arg-type]
+    (lambda: plot.phase_diagram([maps()]), "dataset: got a list"),  # type: ignore[arg-type]
+    (lambda: plot.phase_diagram(maps().log_gain), "dataset: got a DataArray"),
+    (lambda: plot.phase_diagram({"a": maps().log_gain}), "dataset: got a DataArray"),
+    (lambda: plot.phase_diagram(maps(), 3), "theory: got 3 of type int"),  # type: ignore[arg-type]
+    (lambda: plot.phase_diagram(maps(), axes=[1]), "axes: got int"),  # type: ignore[list-item]
+    (lambda: plot.depth_profile(None), "dataset: got a NoneType"),  # type: ignore[arg-type]
+    (lambda: plot.scheme_map(None), "dataset: got a NoneType"),  # type: ignore[arg-type]
+    (lambda: plot.derivatives(None), "datasets: got NoneType"),  # type: ignore[arg-type]
+    (lambda: plot.save(None, "x"), "figure: got a NoneType"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG_KINDS)
+def test_the_wrong_kind_of_thing_is_named(call: Any, message: str) -> None:
+    with own_checks(), pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_save_takes_strings_and_names_what_it_cannot_write(tmp_path: Path) -> None:
+    figure = plot.new_figure(1.0, 1.0)
+    assert plot.save(figure, f"{tmp_path}/x", ("png", "svg")) == [tmp_path / "x.png", tmp_path / "x.svg"]
+    with pytest.raises(ValueError, match=r"formats: got 'foo'; pass some of: .*png"):
+        plot.save(figure, tmp_path / "x", ("foo",))
+    with pytest.raises(ValueError, match="stem: there is no folder"):
+        plot.save(figure, tmp_path / "missing" / "x")
+
+
+@pytest.fixture(scope="module")
+def gated() -> xarray.Dataset:
+    return gs.sweep(gs.gru(4), depth=6, seeds=3, update_bias=[-1.0, 0.0, 2.0], sigma_w=[0.5, 1.0])
+
+
+def test_any_two_gains_are_axes_over_depth_or_time(gated: xarray.Dataset) -> None:
+    ax, bar = plot.phase_diagram(gated).axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (r"weight gain $\sigma_w$", "update-gate bias")
+    assert bar.get_ylabel() == "growth of the gradient (nat/step)"
+    assert not ax.lines  # no theory is known
+    turned = plot.phase_diagram(gated, x="update_bias").axes[0]
+    assert (turned.get_xlabel(), turned.get_ylabel()) == ("update-gate bias", r"weight gain $\sigma_w$")
+    for along, other in (("update_bias", "sigma_w"), ("sigma_w", "update_bias")):
+        line: Any = gated.assign(line=(along, np.arange(gated.sizes[along]) * 1.0))
+        (drawn,) = plot.phase_diagram(line, theory="line").axes[0].lines
+        x, y = (drawn.get_xdata(), drawn.get_ydata()) if along == "sigma_w" else (drawn.get_ydata(), drawn.get_xdata())
+        np.testing.assert_array_equal(x, gated[along])
+        np.testing.assert_array_equal(y, np.arange(gated.sizes[along]))
+        assert other in gated.dims
+
+
+def test_a_backward_map_has_the_colours_of_the_gradient() -> None:
+    """A linear orthogonal network explodes above σ_w = 1, whichever way it is measured."""
+    network = gs.feedforward(4, "identity", "orthogonal")
+    for direction in ("forward", "backward"):
+        one = gs.sweep(network, depth=4, seeds=1, direction=direction, sigma_w=np.linspace(0.5, 1.6, 12),
+                       sigma_b=np.linspace(0, 1, 6))  # fmt: skip
+        words = {text.get_text(): text.get_position()[0] for text in plot.phase_diagram(one, None).axes[0].texts}
+        assert words["vanishing"] < 1 < words["exploding"]
+
+
+def test_profiles_take_time_numbers_and_any_number_of_axes(gated: xarray.Dataset) -> None:
+    figure = plot.depth_profile(gated)
+    assert [ax.get_title() for ax in figure.axes] == [
+        "update-gate bias = -1",
+        "update-gate bias = 0",
+        "update-gate bias = 2",
+    ]
+    assert figure.axes[0].get_xlabel() == "time (step)"
+    assert len(figure.axes[0].lines) == 3  # two gains and the zero
+    (one,) = plot.depth_profile(gated.isel(update_bias=0)).axes
+    assert len(one.lines) == 3
+    (single,) = plot.depth_profile(gated.isel(update_bias=0, sigma_w=0)).axes
+    assert len(single.lines) == 2
+    assert "weight gain" in " ".join(texts(plot.scheme_map(gated, "update_bias", "sigma_w")))
+    with pytest.raises(ValueError, match="lines: got 'sigma_w', which has the panels"):
+        plot.depth_profile(gated, None, panels="sigma_w", lines="sigma_w")
+    with pytest.raises(ValueError, match="panels: log_gain has no axis 'sigma_v'; its axes: update_bias, sigma_w"):
+        plot.depth_profile(gated, panels="sigma_v")
+    many = gs.sweep(gs.feedforward(3), depth=2, seeds=1, sigma_w=np.linspace(0.5, 1, 8))
+    with pytest.raises(ValueError, match="lines: sigma_w has 8 points; pass at most 7"):
+        plot.depth_profile(many)
+
+
+def test_figures_say_how_many_networks_left_the_floats_and_refuse_many() -> None:
+    one = maps()
+    lost = xarray.zeros_like(one.log_gain, bool)
+    lost[0, 0, 0] = True
+    one = one.assign(log_gain_lost=lost)
+    with pytest.raises(ValueError, match="max_lost: 1 of 2 networks of a cell left the range of floats"):
+        plot.phase_diagram(one)
+    with pytest.warns(RuntimeWarning, match="1 of 780 networks left the range of floats"):
+        figure = plot.phase_diagram(one, max_lost=0.5)
+    assert "1 of 780 networks left the floats" in texts(figure)
 
 
 def test_scheme_map_writes_the_last_log_gain() -> None:
@@ -178,8 +278,8 @@ def test_long_residuals_are_in_sight() -> None:
 
 def test_profiles_name_what_is_missing() -> None:
     with pytest.raises(ValueError, match="the dataset holds no 'theory'"):
-        plot.depth_profile(schemes().drop_vars("theory"))
-    with pytest.raises(ValueError, match="wanted: activation, depth, initializer, seed"):
+        plot.depth_profile(schemes().drop_vars("theory"), "theory")
+    with pytest.raises(ValueError, match="columns: log_gain has no axis 'initializer'; its axes: activation"):
         plot.scheme_map(schemes().isel(initializer=0))
     with pytest.raises(ValueError, match="there is no 'activations'; there are: chain"):
         plot.derivatives({"chain": schemes()})

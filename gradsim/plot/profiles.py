@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim.analysis.horizon import logarithm
+from gradsim.analysis.lost import checked
 from gradsim.plot.style import (
     COLOURS,
     LETTERS,
     MAP,
+    checked_dataset,
     heading,
     held,
-    mean_over_seeds,
     new_figure,
+    note_lost,
+    point_name,
     proxy,
     residual_frame,
+    step_axis,
+    step_label,
     styled,
     theory_name,
-    words,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+AUTO = "auto"
 THEORY: Any = {"color": "black", "linewidth": 0.8, "linestyle": (0, (3, 2))}
 RESIDUALS: Any = ({"linewidth": 0.8, "linestyle": (0, (1, 1))}, {"linewidth": 1.0})
 RESIDUAL = "residual: measured − theory, in standard errors of the mean over networks; grey: ±2"
@@ -41,37 +47,43 @@ def scheme_map(
     columns: str = "initializer",
     *,
     statistic: str = "log_gain",
+    max_lost: float = 0.05,
 ) -> Figure:
-    """Log gain (colour) over depth for every pair of a row and a column, its last value written out.
+    """Log gain (colour) over depth or time for every pair of a row and a column, its last value written out.
 
-    Raises: ValueError naming the axis or variable that is missing.
+    Args:
+        dataset: a sweep with the axes `rows` and `columns`: activations, initializers, networks, gains, …
+        max_lost: the share of the networks of a pair that may have left the range of floats.
+
+    Raises: ValueError or TypeError naming the axis or variable that is missing.
     """
     from matplotlib.colors import SymLogNorm
 
-    values = mean_over_seeds(dataset, statistic, rows, columns)
-    values = values.transpose(rows, columns, "depth")
-    names, schemes, depth = values[rows].values.tolist(), values[columns].values.tolist(), values["depth"].values
-    figure = new_figure(0.9 + 0.26 * len(names))
+    axis, values = _values(dataset, statistic, {"rows": rows, "columns": columns}, max_lost)
+    values = values.mean("seed").transpose(rows, columns, axis)
+    names, depth = [point_name(one) for one in values[rows]], values[axis].values
+    schemes = {point_name(one): one.item() for one in values[columns]}
+    figure = new_figure(max(1.9, 0.9 + 0.26 * len(names)))
     norm = SymLogNorm(linthresh=1, vmin=-100, vmax=100)
     panels = figure.subplots(1, len(schemes), sharey=True, squeeze=False)[0]
     edges = (np.append(depth[0] - 1, depth), np.arange(len(names) + 1) - 0.5)
-    for ax, scheme in zip(panels, schemes, strict=True):
+    for ax, (title, scheme) in zip(panels, schemes.items(), strict=True):
         block = values.sel({columns: scheme}).values
         mesh = ax.pcolormesh(*edges, block, norm=norm, cmap=MAP, rasterized=True)
         for row, last in enumerate(block[:, -1].tolist()):
             ax.text(0.97, row, _number(last), transform=ax.get_yaxis_transform(), ha="right", va="center",
                     fontsize=6.5, color=_readable_on(mesh.to_rgba(last)))  # fmt: skip
         ax.hlines(edges[1][1:-1], *edges[0][[0, -1]], color="white", linewidth=2)
-        title = words(scheme) if len(schemes) < 6 else words(scheme).replace(" ", "\n", 1)
-        ax.set_title(title, fontsize=7.5)
-        ax.set_xticks([0, int(depth[-1]) // 2, int(depth[-1])])
+        ax.set_title(title if len(schemes) < 6 else title.replace(" ", "\n", 1), fontsize=7.5)
+        ax.set_xticks(sorted({0, int(depth[-1]) // 2, int(depth[-1])}))
         ax.tick_params(left=False)
         ax.spines[:].set_visible(False)
-    panels[0].set_yticks(range(len(names)), [words(name) for name in names])
+    panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    figure.supxlabel("depth (layer)", fontsize=8)
+    figure.supxlabel(step_label(dataset[statistic]), fontsize=8)
+    note_lost(panels[0], dataset, statistic)
     bar = figure.colorbar(mesh, ax=panels, extend="both", pad=0.015, aspect=25)
-    ticks = [-100.0, -10.0, -1.0, 0.0, 1.0, 10.0, 100.0]
+    ticks = [-100.0, -1.0, 0.0, 1.0, 100.0] if len(names) < 4 else [-100.0, -10.0, -1.0, 0.0, 1.0, 10.0, 100.0]
     bar.set_ticks(ticks, labels=[_number(tick, ".0f") for tick in ticks])
     bar.set_label("log gain (nat)")
     return figure
@@ -80,44 +92,57 @@ def scheme_map(
 @styled
 def depth_profile(
     dataset: xarray.Dataset,
-    theory: str | None = "theory",
+    theory: str | None = AUTO,
     *,
-    panels: str = "activation",
-    lines: str = "initializer",
+    panels: str | None = None,
+    lines: str | None = None,
     statistic: str = "log_gain",
+    max_lost: float = 0.05,
 ) -> Figure:
-    """Log gain against depth: the mean over seeds, a band that holds 80 % of them, and the theory dashed.
+    """Log gain against depth or time: the mean over seeds, a band that holds 80 % of them, and the theory dashed.
 
     Beneath each panel, measured minus theory in standard errors of the mean: the statistic's from `theory` and,
     where the dataset holds `log_jvp` and `log_jvp_theory`, the one's from the other.
 
     Args:
-        dataset: a sweep with the axes `panels` and `lines`.
+        dataset: what `gradsim.sweep` returned, with at most two axes beside seed and depth (or time).
         theory: the dataset's variable with the theory over panels, lines and depth; None for none, and no
-            residuals. The attribute `source` of a theory names its paper.
+            residuals; unless given, the variable "theory" where there is one. The attribute `source` of a theory
+            names its paper.
+        panels, lines: the axes; unless given, of two the first has the panels, and one alone has the lines.
+        max_lost: the share of the networks of a line that may have left the range of floats.
 
-    Raises: ValueError naming the axis or variable that is missing.
+    Raises: ValueError or TypeError naming the axis or variable that is missing.
     """
-    mean = mean_over_seeds(dataset, statistic, panels, lines)
+    panels, lines = _panels_and_lines(dataset, statistic, panels, lines)
+    dataset = _with_axes(dataset, panels, lines)
+    axis, values = _values(dataset, statistic, {"panels": panels, "lines": lines}, max_lost)
+    mean = values.mean("seed")
+    if theory == AUTO:
+        theory = "theory" if "theory" in dataset else None
     if theory is not None and theory not in dataset:
         raise ValueError(f"theory: the dataset holds no {theory!r}; pass theory=None, or one of: {held(dataset)}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice")  # all networks of a kind are dead: no line
         low, high = (dataset[statistic].quantile(share, "seed") for share in (0.1, 0.9))
     titles, schemes = mean[panels].values.tolist(), mean[lines].values.tolist()
-    figure, grid, beneath = _grid(len(titles), residuals=theory is not None)
-    depth = mean["depth"].values
+    if len(schemes) > len(COLOURS):
+        raise ValueError(f"lines: {lines} has {len(schemes)} points; pass at most {len(COLOURS)}, one colour each")
+    figure, grid, beneath = _grid(len(titles), step_label(values), residuals=theory is not None)
+    depth = mean[axis].values
     for letter, ax, title in zip(LETTERS, grid, titles, strict=False):
         for place, (scheme, colour) in enumerate(zip(schemes, COLOURS, strict=False)):
             one = {panels: title, lines: scheme}
             ax.fill_between(depth, low.sel(one), high.sel(one), color=colour, alpha=0.25, linewidth=0)
             # Schemes of one gain coincide: the later line is thinner, so that the earlier shows on both sides.
             width = max(4.2 - 1.5 * place, 1.2)
-            ax.plot(depth, mean.sel(one), color=colour, linewidth=width, solid_capstyle="butt", label=words(scheme))
+            said = point_name(mean[lines].sel({lines: scheme}))
+            ax.plot(depth, mean.sel(one), color=colour, linewidth=width, solid_capstyle="butt", label=said)
             if theory is not None:
                 ax.plot(depth, dataset[theory].sel(one), **THEORY)
         ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
-        heading(ax, letter, words(title))
+        heading(ax, letter if len(titles) > 1 else "", point_name(mean[panels].sel({panels: title})))
+        note_lost(ax, dataset.sel({panels: title}), statistic)
     handles = list(grid[0].get_legend_handles_labels()[0])[: len(schemes)]
     if theory is not None:
         residuals = _residuals(dataset, {statistic: theory, "log_jvp": "log_jvp_theory"})
@@ -130,11 +155,53 @@ def depth_profile(
         handles.append(proxy(f"theory, {theory_name(dataset[theory])}", **THEORY))
         named = [proxy(name, color="0.35", **style) for name, style in zip(residuals, RESIDUALS, strict=False)]
         figure.legend(handles=named, loc="outside lower center", title=RESIDUAL, title_fontsize=7, alignment="left")
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, -(-len(handles) // 2)))
+    if theory is not None or len(schemes) > 1:
+        figure.legend(handles=handles, loc="outside upper center", ncols=max(1, -(-len(handles) // 2)))
     return figure
 
 
-def _grid(panels: int, *, residuals: bool) -> tuple[Figure, list[Axes], list[Axes]]:
+def _panels_and_lines(dataset: Any, statistic: str, panels: Any, lines: Any) -> tuple[str, str]:
+    """The axes' names; one that the dataset lacks is made of one point."""
+    values = logarithm(checked_dataset(dataset), statistic)
+    others = [str(name) for name in values.dims if name not in ("seed", step_axis(values))]
+    for name, given in {"panels": panels, "lines": lines}.items():
+        if given is not None and given not in others:
+            raise ValueError(f"{name}: {statistic} has no axis {given!r}; its axes: {', '.join(others) or 'none'}")
+    if panels is not None and panels == lines:
+        raise ValueError(f"lines: got {lines!r}, which has the panels; pass another axis")
+    free = [name for name in others if name not in (panels, lines)]
+    if panels is None and len(free) > (lines is None):
+        panels = free.pop(0)
+    if lines is None and free:
+        lines = free.pop(0)
+    return panels or "panel", lines or "line"
+
+
+def _with_axes(dataset: xarray.Dataset, *names: str) -> xarray.Dataset:
+    for name in names:
+        if name not in dataset.dims:
+            dataset = dataset.drop_vars(name, errors="ignore").expand_dims({name: [""]})
+    return dataset
+
+
+def _values(
+    dataset: xarray.Dataset, statistic: str, axes: Mapping[str, str], max_lost: float
+) -> tuple[str, xarray.DataArray]:
+    """The axis of the chain and the statistic, which must have these axes, seed, and no others."""
+    values = logarithm(checked_dataset(dataset), statistic)
+    axis = step_axis(values)
+    others = [str(name) for name in values.dims if name not in ("seed", axis)]
+    for name, wanted in axes.items():
+        if wanted not in others:
+            raise ValueError(f"{name}: {statistic} has no axis {wanted!r}; its axes: {', '.join(others) or 'none'}")
+    extra = [name for name in others if name not in axes.values()]
+    if extra:
+        raise ValueError(f"dataset: {statistic} has one more axis: {', '.join(extra)}; choose a point with .sel")
+    checked(dataset, statistic, max_lost, "the figure")
+    return axis, values
+
+
+def _grid(panels: int, steps: str, *, residuals: bool) -> tuple[Figure, list[Axes], list[Axes]]:
     """A figure, its panels in rows of three, and the flat panels beneath them if there are residuals."""
     columns = min(3, panels)
     rows = -(-panels // columns)
@@ -145,7 +212,7 @@ def _grid(panels: int, *, residuals: bool) -> tuple[Figure, list[Axes], list[Axe
     for row, ax in enumerate(axes[:, 0]):
         ax.set_ylabel("residual" if row % len(heights) else "log gain (nat)")
     for ax in axes[-1]:
-        ax.set_xlabel("depth (layer)")
+        ax.set_xlabel(steps)
     for unused in {*above[panels:], *beneath[panels:]}:
         unused.remove()
     return figure, above[:panels], beneath[:panels]

@@ -8,6 +8,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from gradsim.analysis.lost import lost_networks
+
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
@@ -62,12 +64,54 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 @styled
-def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write the figure as `stem`.png and so on; returns the files."""
-    files = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
+def save(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write the figure as `stem`.png and so on; returns the files.
+
+    Raises: TypeError for anything but a figure and a path; ValueError for a folder that is missing or cannot be
+        written to, and for a format that matplotlib does not write (the known ones are listed).
+    """
+    from matplotlib.figure import Figure
+
+    if not isinstance(figure, Figure):
+        raise TypeError(f"figure: got a {type(figure).__name__}; pass what a function of gradsim.plot returned")
+    if not isinstance(stem, str | Path) or not Path(stem).name:
+        raise TypeError(f"stem: got {stem!r}; pass a path without its ending, as figures/map")
+    stem, known = Path(stem), figure.canvas.get_supported_filetypes()
+    for ending in [formats] if isinstance(formats, str) else formats:
+        if ending not in known:
+            raise ValueError(f"formats: got {ending!r}; pass some of: {', '.join(known)}")
+    if not stem.parent.is_dir():
+        raise ValueError(f"stem: there is no folder {stem.parent}; make it, or pass another")
+    files = [stem.with_name(f"{stem.name}.{one}") for one in ([formats] if isinstance(formats, str) else formats)]
     for file in files:
-        figure.savefig(file)
+        try:
+            figure.savefig(file)
+        except OSError as error:
+            raise ValueError(f"stem: cannot write {file} ({error.strerror}); pass another folder") from error
     return files
+
+
+def checked_dataset(dataset: Any) -> xarray.Dataset:
+    """`dataset`, which must be one. Raises: TypeError for anything else."""
+    import xarray
+
+    if not isinstance(dataset, xarray.Dataset):
+        raise TypeError(f"dataset: got a {type(dataset).__name__}; pass the Dataset that gradsim.sweep returned")
+    return dataset
+
+
+def point_name(coordinate: xarray.DataArray) -> str:
+    """One point of an axis in words: a registry's name, or σ_w = 1.5."""
+    value = coordinate.item()
+    return words(value) if isinstance(value, str) else f"{label(coordinate).partition(' (')[0]} = {value:g}"
+
+
+def note_lost(ax: Axes, dataset: xarray.Dataset, statistic: str) -> None:
+    """Say in the panel how many networks left the range of floats, where any did."""
+    lost = lost_networks(dataset, statistic)
+    if lost is not None and bool(lost.any()):
+        said = f"{int(lost.sum())} of {lost.size} networks left the floats"
+        ax.text(0.02, 0.02, said, transform=ax.transAxes, va="bottom", fontsize=6, color="0.2")
 
 
 def label(coordinate: xarray.DataArray) -> str:
@@ -132,16 +176,19 @@ def theory_name(variable: xarray.DataArray, default: str = "infinite width") -> 
     return f"{name} ({source})" if source else str(name)
 
 
-def mean_over_seeds(dataset: xarray.Dataset, statistic: str, *axes: str) -> xarray.DataArray:
-    if statistic not in dataset:
-        raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {held(dataset)}")
-    values = dataset[statistic]
-    wanted = {*axes, "seed", "depth"}
-    if set(values.dims) != wanted:
-        raise ValueError(
-            f"dataset: {statistic} has the axes {', '.join(map(str, values.dims))}; wanted: {', '.join(sorted(wanted))}"
-        )
-    return values.mean("seed")
+def step_axis(values: xarray.DataArray) -> str:
+    """The axis of the chain, depth or time. Raises: ValueError where there is none, or no axis seed."""
+    for name in ("depth", "time"):
+        if name in values.dims and "seed" in values.dims:
+            return name
+    axes = ", ".join(map(str, values.dims)) or "none"
+    raise ValueError(f"dataset: {values.name} has the axes {axes}; wanted: seed, and depth or time")
+
+
+def step_label(values: xarray.DataArray) -> str:
+    """Of the horizontal axis: depth (layer), time (step)."""
+    axis = step_axis(values)
+    return f"{axis} ({values[axis].attrs.get('units', 'layer' if axis == 'depth' else 'step')})"
 
 
 def held(dataset: xarray.Dataset) -> str:
