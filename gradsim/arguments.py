@@ -99,7 +99,7 @@ def shape_of(name: str, value: Any) -> tuple[int, ...]:
     """The shape of an array or of nested lists."""
     try:
         return np.shape(value)
-    except ValueError as error:
+    except Exception as error:  # a ragged list, or an object that does not become an array
         raise TypeError(f"{name}: got a ragged {type(value).__name__}; pass an array") from error
 
 
@@ -160,6 +160,11 @@ def reason(error: Exception) -> str:
     """What an error says, in one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def got(value: Any) -> str:
+    """What came, and its type, in one line."""
+    return f"got {_shown(value)} of type {type(value).__name__}"
 
 
 def numbers(name: str, value: Any, wanted: str) -> np.ndarray:
