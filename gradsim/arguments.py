@@ -110,7 +110,7 @@ def shape_of(name: str, value: Any) -> tuple[int, ...]:
     """The shape of an array or of nested lists."""
     try:
         return np.shape(value)
-    except ValueError as error:
+    except Exception as error:  # a ragged list, or an object that does not become an array
         raise TypeError(f"{name}: got a ragged {type(value).__name__}; pass an array") from error
 
 

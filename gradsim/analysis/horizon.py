@@ -119,9 +119,9 @@ def by_lag(dataset: xarray.Dataset, statistic: str = "log_gain") -> xarray.DataA
         lag = int(dataset.attrs.get("depth", step.max())) + 1 - step
     else:
         lag = step - values.coords.get("start", 0)
-    known = values.notnull() | dataset["dead"] if "dead" in dataset else values.notnull()
+    known = values.notnull() | (dataset["dead"] > 0) if "dead" in dataset else values.notnull()
     if f"{statistic}_lost" in dataset:
-        known = known | dataset[f"{statistic}_lost"]
+        known = known | (dataset[f"{statistic}_lost"] > 0)
     known = known & (lag > 0)
     values = values.assign_coords(lag=lag.astype(int)).swap_dims({axis: "lag"}).drop_vars(axis)
     values = values.isel(lag=np.flatnonzero(known.any([name for name in known.dims if name != axis]).values))
@@ -140,7 +140,7 @@ def logarithm(dataset: xarray.Dataset, statistic: str) -> xarray.DataArray:
         raise TypeError(f"dataset: got a {type(dataset).__name__}; pass the Dataset that gradsim.sweep returned")
     held = ", ".join(map(str, dataset))
     if not isinstance(statistic, str):
-        raise TypeError(f"statistic: got {statistic!r} of type {type(statistic).__name__}; pass one of: {held}")
+        raise TypeError(f"statistic: {arguments.got(statistic)}; pass one of: {held}")
     if statistic not in dataset.data_vars:
         raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {held}")
     values = dataset[statistic]
@@ -160,10 +160,10 @@ def _fitted_lags(lag: np.ndarray, between: tuple[int, int] | None) -> np.ndarray
     if between is None:
         return np.ones(lag.shape, bool)
     if arguments.shape_of("between", between) != (2,):
-        raise ValueError(f"between: got {between!r}; pass {wanted}")
+        raise ValueError(f"between: {arguments.got(between)}; pass {wanted}")
     first, last = arguments.numbers("between", between, wanted)
     if not lag[0] <= first < last <= lag[-1]:
-        raise ValueError(f"between: got {between!r}; pass {wanted}")
+        raise ValueError(f"between: {arguments.got(between)}; pass {wanted}")
     fitted = (first <= lag) & (lag <= last)
     if np.count_nonzero(fitted) < 2:
         raise ValueError(f"between: {first:g} to {last:g} holds fewer than two of the lags measured; pass {wanted}")
