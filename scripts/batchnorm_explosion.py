@@ -69,8 +69,8 @@ PRESETS = {
 
 def measure(options: Options) -> dict[str, xarray.Dataset]:
     """One sweep of one tangent for each activation and batch size, joined along the axis `batch`."""
-    if not options.batches or min(options.batches) < 4:
-        raise ValueError(f"batches: got {options.batches}; pass one or more sizes of at least 4")
+    if min(options.batches) < 4:
+        raise ValueError(f"batches: got {options.batches}; pass sizes of at least 4")
     if options.depth < 4 or options.seeds < 2:
         raise ValueError(f"depth, seeds: got {options.depth}, {options.seeds}; pass at least 4 layers and 2 seeds")
     batches = sorted(set(options.batches))

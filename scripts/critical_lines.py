@@ -82,10 +82,8 @@ PRESETS = {
 
 def measure(options: Options) -> dict[str, xarray.Dataset]:
     """For each activation the critical sigma_w over width and sigma_b, and theory on a finer line; checks first."""
-    if not 1 <= len(options.widths) <= len(gs.plot.COLOURS):
+    if len(options.widths) > len(gs.plot.COLOURS):
         raise ValueError(f"widths: got {len(options.widths)}; pass at most {len(gs.plot.COLOURS)}, one colour each")
-    if not options.activations:
-        raise ValueError("activations: got none; pass one or more")
     if options.seeds < 2:
         raise ValueError(f"seeds: got {options.seeds}; pass at least 2, a standard error needs them")
     widths = sorted(set(options.widths))

@@ -52,7 +52,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     """The curves, and chains of scalars, one unit wide and linear, by gradsim and by a float32 product."""
     if len(options.activations) > len(plot.COLOURS):
         raise ValueError(f"activations: got {len(options.activations)}; pass at most {len(plot.COLOURS)}")
-    if not options.factors or not all(0 < factor <= 1 for factor in options.factors):
+    if not all(0 < factor <= 1 for factor in options.factors):
         raise ValueError(f"factors: got {options.factors}; pass numbers above 0 and up to 1")
     functions = {name: activations.get(name) for name in options.activations}
     z = np.linspace(-6, 6, options.points)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import gradsim as gs
 from gradsim import cli, initializers
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Options(cli.Options):
     """Options of the early layers."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "deepest")
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu")
     """Activations, one panel each."""
@@ -68,8 +70,8 @@ DEEPEST = "deepest"
 
 def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     """One backward sweep for each depth, with an entry of `network` for each activation."""
-    if not options.depths or len(set(options.depths)) < len(options.depths):
-        raise ValueError(f"depths: got {options.depths}; pass one or more numbers of layers, each once")
+    if len(set(options.depths)) < len(options.depths):
+        raise ValueError(f"depths: got {options.depths}; pass numbers of layers, each once")
     import xarray
 
     networks = {activation: gs.feedforward(options.width, activation) for activation in options.activations}

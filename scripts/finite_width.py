@@ -66,10 +66,8 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     if options.seeds < 10:
         raise ValueError(f"seeds: got {options.seeds}; pass at least 10, a variance needs them")
     widths = sorted(set(options.widths))
-    if not options.activations or not widths or widths[0] < 2:
-        raise ValueError(
-            f"activations, widths: got {options.activations}, {options.widths}; pass some, 2 units or more"
-        )
+    if widths[0] < 2:
+        raise ValueError(f"widths: got {widths[0]}; pass 2 units or more")
     measured = {}
     for name in options.activations:
         for width in widths:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import xarray
 from tqdm import tqdm
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Options(cli.Options):
     """Options of the laws."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "only")
 
     only: tuple[str, ...] = ()
     """Ids of the laws to measure, as in the first column of the table; all of them if none is named."""

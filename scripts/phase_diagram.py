@@ -17,7 +17,7 @@ examples:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import xarray
@@ -37,6 +37,8 @@ SIGMA_W = {"sigmoid": (2.0, 18.0), "relu": (0.8, 2.2), "selu": (0.5, 1.6), "gelu
 @dataclass(frozen=True)
 class Options(cli.Options):
     """Options of the phase diagram."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "activations", "rows")
 
     activations: tuple[str, ...] = ("tanh", "sigmoid", "relu", "selu", "gelu", "sin")
     """Activations of the maps, one panel each."""

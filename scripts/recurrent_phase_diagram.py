@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -50,6 +50,8 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 @dataclass(frozen=True)
 class Options(cli.Options):
     """Options of the recurrent phase diagram."""
+
+    redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "lengths")
 
     families: tuple[str, ...] = tuple(FAMILIES)
     """Which families, one row of maps each."""
@@ -81,10 +83,8 @@ PRESETS = {
 def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     """One forward sweep for each family, with every length among its steps."""
     unknown = [name for name in options.families if name not in FAMILIES]
-    if unknown or not options.families:
-        raise ValueError(f"families: got {', '.join(unknown) or 'none'}; pass some of: {', '.join(FAMILIES)}")
-    if not options.lengths or min(options.lengths) < 1:
-        raise ValueError(f"lengths: got {options.lengths}; pass one or more whole numbers of at least 1")
+    if unknown:
+        raise ValueError(f"families: got {', '.join(unknown)}; pass some of: {', '.join(FAMILIES)}")
     inputs = sequences(options.inputs)
     features = options.width if inputs is None else inputs.shape[2]
     measured = {}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xarray
@@ -45,6 +45,9 @@ BASELINE, START, NORM, SKIP, GATE = "baseline", "better start", "normalization",
 @dataclass(frozen=True)
 class Options(cli.Options):
     """Options of the remedies."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "networks")
+    redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "factor")
 
     networks: tuple[str, ...] = ()
     """Which networks, by their titles in the figure; all unless given."""

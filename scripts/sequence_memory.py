@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -67,6 +67,8 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 class Options(cli.Options):
     """Options of the sequence memory."""
 
+    redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "fraction")
+
     networks: tuple[str, ...] = tuple(NETWORKS)
     """Which networks, by their titles in the figure."""
 
@@ -101,8 +103,8 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     features = options.width if inputs is None else inputs.shape[2]
     length = options.length if inputs is None else min(options.length, inputs.shape[1])
     unknown = [name for name in options.networks if name not in NETWORKS]
-    if unknown or not options.networks:
-        raise ValueError(f"networks: got {', '.join(unknown) or 'none'}; pass some of: {'; '.join(NETWORKS)}")
+    if unknown:
+        raise ValueError(f"networks: got {', '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
     measured = {}
     for name in options.networks:
         build, gains = NETWORKS[name]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,12 @@ from gradsim.arguments import gain, whole
 @dataclass(frozen=True)
 class Options:
     """Options of every script."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = ("key", "burn_in", "formats")
+    """Whole numbers that may be 0, and lists that may be empty."""
+
+    redraws: ClassVar[tuple[str, ...]] = ("preset", "out", "data", "formats")
+    """What is read where nothing is measured; with `data` all else is refused."""
 
     preset: Literal["quick", "paper", "accelerator"] = "quick"
     """How fine and how long: quick for a laptop in about a minute, paper for a workstation in about an hour,
@@ -38,9 +45,13 @@ Chosen = TypeVar("Chosen", bound=Options)
 
 
 def parse(presets: Mapping[str, Chosen], arguments: Sequence[str] | None = None, description: str = "") -> Chosen:
-    """The options on the command line; what is not given there has its preset's value."""
+    """The options on the command line; what is not given there has its preset's value.
+
+    Exits with one line where `data` stands beside what only measuring reads.
+    """
     import tyro
 
+    arguments = sys.argv[1:] if arguments is None else arguments
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default="quick")
     early.add_argument("--inputs", default="gaussian")
@@ -48,22 +59,38 @@ def parse(presets: Mapping[str, Chosen], arguments: Sequence[str] | None = None,
     default: Any = presets.get(given.preset, presets["quick"])  # an unknown preset is tyro's to refuse
     if given.inputs == "digits":  # 8 x 8 pixels
         default = replace(default, **{field.name: 64 for field in fields(default) if field.name.endswith("width")})
-    return tyro.cli(type(default), args=arguments, default=default, description=description)
+    options: Chosen = tyro.cli(type(default), args=arguments, default=default, description=description)
+    if options.data is not None and (useless := _unread(options, arguments)):
+        them = "them" if len(useless) > 1 else "it"
+        sys.exit(f"error: {', '.join(useless)}: --data redraws what was measured; leave {them} out")
+    return options
+
+
+def _unread(options: Options, arguments: Sequence[str]) -> list[str]:
+    """The options among the arguments that are not read where nothing is measured."""
+    flags = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments if argument[:2] == "--"}
+    return [field.name for field in fields(options) if field.name in flags and field.name not in options.redraws]
 
 
 def check_counts(options: Options) -> None:
-    """Every whole number among the options counts something; only these two may be none."""
+    """Every whole number among the options counts something, and every list of names or numbers holds some."""
     for name, value in vars(options).items():
-        if isinstance(value, int) and not isinstance(value, bool):
-            whole(name, value, minimum=0 if name in ("key", "burn_in") else 1)
+        none = name in options.may_be_none
+        if isinstance(value, tuple) and not value and not none:
+            raise ValueError(f"{name}: got none; pass one or more")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int):
+                whole(name, one, minimum=0 if none else 1)
 
 
 def axis(name: str, limits: tuple[float, float], points: int) -> np.ndarray:
     """`points` evenly spaced values of the gain `name`. Raises: ValueError unless there are two, and they rise."""
     if points < 2:
         raise ValueError(f"points of {name}: got {points}; pass a whole number of at least 2")
-    if not limits[0] < limits[1]:
-        raise ValueError(f"{name}: got the range {limits[0]:g} to {limits[1]:g}; pass the smaller end first")
+    if not limits[0] < limits[1] or not np.isfinite(limits).all():
+        raise ValueError(
+            f"{name}: got the range {limits[0]:g} to {limits[1]:g}; pass the smaller end first, both finite"
+        )
     return gain(name, np.linspace(*limits, points))
 
 

@@ -32,21 +32,28 @@ def run(
         writable(options.out)
         if options.data is None:
             datasets = measure(options)
-            print(f"data    {save(datasets, options.out / f'{name}.zarr')}")
+            print(f"data    {save(datasets, options.out / f'{name}.zarr', name)}")
         else:
-            datasets = load(options.data)
+            datasets = load(options.data, name)
         print(report(datasets))
         files = [
             file
             for title, figure in draw(datasets).items()
             for file in plot.save(figure, options.out / title, options.formats)
         ]
-    except (ValueError, TypeError) as error:
-        sys.exit(f"error: {error}")
-    except KeyError as error:
-        if options.data is None:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if options.data is None and not isinstance(error, ValueError | TypeError):
             raise
-        sys.exit(f"error: data: {options.data} holds no {error}; pass what {name}.py has saved")
+        sys.exit(f"error: {_said(error, name, options)}")
     for file in files:
         print(f"figure  {file}")
     return files
+
+
+def _said(error: Exception, name: str, options: Chosen) -> str:
+    """What was wrong, in one line: with an option, else with the data that were to be redrawn."""
+    line = " ".join(str(error).split())
+    if options.data is None or line.partition(":")[0] in options.redraws:
+        return line
+    what = f"holds no {line}" if isinstance(error, KeyError) else f"cannot be drawn ({line})"
+    return f"data: {options.data} {what}; pass what {name}.py has saved"

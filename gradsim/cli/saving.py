@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradsim.arguments import reason
+
 if TYPE_CHECKING:
     import xarray
 
@@ -25,11 +27,11 @@ def writable(folder: Path) -> Path:
         ) from error
 
 
-def save(datasets: Datasets, store: Path) -> Path:
-    """Write each Dataset as a group of one Zarr store, in place of what was there."""
+def save(datasets: Datasets, store: Path, script: str = "") -> Path:
+    """Write each Dataset as a group of one Zarr store, in place of what was there, with the name of the script."""
     import zarr
 
-    zarr.open_group(store, mode="w").attrs["datasets"] = list(datasets)
+    zarr.open_group(store, mode="w").attrs.update({"datasets": list(datasets), "script": script})
     for name, dataset in datasets.items():
         # Fixed-width strings have no place in the Zarr 3 specification, those of any length do.
         strings = {key: values.astype(object) for key, values in dataset.variables.items() if values.dtype.kind == "U"}
@@ -37,15 +39,20 @@ def save(datasets: Datasets, store: Path) -> Path:
     return store
 
 
-def load(store: Path) -> dict[str, xarray.Dataset]:
-    """Every Dataset of a store that `save` wrote. Raises: ValueError where there is none."""
+def load(store: Path, script: str = "") -> dict[str, xarray.Dataset]:
+    """Every Dataset of a store that `save` wrote. Raises: ValueError where there is none, or one of another script."""
     import xarray
     import zarr
 
     if not store.exists():
         raise ValueError(f"data: nothing at {store}; pass a NAME.zarr that an earlier run saved")
     try:
-        names: Any = zarr.open_group(store, mode="r").attrs["datasets"]  # in the order in which they were saved
-        return {name: xarray.open_zarr(store, group=name, consolidated=False).load() for name in names}
+        attributes: Any = zarr.open_group(store, mode="r").attrs
+        names = attributes["datasets"]  # in the order in which they were saved
+        datasets = {name: xarray.open_zarr(store, group=name, consolidated=False).load() for name in names}
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"data: {store} cannot be read as Zarr ({error})") from error
+        raise ValueError(f"data: {store} cannot be read as Zarr ({reason(error)})") from error
+    wrote = attributes.get("script", "")
+    if script and wrote and wrote != script:
+        raise ValueError(f"data: {store} was saved by {wrote}.py; pass what {script}.py has saved")
+    return datasets
