@@ -154,8 +154,7 @@ def get(activation: str | Function | Activation) -> Activation:
             )
         return ACTIVATIONS[activation]
     if not callable(activation):
-        kind = type(activation).__name__
-        raise TypeError(f"activation: got {activation!r} of type {kind}; pass a name or an elementwise callable")
+        raise TypeError(f"activation: {arguments.got(activation)}; pass a name or an elementwise callable")
     return Activation(getattr(activation, "__name__", type(activation).__name__), activation)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 OWN = ("gradsim", "jaxtyping", "beartype")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """`value` in a message of one line, cut where it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 120 else f"{text[:120]} …"
@@ -23,11 +23,11 @@ def whole(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -
     """`value` as an int of at least `minimum`, and at most `maximum`."""
     wanted = f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum is not None else "")
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}")
     number: Any = int(value) if isinstance(value, Integral) else float(value)
     is_whole = isinstance(number, int) or number.is_integer()
     if not is_whole or number < minimum or (maximum is not None and number > maximum):
-        raise ValueError(f"{name}: got {_shown(value)}; pass {wanted}")
+        raise ValueError(f"{name}: got {shown(value)}; pass {wanted}")
     return int(number)
 
 
@@ -51,18 +51,16 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """`value`, which must be one of `options`."""
     options = tuple(options)
     if not isinstance(value, str):
-        raise TypeError(
-            f"{name}: got {_shown(value)} of type {type(value).__name__}; pass one of: {', '.join(options)}"
-        )
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass one of: {', '.join(options)}")
     if value not in options:
-        raise ValueError(f"{name}: got {_shown(value)}; pass one of: {', '.join(options)}")
+        raise ValueError(f"{name}: got {shown(value)}; pass one of: {', '.join(options)}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
     """`value`, which must be True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass True or False")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass True or False")
     return bool(value)
 
 
@@ -100,9 +98,9 @@ def numbers(name: str, value: Any, wanted: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:  # a ragged list, or an object that does not become an array
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}") from error
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}") from error
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}")
     return array.astype(np.float64)
 
 
@@ -111,7 +109,7 @@ def shape_of(name: str, value: Any) -> tuple[int, ...]:
     try:
         return np.shape(value)
     except Exception as error:  # a ragged list, or an object that does not become an array
-        raise TypeError(f"{name}: got a ragged {type(value).__name__}; pass an array") from error
+        raise TypeError(f"{name}: {got(value)}; pass an array") from error
 
 
 def warn(message: str) -> None:
@@ -128,16 +126,16 @@ def warn(message: str) -> None:
 def share(name: str, value: Any) -> float:
     """`value` as a number from 0 to 1."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a number from 0 to 1")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass a number from 0 to 1")
     if not 0 <= float(value) <= 1:
-        raise ValueError(f"{name}: got {_shown(value)}; pass a number from 0 to 1")
+        raise ValueError(f"{name}: got {shown(value)}; pass a number from 0 to 1")
     return float(value)
 
 
 def text(name: str, value: Any) -> str:
     """`value`, which must be a string with something in it."""
     if not isinstance(value, str):
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a string")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass a string")
     if not value:
         raise ValueError(f"{name}: got an empty string; pass a name")
     return value
@@ -146,7 +144,7 @@ def text(name: str, value: Any) -> str:
 def function(name: str, value: Any) -> Any:
     """`value`, which must be callable and, being a static choice, have a hash."""
     if not callable(value):
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a function")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass a function")
     try:
         hash(value)
     except TypeError as error:
@@ -160,10 +158,10 @@ def choices(name: str, value: Any, options: Iterable[str], least: int = 0) -> tu
     options = tuple(options)
     if not isinstance(value, tuple):
         raise TypeError(
-            f"{name}: got {_shown(value)} of type {type(value).__name__}; pass a tuple of: {', '.join(options)}"
+            f"{name}: got {shown(value)} of type {type(value).__name__}; pass a tuple of: {', '.join(options)}"
         )
     if len(value) < least:
-        raise ValueError(f"{name}: got {_shown(value)}; pass {least} or more of: {', '.join(options)}")
+        raise ValueError(f"{name}: got {shown(value)}; pass {least} or more of: {', '.join(options)}")
     return tuple(choice(name, one, options) for one in value)
 
 
@@ -175,7 +173,7 @@ def reason(error: Exception) -> str:
 
 def got(value: Any) -> str:
     """What came, and its type, in one line."""
-    return f"got {_shown(value)} of type {type(value).__name__}"
+    return f"got {shown(value)} of type {type(value).__name__}"
 
 
 def size(name: str, value: Any, minimum: int = 1) -> int:
@@ -186,7 +184,7 @@ def size(name: str, value: Any, minimum: int = 1) -> int:
 def number(name: str, value: Any, wanted: str, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float between `low` and `high`, which are themselves outside; `wanted` says so in a message."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {_shown(value)} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}")
     if not low < float(value) < high:  # NaN is not
-        raise ValueError(f"{name}: got {_shown(value)}; pass {wanted}")
+        raise ValueError(f"{name}: got {shown(value)}; pass {wanted}")
     return float(value)

@@ -163,10 +163,7 @@ def get(initializer: str | Draw | Initializer) -> Initializer:
             raise ValueError(f"initializer: unknown name {initializer!r}; known names: {known}; or pass a callable")
         return INITIALIZERS[initializer]
     if not callable(initializer):
-        kind = type(initializer).__name__
-        raise TypeError(
-            f"initializer: got {initializer!r} of type {kind}; pass a name or a callable draw(key, shape, dtype)"
-        )
+        raise TypeError(f"initializer: {arguments.got(initializer)}; pass a name or a callable draw(key, shape, dtype)")
     return Initializer(getattr(initializer, "__name__", type(initializer).__name__), Widened(initializer))
 
 

@@ -105,7 +105,8 @@ def layers(data: str, names: int, rows: int, deepest: bool) -> dict[str, xarray.
             {"log_weight_gradient": (("network", "scheme", "seed", "depth", "parameter"), values)},
             {
                 "network": list(NAMES[:names]), "scheme": list(SCHEMES[:rows]), "depth": np.arange(1, depth + 1),
-                "parameter": ["w"], "sigma_w": ("scheme", np.full(rows, 0.577)), "sigma_b": ("scheme", np.full(rows, 0.1)),
+                "parameter": ["w"], "sigma_w": ("scheme", np.full(rows, 0.577)),
+                "sigma_b": ("scheme", np.full(rows, 0.1)),
             },
         )  # fmt: skip
 

@@ -248,7 +248,9 @@ def test_plots_refuse(function: str, argument: str, swept: Any) -> None:
         "datasets": [*KINDS["dataset"], swept, {"activations": None, "chain": None}],
         "theory": ["log_gain", "x", 3, {"a": 1}, wrong.NAN, wrong.ARRAY, wrong.Opaque()],
         "axes": [[1], 3, "x", {"a": 1}, wrong.ARRAY, wrong.Opaque()],
-    }.get(argument, "choice")
+    }.get(argument, KINDS["choice"])
+    if argument in ("panels", "lines"):  # None leaves the choice to the figure
+        values = [value for value in values if value is not None]
     name = (*DATASET, "theory", "panels", "lines", "rows", "columns") if argument == "dataset" else argument
     refused_each(name, values, lambda value: getattr(plot, function)(**{**base, argument: value}))
 
@@ -256,7 +258,7 @@ def test_plots_refuse(function: str, argument: str, swept: Any) -> None:
 def test_figures_refuse(tmp_path: Any) -> None:
     figure, sizes = plot.new_figure(1.0), [*wrong.NO_NUMBER, *wrong.BAD_NUMBER, 0.0, wrong.ARRAY]
     stems = [None, 3, tmp_path / "missing" / "x", {}, wrong.NAN, wrong.ARRAY]
-    formats = [None, "foo", ("foo",), 3, (3,), (), {"a": 1}, wrong.NAN, wrong.ARRAY]
+    formats = [None, "foo", ("foo",), 3, (3,), {"a": 1}, wrong.NAN, wrong.ARRAY]
     refused_each("figure", "dataset", lambda value: plot.save(value, tmp_path / "x"))
     refused_each("stem", stems, lambda value: plot.save(figure, value))
     refused_each("formats", formats, lambda value: plot.save(figure, tmp_path / "x", value))

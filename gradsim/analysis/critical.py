@@ -104,7 +104,7 @@ def _refuse_lost(statistic: str, measured: np.ndarray, points: np.ndarray, gain:
 
 def _bracket(gain: str, between: Sequence[Any]) -> tuple[float, float]:
     if arguments.shape_of("between", between) != (2,):
-        raise ValueError(f"between: got {between!r}; pass two values (low, high) of {gain}")
+        raise ValueError(f"between: got {arguments.shown(between)}; pass two values (low, high) of {gain}")
     low, high = (float(arguments.gain(gain if gain.endswith("_bias") else "between", bound)) for bound in between)
     if not low < high:
         raise ValueError(f"between: got ({low}, {high}); pass low < high")

@@ -94,9 +94,11 @@ def zero_crossing(growth: xarray.DataArray, gain: str = "sigma_w") -> xarray.Dat
     if steps:
         raise ValueError(f"growth: it has an axis {steps[0]!r}, so it is no growth; pass gradsim.growth of the Dataset")
     if not isinstance(gain, str):
-        raise TypeError(f"gain: got {gain!r} of type {type(gain).__name__}; pass the name of an axis")
+        raise TypeError(f"gain: {arguments.got(gain)}; pass the name of an axis")
     if gain not in growth.dims:
-        raise ValueError(f"gain: the growth has no axis {gain!r}; its axes: {', '.join(map(str, growth.dims))}")
+        raise ValueError(
+            f"gain: the growth has no axis {arguments.shown(gain)}; its axes: {', '.join(map(str, growth.dims))}"
+        )
     if growth.sizes[gain] < 2 or growth[gain].dtype.kind not in "iuf":
         raise ValueError(
             f"gain: the axis {gain!r} has {growth.sizes[gain]} points; a crossing lies between two numbers"

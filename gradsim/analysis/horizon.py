@@ -142,7 +142,7 @@ def logarithm(dataset: xarray.Dataset, statistic: str) -> xarray.DataArray:
     if not isinstance(statistic, str):
         raise TypeError(f"statistic: {arguments.got(statistic)}; pass one of: {held}")
     if statistic not in dataset.data_vars:
-        raise ValueError(f"statistic: the dataset holds no {statistic!r}; it holds: {held}")
+        raise ValueError(f"statistic: the dataset holds no {arguments.shown(statistic)}; it holds: {held}")
     values = dataset[statistic]
     if values.attrs.get("units", "nat") != "nat" or values.dtype.kind != "f":
         logarithms = [str(name) for name, one in dataset.data_vars.items() if one.attrs.get("units") == "nat"]

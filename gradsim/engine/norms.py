@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from gradsim import scaled
+from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Keys, Source, streams
@@ -115,9 +115,13 @@ def _gains(network: Network, gains: Any, dtype: str) -> dict[str, Array]:
         raise TypeError(f"gains: got {type(gains).__name__}; pass a mapping of names to numbers or arrays")
     for name, value in given.items():
         if name not in network.gains:
-            raise ValueError(f"gains: got {name!r}; the gains of {network.family}: {', '.join(network.gains)}")
-        if jnp.result_type(value).kind not in "iuf":
-            raise TypeError(f"{name}: got {value!r} of type {type(value).__name__}; pass real numbers")
+            raise ValueError(
+                f"gains: got {arguments.shown(name)}; the gains of {network.family}: {', '.join(network.gains)}"
+            )
+        if not isinstance(value, Array):  # nor traced
+            arguments.numbers(str(name), value, "real numbers")
+        elif value.dtype.kind not in "iuf":
+            raise TypeError(f"{name}: got an array of {value.dtype}; pass real numbers")
     values = {name: jnp.asarray(given.get(name, default), dtype) for name, default in network.gains.items()}
     shapes = {name: jnp.shape(value) for name, value in values.items() if jnp.shape(value)}
     if len(set(shapes.values())) > 1:
@@ -127,6 +131,6 @@ def _gains(network: Network, gains: Any, dtype: str) -> dict[str, Array]:
 
 def _key(key: Any) -> Array:
     if not isinstance(key, Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
-        got = f"{key.dtype}{list(key.shape)}" if isinstance(key, Array) else f"{key!r} of type {type(key).__name__}"
+        got = f"{key.dtype}{list(key.shape)}" if isinstance(key, Array) else arguments.got(key)[4:]
         raise TypeError(f"key: got {got}; pass one key such as jax.random.key(0), and jax.vmap over several")
     return key

@@ -82,7 +82,9 @@ def planned(
     depths = _depths(at, depth, direction)
     if at is not None and not any(statistic.costly for statistic in chosen):
         costly = ", ".join(statistic.name for statistic in known.STATISTICS.values() if statistic.costly)
-        raise ValueError(f"at: got {at!r}, which no statistic asked for reads; pass it with {costly}, or leave it out")
+        raise ValueError(
+            f"at: got {arguments.shown(at)}, which no statistic asked for reads; pass it with {costly}, or leave it out"
+        )
     plan = Plan(
         network=network,
         statistics=chosen,
@@ -106,7 +108,7 @@ def _depths(at: Any, depth: int, direction: str) -> tuple[int, ...]:
     points = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
     chosen = tuple(arguments.whole("at", point) for point in points)
     if not chosen or max(chosen) > depth:
-        raise ValueError(f"at: got {at!r}; pass depths from 1 to depth={depth}")
+        raise ValueError(f"at: got {arguments.shown(at)}; pass depths from 1 to depth={depth}")
     return chosen
 
 
@@ -121,9 +123,7 @@ def _loss(plan: Plan) -> None:
     if plan.loss is None:
         return
     if not callable(plan.loss):
-        raise TypeError(
-            f"loss: got {plan.loss!r} of type {type(plan.loss).__name__}; pass a scalar function of the state"
-        )
+        raise TypeError(f"loss: {arguments.got(plan.loss)}; pass a scalar function of the state")
     _gradient_is_read(plan, "loss")
     try:
         with jax.enable_x64(plan.dtype == "float64"):
@@ -159,8 +159,10 @@ def one_input(plan: Plan, given: ArrayLike | None) -> ArrayLike | None:
     shape = plan.network.input_shape
     if plan.network.driven:
         shape = (_time_steps(plan, given, ()), *shape)
-    if np.shape(given) != shape:
+    if arguments.shape_of("inputs", given) != shape:
         raise ValueError(f"inputs: got shape {list(np.shape(given))}; pass {list(shape)}")
+    if not isinstance(given, Array):  # nor traced
+        arguments.numbers("inputs", given, f"real numbers of shape {list(shape)}")
     return given
 
 

@@ -235,7 +235,7 @@ def get(wanted: str | Statistic | Iterable[str | Statistic], direction: str = "f
     if isinstance(wanted, str | Statistic):
         wanted = (wanted,)
     if not isinstance(wanted, Iterable):
-        raise TypeError(f"statistics: got {wanted!r} of type {type(wanted).__name__}; pass one or more of: {known}")
+        raise TypeError(f"statistics: {arguments.got(wanted)}; pass one or more of: {known}")
     found: dict[str, Statistic] = {}
     for one in wanted:
         statistic = one if isinstance(one, Statistic) else STATISTICS[arguments.choice("statistics", one, STATISTICS)]

@@ -235,7 +235,9 @@ def attention(
     skip = arguments.flag("skip", skip)
     scaling = arguments.choice("scaling", scaling, (*SCALINGS, DEEPNORM) if skip else SCALINGS[:1])
     if scaling == DEEPNORM and norm != "post":
-        raise ValueError(f"norm: got {norm!r} with scaling='deepnorm'; pass norm='post', or another scaling")
+        raise ValueError(
+            f"norm: got {arguments.shown(norm)} with scaling='deepnorm'; pass norm='post', or another scaling"
+        )
     width = arguments.size("width", width, minimum=1 if norm == "none" else 2)
     heads = arguments.size("heads", heads)
     if width % heads:

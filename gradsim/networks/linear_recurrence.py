@@ -129,16 +129,16 @@ def linear_recurrence(
 def _ring(value: Any) -> tuple[float, float]:
     wanted = "two numbers (r_min, r_max) with 0 <= r_min <= r_max <= 1"
     if not isinstance(value, tuple | list) or not all(isinstance(r, int | float) for r in value):
-        raise TypeError(f"ring: got {value!r} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"ring: {arguments.got(value)}; pass {wanted}")
     if len(value) != 2 or not 0 <= value[0] <= value[1] <= 1:
-        raise ValueError(f"ring: got {value!r}; pass {wanted}")
+        raise ValueError(f"ring: got {arguments.shown(value)}; pass {wanted}")
     return float(value[0]), float(value[1])
 
 
 def _phase(value: Any) -> float:
     wanted = "a number from 0 to 2π"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"max_phase: got {value!r} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"max_phase: {arguments.got(value)}; pass {wanted}")
     if not 0 <= value <= 2 * math.pi:
-        raise ValueError(f"max_phase: got {value!r}; pass {wanted}")
+        raise ValueError(f"max_phase: got {arguments.shown(value)}; pass {wanted}")
     return float(value)

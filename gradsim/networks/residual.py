@@ -27,7 +27,9 @@ def checked_layers(scaling: str, layers: int | None) -> int | None:
     """`layers`, which a scaling by the depth needs and which means nothing without one."""
     if scaling == "constant":
         if layers is not None:
-            raise ValueError(f"layers: got {layers!r} with scaling='constant'; leave it out, or choose another scaling")
+            raise ValueError(
+                f"layers: got {arguments.shown(layers)} with scaling='constant'; leave it out, or take another scaling"
+            )
         return None
     if layers is None:
         raise ValueError(f"layers: got None; pass the depth L that scaling={scaling!r} divides by")

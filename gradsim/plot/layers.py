@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim import arguments
 from gradsim.plot.style import COLOURS, LETTERS, heading, held, new_figure, styled, words
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _norms(dataset: xarray.Dataset, parameter: str) -> xarray.DataArray:
         raise ValueError(f"dataset: {STATISTIC} has the axes {axes}; wanted: {', '.join(sorted(wanted))}")
     if parameter not in values["parameter"]:
         known = ", ".join(values["parameter"].values.tolist())
-        raise ValueError(f"parameter: got {parameter!r}; the dataset holds: {known}")
+        raise ValueError(f"parameter: got {arguments.shown(parameter)}; the dataset holds: {known}")
     return values.sel(parameter=parameter, drop=True) / math.log(10)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim import arguments
 from gradsim.activations import ACTIVATIONS
 from gradsim.analysis.growth import growth as growth_of
 from gradsim.plot.style import (
@@ -66,10 +67,11 @@ def phase_diagram(
     Raises: ValueError or TypeError naming the argument, axis or variable that is missing.
     """
     panels = _panels(dataset)
+    given = None if axes is None else _given(axes, len(panels))
     grown = {title: growth_of(one, statistic, max_lost=max_lost) for title, one in panels.items()}
     maps = {title: _over_gains(one, title, x, y) for title, one in grown.items()}
     lines = {title: _lines(panels[title], theory, one) for title, one in maps.items()}
-    places = _grid(len(panels), max(map(len, lines.values()))) if axes is None else _given(axes, len(panels))
+    places = given or _grid(len(panels), max(map(len, lines.values())))
     figure: Any = places[0].figure
     limit = _rounded(max(float(np.nanquantile(np.abs(one), 0.8)) for one in maps.values()))
     for letter, ax, (title, one) in zip(LETTERS, places, maps.items(), strict=False):
@@ -141,8 +143,10 @@ def _over_gains(growth: xarray.DataArray, title: str, x: str | None, y: str | No
     swept = [str(name) for name in growth.dims if growth[name].dtype.kind in "iuf"]
     swept.sort(key=("sigma_w", "sigma_b", *swept).index)  # these two first
     for name, gain in {"x": x, "y": y}.items():
-        if gain is not None and gain not in swept:
-            raise ValueError(f"{name}: the growth{where} has no axis {gain!r}; its axes: {', '.join(swept) or 'none'}")
+        if gain is not None and not (isinstance(gain, str) and gain in swept):
+            raise ValueError(
+                f"{name}: the growth{where} has no axis {arguments.shown(gain)}; its axes: {', '.join(swept) or 'none'}"
+            )
     others = [name for name in swept if name not in (x, y)]
     across = x or next(iter(others), "")
     up = y or next((name for name in others if name != across), "")
@@ -202,12 +206,12 @@ def _lines(dataset: xarray.Dataset, theory: Any, one: xarray.DataArray) -> dict[
     """Theory's lines over one of the two gains."""
     if theory is None:
         return {}
-    if theory == AUTO:
+    if isinstance(theory, str) and theory == AUTO:
         known = "edge_of_chaos" in dataset or (_activation(dataset) and set(one.dims) == {"sigma_w", "sigma_b"})
         theory = ["edge_of_chaos"] if known else []
     names = [theory] if isinstance(theory, str) else theory
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"theory: got {theory!r} of type {type(theory).__name__}; pass names, or None for no line")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"theory: {arguments.got(theory)}; pass names, or None for no line")
     return {name: _theory_line(dataset, name, one) for name in names}
 
 

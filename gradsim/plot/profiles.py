@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim import arguments
 from gradsim.analysis.horizon import logarithm
 from gradsim.analysis.lost import checked
 from gradsim.plot.style import (
@@ -118,10 +119,15 @@ def depth_profile(
     dataset = _with_axes(dataset, panels, lines)
     axis, values = _values(dataset, statistic, {"panels": panels, "lines": lines}, max_lost)
     mean = values.mean("seed")
-    if theory == AUTO:
+    if isinstance(theory, str) and theory == AUTO:
         theory = "theory" if "theory" in dataset else None
-    if theory is not None and theory not in dataset:
-        raise ValueError(f"theory: the dataset holds no {theory!r}; pass theory=None, or one of: {held(dataset)}")
+    if theory is not None and not (isinstance(theory, str) and theory in dataset.data_vars):
+        raise ValueError(
+            f"theory: the dataset holds no {arguments.shown(theory)}; pass theory=None, or one of: {held(dataset)}"
+        )
+    if theory is not None and set(dataset[theory].dims) != {panels, lines, axis}:
+        held_axes = ", ".join(map(str, dataset[theory].dims)) or "none"
+        raise ValueError(f"theory: {theory!r} has the axes {held_axes}; pass a variable over {panels}, {lines}, {axis}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice")  # all networks of a kind are dead: no line
         low, high = (dataset[statistic].quantile(share, "seed") for share in (0.1, 0.9))
@@ -165,8 +171,10 @@ def _panels_and_lines(dataset: Any, statistic: str, panels: Any, lines: Any) -> 
     values = logarithm(checked_dataset(dataset), statistic)
     others = [str(name) for name in values.dims if name not in ("seed", step_axis(values))]
     for name, given in {"panels": panels, "lines": lines}.items():
-        if given is not None and given not in others:
-            raise ValueError(f"{name}: {statistic} has no axis {given!r}; its axes: {', '.join(others) or 'none'}")
+        if given is not None and not (isinstance(given, str) and given in others):
+            raise ValueError(
+                f"{name}: {statistic} has no axis {arguments.shown(given)}; its axes: {', '.join(others) or 'none'}"
+            )
     if panels is not None and panels == lines:
         raise ValueError(f"lines: got {lines!r}, which has the panels; pass another axis")
     free = [name for name in others if name not in (panels, lines)]
@@ -192,8 +200,13 @@ def _values(
     axis = step_axis(values)
     others = [str(name) for name in values.dims if name not in ("seed", axis)]
     for name, wanted in axes.items():
-        if wanted not in others:
-            raise ValueError(f"{name}: {statistic} has no axis {wanted!r}; its axes: {', '.join(others) or 'none'}")
+        if not (isinstance(wanted, str) and wanted in others):
+            raise ValueError(
+                f"{name}: {statistic} has no axis {arguments.shown(wanted)}; its axes: {', '.join(others) or 'none'}"
+            )
+    empty = [str(name) for name, size in values.sizes.items() if not size]
+    if empty:
+        raise ValueError(f"dataset: its axis {empty[0]} is empty; pass what gradsim.sweep returned")
     extra = [name for name in others if name not in axes.values()]
     if extra:
         raise ValueError(f"dataset: {statistic} has one more axis: {', '.join(extra)}; choose a point with .sel")

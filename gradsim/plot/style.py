@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from gradsim import arguments
 from gradsim.analysis.lost import lost_networks
 
 if TYPE_CHECKING:
@@ -57,9 +58,14 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 @styled
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of this size in inches, which pyplot does not know."""
+    """An empty figure of this size in inches, which pyplot does not know.
+
+    Raises: ValueError or TypeError for a size that is no positive number.
+    """
     from matplotlib.figure import Figure
 
+    sizes = {"width": width, "height": height}
+    width, height = (arguments.number(name, size, "inches, a number above 0", 0.0) for name, size in sizes.items())
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -75,14 +81,17 @@ def save(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png",)) ->
     if not isinstance(figure, Figure):
         raise TypeError(f"figure: got a {type(figure).__name__}; pass what a function of gradsim.plot returned")
     if not isinstance(stem, str | Path) or not Path(stem).name:
-        raise TypeError(f"stem: got {stem!r}; pass a path without its ending, as figures/map")
+        raise TypeError(f"stem: got {arguments.shown(stem)}; pass a path without its ending, as figures/map")
     stem, known = Path(stem), figure.canvas.get_supported_filetypes()
-    for ending in [formats] if isinstance(formats, str) else formats:
-        if ending not in known:
-            raise ValueError(f"formats: got {ending!r}; pass some of: {', '.join(known)}")
+    endings = (formats,) if isinstance(formats, str) else formats
+    if not isinstance(endings, list | tuple):
+        raise TypeError(f"formats: {arguments.got(formats)}; pass some of: {', '.join(known)}")
+    for ending in endings:
+        if not isinstance(ending, str) or ending not in known:
+            raise ValueError(f"formats: got {arguments.shown(ending)}; pass some of: {', '.join(known)}")
     if not stem.parent.is_dir():
         raise ValueError(f"stem: there is no folder {stem.parent}; make it, or pass another")
-    files = [stem.with_name(f"{stem.name}.{one}") for one in ([formats] if isinstance(formats, str) else formats)]
+    files = [stem.with_name(f"{stem.name}.{one}") for one in endings]
     for file in files:
         try:
             figure.savefig(file)

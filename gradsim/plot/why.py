@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim import arguments
 from gradsim.plot.style import COLOURS, held, new_figure, styled, words
 
 if TYPE_CHECKING:
@@ -28,9 +29,15 @@ def derivatives(datasets: Mapping[str, xarray.Dataset]) -> Figure:
 
     Raises: ValueError naming the dataset or variable that is missing.
     """
+    import xarray
+
+    if not isinstance(datasets, Mapping):
+        raise TypeError(f"datasets: {arguments.got(datasets)}; pass a mapping of activations and chain to Datasets")
     for name, variables in {"activations": ("value", "slope"), "chain": ("log_gain", "float32_product")}.items():
         if name not in datasets:
             raise ValueError(f"datasets: there is no {name!r}; there are: {', '.join(datasets)}")
+        if not isinstance(datasets[name], xarray.Dataset):
+            raise TypeError(f"datasets: {name} is a {type(datasets[name]).__name__}; pass a Dataset")
         missing = [variable for variable in variables if variable not in datasets[name]]
         if missing:
             raise ValueError(f"datasets: {name} holds no {missing[0]!r}; it holds: {held(datasets[name])}")

@@ -50,9 +50,11 @@ def _at_widths(network: Any, widths: Any) -> dict[int, Network]:
     try:
         wanted = [arguments.whole("widths", width) for width in widths]
     except TypeError as error:
-        raise TypeError(f"widths: got {widths!r}; pass whole numbers of at least 1, one network each") from error
+        raise TypeError(
+            f"widths: got {arguments.shown(widths)}; pass whole numbers of at least 1, one network each"
+        ) from error
     if not wanted or len(set(wanted)) < len(wanted):
-        raise ValueError(f"widths: got {widths!r}; pass one or more widths, each once")
+        raise ValueError(f"widths: got {arguments.shown(widths)}; pass one or more widths, each once")
     follow = ["features"] if "features" in fields and getattr(one, "features", None) == getattr(one, "width", 0) else []
     replace: Any = dataclasses.replace
     return {width: replace(one, **dict.fromkeys(["width", *follow], width)) for width in wanted}
@@ -95,7 +97,9 @@ def seeds(value: Any) -> np.ndarray:
     """The numbers of the seeds: 0, 1, … for a whole number, or those of a range."""
     if isinstance(value, range):
         if not len(value) or min(value[0], value[-1]) < 0 or max(value[0], value[-1]) >= 2**32:
-            raise ValueError(f"seeds: got {value!r}; pass a range of one or more numbers from 0 to 2**32 - 1")
+            raise ValueError(
+                f"seeds: got {arguments.shown(value)}; pass a range of one or more numbers from 0 to 2**32 - 1"
+            )
         count = len(value)
     else:
         count = arguments.whole("seeds", value, maximum=2**32)
