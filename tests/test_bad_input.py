@@ -1,15 +1,14 @@
 """Every wrong argument gets one line that names it, before anything is compiled."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from jax import Array
+from wrong import nothing_measured
 
 import gradsim as gs
 from gradsim.sweeps import chunks
@@ -17,17 +16,8 @@ from gradsim.sweeps import chunks
 
 @pytest.fixture(autouse=True)
 def own_checks_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The library's own checks are tested: no type checker before them, and no measurement after them."""
-
-    def compiled(*_: Any, **__: Any) -> None:
-        pytest.fail("a measurement was started before the arguments were checked")
-
-    # `gradsim.sweep` is the function; the module of that name is only to be had this way.
-    monkeypatch.setattr(importlib.import_module("gradsim.sweeps.loop"), "_measure", compiled)
-    disabled = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", disabled)
+    with nothing_measured(monkeypatch):
+        yield
 
 
 def refused(name: str, call: Callable[[], Any], error: type[Exception] | tuple[type[Exception], ...]) -> str:

@@ -126,7 +126,7 @@ def scalar(change: Any) -> Any:
         {"measure": scalar(lambda state: state)}, {"measure": scalar(lambda state: None)},
         {"measure": scalar(lambda state: jnp.sum(state) * 1j)}, {"measure": scalar(lambda state: "a")},
         {"measure": lambda: 1.0}, {"measure": not_twice}, {"measure": None}, {"measure": "sum"}, {"name": ""},
-        {"name": 3}, {"needs": ("everything",)}, {"needs": "all"}, {"directions": ("sideways",)}, {"finish": None},
+        {"name": 3}, {"needs": ("everything",)}, {"needs": "all"}, {"directions": ("sideways",)}, {"logarithm": None},
         {"units": None},
     ],
 )  # fmt: skip

@@ -96,6 +96,7 @@ def planned(
         loss=loss,
         pairs=pairs,
     )
+    _layers(plan)
     _statistics(plan)
     _loss(plan)
     return plan
@@ -110,6 +111,16 @@ def _depths(at: Any, depth: int, direction: str) -> tuple[int, ...]:
     if not chosen or max(chosen) > depth:
         raise ValueError(f"at: got {arguments.shown(at)}; pass depths from 1 to depth={depth}")
     return chosen
+
+
+def _layers(plan: Plan) -> None:
+    """A network whose branches are scaled by its depth L is measured at that depth."""
+    layers, steps = getattr(plan.network, "layers", None), plan.burn_in + plan.depth
+    if layers is not None and layers != steps:
+        raise ValueError(
+            f"layers: the branches of {plan.network.family} are scaled for {layers} layers, and burn_in + depth is "
+            f"{steps}; pass layers={steps}, or depth={layers}"
+        )
 
 
 def _statistics(plan: Plan) -> None:
