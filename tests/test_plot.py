@@ -143,7 +143,7 @@ WRONG_KINDS: list[tuple[Any, str]] = [
     (lambda: plot.phase_diagram(maps(), axes=[1]), "axes: got int"),  # type: ignore[list-item]
     (lambda: plot.depth_profile(None), "dataset: got a NoneType"),  # type: ignore[arg-type]
     (lambda: plot.scheme_map(None), "dataset: got a NoneType"),  # type: ignore[arg-type]
-    (lambda: plot.derivatives(None), "datasets: got NoneType"),  # type: ignore[arg-type]
+    (lambda: plot.derivatives(None), "datasets: got None of type NoneType"),  # type: ignore[arg-type]
     (lambda: plot.save(None, "x"), "figure: got a NoneType"),  # type: ignore[arg-type]
 ]
 

@@ -161,7 +161,7 @@ def test_a_gain_that_some_networks_lack_is_swept_in_those_that_have_it() -> None
     np.testing.assert_allclose(skip, alone, atol=1e-6)
     fixed = sweep({"plain": NETWORK, "skip": residual}, branch_gain=0.5)
     np.testing.assert_array_equal(fixed["branch_gain"], [np.nan, 0.5])
-    with pytest.raises(ValueError, match="forget_bias: neither an option nor a gain of feedforward, residual"):
+    with pytest.raises(ValueError, match="forget_bias: neither an option of sweep nor a gain of feedforward, residual"):
         sweep({"plain": NETWORK, "skip": residual}, forget_bias=0.5)
 
 

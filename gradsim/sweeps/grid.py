@@ -66,7 +66,9 @@ def axes(networks: Networks, gains: Mapping[str, Any]) -> dict[str, np.ndarray]:
     families = ", ".join(dict.fromkeys(network.family for network in networks.each.values()))
     for name in gains:
         if name not in known:
-            raise ValueError(f"{name}: neither an option nor a gain of {families}; its gains: {', '.join(known)}")
+            raise ValueError(
+                f"{name}: neither an option of sweep nor a gain of {families}; its gains: {', '.join(known)}"
+            )
     return {name: arguments.gain(name, value) for name, value in gains.items()}
 
 
