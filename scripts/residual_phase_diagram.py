@@ -82,10 +82,12 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     weight = cli.axis("sigma_w", options.sigma_w, options.points)
     bias = cli.axis("sigma_b", options.sigma_b, options.points)
     low, high = options.branch_gain
-    if not 0 < low < high:
+    if not 0 < low < high < np.inf:
         raise ValueError(
             f"branch_gain: got the range {low:g} to {high:g}; pass two positive numbers, the smaller first"
         )
+    if options.max_depth < 2:
+        raise ValueError(f"max_depth: got {options.max_depth}; pass at least 2")
     branch = np.geomspace(low, high, options.points)
     n, phi = options.width, options.activation
     networks = {MAPS[0]: gs.feedforward(n, phi), MAPS[1]: residual(n, phi, form="post_activation")}

@@ -102,6 +102,8 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     inputs = None if images is None else images.reshape(len(images), -1, FEATURES[options.inputs])
     features = options.width if inputs is None else inputs.shape[2]
     length = options.length if inputs is None else min(options.length, inputs.shape[1])
+    if length < 2:
+        raise ValueError(f"length: got {length}; pass at least 2, a horizon needs them")
     unknown = [name for name in options.networks if name not in NETWORKS]
     if unknown:
         raise ValueError(f"networks: got {', '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")

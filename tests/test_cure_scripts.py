@@ -160,6 +160,8 @@ def test_rates_of_a_known_growth() -> None:
         (remedies.main, ["--depth", "1"], "depth, length: got 1"),
         (remedies.main, ["--data", "nowhere.zarr"], "data: nothing at nowhere.zarr"),
         (residual_phase_diagram.main, ["--branch-gain", "0", "1"], "branch_gain: got the range 0 to 1"),
+        (residual_phase_diagram.main, ["--branch-gain", "1", "inf"], "branch_gain: got the range 1 to inf"),
+        (residual_phase_diagram.main, ["--max-depth", "1"], "max_depth: got 1; pass at least 2"),
         (residual_phase_diagram.main, ["--points", "1"], "points of sigma_w: got 1"),
         (batchnorm_explosion.main, ["--batches", "3"], r"batches: got \(3,\)"),
         (batchnorm_explosion.main, ["--seeds", "1"], "depth, seeds: got 32, 1"),

@@ -113,7 +113,10 @@ def test_what_is_wrong_is_said_in_a_line(
         ),
         ("phase_diagram", ["--burn-in", "-1"], "burn_in: got -1"),
         ("phase_diagram", ["--scheme-depth", "0"], "scheme_depth: got 0"),
-        ("depth_profile", ["--schemes", *["he_normal"] * 8], "schemes: got 8; pass at most 7"),
+        ("depth_profile", ["--schemes", *"abcdefgh"], "schemes: got 8; pass at most 7"),
+        ("depth_profile", ["--schemes", "orthogonal", "orthogonal"], "schemes: got 'orthogonal' more than once"),
+        ("depth_profile", ["--activations", "tanh", "tanh"], "activations: got 'tanh' more than once; pass each once"),
+        ("phase_diagram", ["--sigma-b", "0", "inf"], "sigma_b: got the range 0 to inf"),
         ("depth_profile", ["--schemes", "heh"], "initializer: unknown name 'heh'"),
         ("depth_profile", ["--depth", "-3"], "depth: got -3"),
         ("derivatives", ["--factors", "0.5", "1.5"], "factors: got (0.5, 1.5)"),
@@ -135,9 +138,37 @@ def test_wrong_options_are_refused(
 
 def test_data_of_another_script_are_refused(tmp_path: Path) -> None:
     store = cli.save({"schemes": xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})}, tmp_path / "other.zarr")
+    named = cli.save({"schemes": xarray.Dataset()}, tmp_path / "named.zarr", "remedies")
     for name in ("depth_profile", "derivatives"):
+        with pytest.raises(SystemExit) as stopped:
+            load(name).main(["--data", str(named), "--out", str(tmp_path)])
+        assert stopped.value.code == f"error: data: {named} was saved by remedies.py; pass what {name}.py has saved"
         with pytest.raises(SystemExit, match=f"error: data: {store} holds no .*; pass what {name}.py has saved"):
             load(name).main(["--data", str(store), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["remedies", "sequence_memory", "finite_width", "critical_lines", "early_layers"])
+def test_foreign_data_without_a_name_are_refused_in_a_line(name: str, tmp_path: Path) -> None:
+    store = cli.save({"one": xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})}, tmp_path / "other.zarr")
+    with pytest.raises(SystemExit) as stopped:
+        load(name).main(["--data", str(store), "--out", str(tmp_path)])
+    assert str(stopped.value.code).startswith(f"error: data: {store} ")
+    assert "\n" not in str(stopped.value.code)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("depth_profile", ["--width", "32"], "width: --data redraws what was measured; leave it out"),
+        ("derivatives", ["--key=3", "--depth", "2"], "key, depth: --data redraws what was measured; leave them out"),
+        ("phase_diagram", ["--points_w", "32"], "points_w: --data redraws what was measured; leave it out"),
+        ("remedies", ["--factor", "2", "--width", "8"], "width: --data redraws what was measured; leave it out"),
+    ],
+)
+def test_what_is_not_read_beside_data_is_refused(name: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        load(name).main(["--data", "any.zarr", *arguments])
+    assert stopped.value.code == f"error: {message}"
 
 
 def test_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,7 @@ def test_nothing_grows_on_the_edges_of_theory(family: str, gain: str, network: A
         ("sequence_memory", ["--networks", "ESN"], "networks: got ESN"),
         ("sequence_memory", ["--data", "missing.zarr"], "data: nothing at"),
         ("sequence_memory", ["--networks"], "networks: got none; pass one or more"),
+        ("sequence_memory", ["--length", "1"], "length: got 1; pass at least 2"),
         ("sequence_memory", ["--seeds", "0"], "seeds"),
         ("recurrent_phase_diagram", ["--families", "ESN"], "families: got ESN"),
         ("recurrent_phase_diagram", ["--lengths", "5", "0"], "lengths: got 0; pass a whole number of at least 1"),

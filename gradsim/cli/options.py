@@ -73,12 +73,14 @@ def _unread(options: Options, arguments: Sequence[str]) -> list[str]:
 
 
 def check_counts(options: Options) -> None:
-    """Every whole number among the options counts something, and every list of names or numbers holds some."""
+    """Every whole number among the options counts something, and every list holds some, each name once."""
     for name, value in vars(options).items():
         none = name in options.may_be_none
         if isinstance(value, tuple) and not value and not none:
             raise ValueError(f"{name}: got none; pass one or more")
         for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and isinstance(value, tuple) and value.count(one) > 1:
+                raise ValueError(f"{name}: got {one!r} more than once; pass each once")
             if isinstance(one, int):
                 whole(name, one, minimum=0 if none else 1)
 
