@@ -10,7 +10,7 @@ import numpy as np
 
 from gradsim.activations import ACTIVATIONS
 from gradsim.analysis.growth import growth as growth_of
-from gradsim.plot.style import LETTERS, MAP, heading, label, new_figure, proxy, styled, theory_name
+from gradsim.plot.style import LETTERS, MAP, heading, label, legend_above, new_figure, proxy, styled, theory_name
 
 if TYPE_CHECKING:
     import xarray
@@ -69,7 +69,7 @@ def phase_diagram(
     handles = [proxy("measured: no growth", **MEASURED)]
     handles += places[0].get_legend_handles_labels()[0]
     if axes is None:
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        legend_above(figure, handles)
     else:
         places[0].legend(handles=handles)
     return figure

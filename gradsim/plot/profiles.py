@@ -51,7 +51,7 @@ def scheme_map(
     values = mean_over_seeds(dataset, statistic, rows, columns)
     values = values.transpose(rows, columns, "depth")
     names, schemes, depth = values[rows].values.tolist(), values[columns].values.tolist(), values["depth"].values
-    figure = new_figure(0.9 + 0.26 * len(names))
+    figure = new_figure(max(1.3, 0.9 + 0.26 * len(names)))
     norm = SymLogNorm(linthresh=1, vmin=-100, vmax=100)
     panels = figure.subplots(1, len(schemes), sharey=True, squeeze=False)[0]
     edges = (np.append(depth[0] - 1, depth), np.arange(len(names) + 1) - 0.5)
@@ -72,6 +72,7 @@ def scheme_map(
     figure.supxlabel("depth (layer)", fontsize=8)
     bar = figure.colorbar(mesh, ax=panels, extend="both", pad=0.015, aspect=25)
     ticks = [-100.0, -10.0, -1.0, 0.0, 1.0, 10.0, 100.0]
+    ticks = ticks[:: 3 if len(names) == 1 else 1]  # a low bar has no room for more
     bar.set_ticks(ticks, labels=[_number(tick, ".0f") for tick in ticks])
     bar.set_label("log gain (nat)")
     return figure

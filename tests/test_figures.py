@@ -1,0 +1,84 @@
+"""Every figure can be read: with few and many panels and lines, with flat and huge data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import figure_data as made
+import pytest
+from layout import faults, reading
+
+from gradsim import plot
+from gradsim.plot.benchmark import benchmark
+from gradsim.plot.critical import critical_lines, finite_width_scaling
+from gradsim.plot.explosion import batchnorm_explosion
+from gradsim.plot.finite_width import finite_width
+from gradsim.plot.laws import laws
+from gradsim.plot.layers import layer_gradients
+from gradsim.plot.memory import memory
+from gradsim.plot.recurrent import recurrent_diagram
+from gradsim.plot.remedies import remedies, residual_diagram
+
+
+def maps(data: str, count: int) -> Any:
+    datasets = {name: made.gain_map(data) for name in made.NAMES[:count]}
+    return plot.phase_diagram(datasets, theory=("edge_of_chaos", "no_growth"))
+
+
+def recurrent(data: str, count: int) -> Any:
+    titles = made.TITLES[:count]
+    families = {title: made.gain_map(data, "sigma_w", "sigma_v", "time") for title in titles}
+    return recurrent_diagram(families, [2, 4, 8] if count == 2 else list(range(2, 2 + count)))
+
+
+# As many panels, rows or lines as asked.
+FIGURES: dict[str, Callable[[str, int], Any]] = {
+    "phase_diagram": maps,
+    "scheme_map": lambda data, count: plot.scheme_map(made.schemes(data, count, count)),
+    "scheme_map, one row": lambda data, count: plot.scheme_map(made.schemes(data, 1, count)),
+    "depth_profile": lambda data, count: plot.depth_profile(made.schemes(data, count, count)),
+    "depth_profile, no theory": lambda data, count: plot.depth_profile(made.schemes(data, 1, count), None),
+    "derivatives": lambda data, count: plot.derivatives(made.slopes(data, count)),
+    "memory": lambda data, count: memory(made.memories(data, count)),
+    "recurrent_diagram": recurrent,
+    "layer_gradients": lambda data, count: layer_gradients(made.layers(data, count, min(count, 3), True)),
+    "layer_gradients, rows": lambda data, count: layer_gradients(made.layers(data, min(count, 3), count, False)),
+    "remedies": lambda data, count: remedies(*made.cures(data, count, count)),
+    "remedies, depth": lambda data, count: remedies(*made.cures(data, count, 0)),
+    "batchnorm_explosion": lambda data, count: batchnorm_explosion(made.explosions(data, count, count)),
+    "critical_lines": lambda data, count: critical_lines(made.lines(data, count, count)),
+    "finite_width_scaling": lambda data, count: finite_width_scaling(made.distances(data, count, count)),
+    "finite_width": lambda data, count: finite_width(made.scattered(data, min(count, 3), count)),
+    "laws": lambda data, count: laws(made.checks(data, count)),
+    "benchmark": lambda data, count: benchmark(made.timings(data, count)),
+}
+
+
+@pytest.mark.parametrize(("data", "count"), [("usual", 1), ("usual", 2), ("usual", 7), ("flat", 1), ("huge", 2)])
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_can_be_read(name: str, data: str, count: int) -> None:
+    assert faults(FIGURES[name](data, count)) == []
+
+
+@pytest.mark.parametrize("data", ["usual", "flat", "huge"])
+def test_the_residual_diagram_can_be_read(data: str) -> None:
+    assert faults(residual_diagram(*made.residuals(data))) == []
+
+
+def test_faults_are_found() -> None:
+    figure = plot.new_figure(3.0, 3.0)
+    ax: Any = figure.subplots()
+    ax.set_xticks([0, 0.5], ["$10^{0}$", "1"])
+    ax.text(0.5, 0.5, "one")
+    ax.text(0.52, 0.5, "other")
+    ax.text(0.5, 9, "far").set_in_layout(False)
+    found = "\n".join(faults(figure))
+    for wanted in ("'one' and 'other' overlap", "'far' leaves the figure", "read alike"):
+        assert wanted in found
+
+
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [("$10^{-3}$", 1e-3), ("1", 1.0), ("$10^{-0}$", 1.0), ("$2·10^{5}$", 2e5), ("\u22127", -7.0), ("+10", 10.0)],
+)
+def test_labels_are_read_as_numbers(label: str, number: float) -> None:
+    assert reading(label) == number
