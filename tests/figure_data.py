@@ -11,6 +11,8 @@ NAMES = ("tanh", "sigmoid", "relu", "selu", "gelu", "sin", "leaky_relu")
 SCHEMES = ("lecun_normal", "glorot_uniform", "he_normal", "he_uniform", "orthogonal", "sparse", "torch_linear")
 TITLES = ("tanh RNN", "tanh RNN, orthogonal", "LSTM", "LSTM, forget bias 1", "GRU", "ReLU RNN, identity",
           "LRU, ring 0.9 to 0.999")  # fmt: skip
+DEEP = ("sigmoid, Glorot", "ReLU, He", "ReLU, batch norm", "ReLU, pre-norm residual", "ReLU, residual",
+        "tanh, large weights", "tanh, orthogonal")  # fmt: skip
 KINDS = ("baseline", "better start", "normalization", "skip connection", "gate", "baseline", "gate")
 SEEDS = np.linspace(-0.5, 0.5, 5)
 
@@ -49,7 +51,9 @@ def gain_map(data: str, first: str = "sigma_w", second: str = "sigma_b", axis: s
     values = growth[..., None, None] * np.arange(1, 9) + spread(data)[:, None]
     coordinates = {first: gain(first, x), second: gain(second, y), axis: steps(axis, 8)}
     one = xarray.Dataset({"log_gain": ((first, second, "seed", axis), values)}, coordinates, {"burn_in": 1})
-    return one.assign(edge_of_chaos=(second, 1.2 + y / 2, {"long_name": "edge of chaos", "source": "A et al. 2017"}))
+    edge = {"long_name": "edge of chaos", "source": "Schoenholz et al. 2017"}
+    other = {"long_name": "no growth, where no length is fixed"}
+    return one.assign(edge_of_chaos=(second, 1.2 + y / 2, edge), no_growth=(second, 1.3 + y / 2, other))
 
 
 def schemes(data: str, rows: int, columns: int) -> xarray.Dataset:
@@ -105,8 +109,8 @@ def layers(data: str, names: int, rows: int, deepest: bool) -> dict[str, xarray.
             {"log_weight_gradient": (("network", "scheme", "seed", "depth", "parameter"), values)},
             {
                 "network": list(NAMES[:names]), "scheme": list(SCHEMES[:rows]), "depth": np.arange(1, depth + 1),
-                "parameter": ["w"], "sigma_w": ("scheme", np.full(rows, 0.577)),
-                "sigma_b": ("scheme", np.full(rows, 0.1)),
+                "parameter": ["w"],
+                "sigma_w": ("scheme", np.full(rows, 0.577)), "sigma_b": ("scheme", np.full(rows, 0.1)),
             },
         )  # fmt: skip
 
@@ -119,7 +123,7 @@ def cures(data: str, deep: int, recurrent: int) -> tuple[dict[str, xarray.Datase
     datasets, rows = {}, []
     for axis, count in (("depth", deep), ("time", recurrent)):
         for place, values in enumerate(paths(data, count, 40)):
-            title = TITLES[place] if axis == "time" else TITLES[place].replace("RNN", "net").replace("LSTM", "ReLU")
+            title = TITLES[place] if axis == "time" else DEEP[place]
             datasets[title] = xarray.Dataset(
                 {"log_gain": (("seed", axis), values)}, {axis: steps(axis, 40)}, {"kind": KINDS[place]}
             )
@@ -157,7 +161,7 @@ def explosions(data: str, count: int, batches: int) -> dict[str, xarray.Dataset]
         base = {"flat": 0.2, "usual": 0.2 + 0.1 * place, "huge": 1e5 * (place + 1)}[data]
 
         def law(n: np.ndarray, base: float = base) -> np.ndarray:
-            return base * (1 + (0 if data == "flat" else 2 / n))
+            return base * (1 + (0 if data == "flat" else 2) / n)
 
         error = np.full(batch.shape, 0.01 * base)
         values = {"typical": 0.97 * law(batch), "typical_error": error, "mean_square": law(batch),
@@ -223,7 +227,8 @@ def scattered(data: str, kinds: int, widths: int) -> list[xarray.Dataset]:
 def checks(data: str, count: int) -> xarray.Dataset:
     size = {"flat": 0.0, "usual": 3.0, "huge": 1e5}[data]
     columns = {
-        "law": [f"A{k}" for k in range(count)], "quantity": [f"variance of the log gain, case {k}" for k in range(count)],
+        "law": [f"A{k}" for k in range(count)],
+        "quantity": [f"variance of the log gain, case {k}" for k in range(count)],
         "z": size * np.linspace(-1, 1, count), "kind": [("sampled", "exact", "bound")[k % 3] for k in range(count)],
         "holds": [True] * count,
     }  # fmt: skip
@@ -234,8 +239,9 @@ def timings(data: str, count: int) -> dict[str, Any]:
     scale = {"flat": 0.0, "usual": 1.0, "huge": 1e5}[data]
     ratios = {f"way {k} (of doing it)": 1 + scale * k for k in range(count)}
     times = [256 * 2**k for k in range(count + 1)]
+    sizes = [(grid, k) for grid in (256, 512) for k in range(min(count, 4))]
     cells = [{"depth": 100 * 10**k, "seeds": 4 * 2**k, "cells": grid, "result_bytes": 2**20 * 2**k,
-              "peak_bytes": (100 + scale * k) * 2**20 + 2**20 * 2**k} for grid in (256, 512) for k in range(min(count, 4))]  # fmt: skip
+              "peak_bytes": (100 + scale * k) * 2**20 + 2**20 * 2**k} for grid, k in sizes]  # fmt: skip
     return {
         "device": "CPU, 2 cores, x86_64, float32 at highest precision", "jax_version": "0.10.0",
         "rates": [{"name": f"feedforward {2**k}", "cells": 1024, "share": 0.1 + 0.8 * k / count} for k in range(count)],

@@ -37,10 +37,8 @@ def _recorded() -> Iterator[list[Text]]:
 def drawn_texts(figure: Figure) -> list[Text]:
     """All texts that a reader sees."""
     canvas = FigureCanvasAgg(figure)
-    with matplotlib.rc_context(STYLE):
-        canvas.draw()  # the layout settles
-        with _recorded() as texts:
-            canvas.draw()
+    with matplotlib.rc_context(STYLE), _recorded() as texts:
+        canvas.draw()
     return list(dict.fromkeys(texts))
 
 
@@ -78,9 +76,10 @@ def reading(label: str) -> str | float:
     """The number that a label says, as 10^{-3}, 2·10^{5}, −7 or 1/8; else its words."""
     plain = label.replace("$", "").replace("\\mathdefault", "").replace("\u2212", "-").replace("\\cdot", "·")
     plain = re.sub(r"^\{(.*)\}$", r"\1", plain).replace(" ", "").replace(",", "")
-    power = re.fullmatch(r"(?:([\d.]+)(?:·|\\times))?10\^\{(-?[\d.]+)\}", plain)
+    power = re.fullmatch(r"(?:([\d.]+)(?:·|\\times))?10\^\{(-?\d+)\}", plain)
     if power:
-        return float(f"{power[1] or 1}e{power[2]}") if "." not in power[2] else f"10^{float(power[2])}"
+        number = float(f"{power[1] or 1}e{power[2]}")
+        return number if 0 < number < float("inf") else f"{power[1] or 1}e{power[2]}"
     try:
         return float(plain)
     except ValueError:

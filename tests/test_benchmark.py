@@ -18,7 +18,7 @@ LABELS = {
     "rates": "share of the dense matrix-product rate",
     "baselines": "time over that of gradsim",
     "scaling": "times as many",
-    "memory": "layers, and seeds below",
+    "memory": "layers, seeds and cells, one below the other",
 }
 
 

@@ -15,6 +15,7 @@ from gradsim import cli
 from gradsim.analysis.growth import growth
 from gradsim.networks.residual import residual
 from gradsim.plot import remedies as remedies_plot
+from gradsim.plot.explosion import batchnorm_explosion as batchnorm_explosion_plot
 from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
 
 remedies, residual_phase_diagram, batchnorm_explosion = map(
@@ -136,7 +137,7 @@ def test_the_explosion_shows_residuals_in_standard_errors() -> None:
     values = {"typical": 0.3, "typical_error": 0.1, "mean_square": 0.4, "mean_square_error": 0.1, "theory": 0.2}
     one = xarray.Dataset({name: ("batch", [value, value]) for name, value in values.items()}, {"batch": [6, 12]})
     curve = xarray.DataArray(np.ones(6), {"size": np.arange(6, 12)})
-    last: Any = remedies_plot.batchnorm_explosion({"relu": one.assign(curve=curve)}).axes[2]
+    last: Any = batchnorm_explosion_plot({"relu": one.assign(curve=curve)}).axes[2]
     np.testing.assert_allclose(last.lines[0].get_ydata(), 2)
     np.testing.assert_allclose(last.lines[1].get_ydata(), 1)
 

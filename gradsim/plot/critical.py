@@ -130,14 +130,17 @@ def _finish_distances(ax: Axes, one: xarray.Dataset) -> None:
     ax.plot(x, bottom, color="0.6", linewidth=1.2, linestyle=(0, (3, 2)))
     ax.annotate("∝ 1/N", (x[x.size // 2], bottom[x.size // 2]), (4, -9), textcoords="offset points", color="0.35")
     ax.set(xscale="log", yscale="log", xlabel="1/N", ylabel=r"critical $\sigma_w$ above that of N → ∞ (%)")
-    ax.set_xticks(x, [f"1/{width}" for width in one["width"].values])
+    small = 7 if x.size < 5 else 5.5
+    ax.set_xticks(x, [f"1/{width}" for width in one["width"].values], fontsize=small)
     ax.set_xticks([], minor=True)
     handles = [
-        proxy("theory to first order in 1/N (after Hanin & Nica 2018)", color="0.35", linewidth=0.8),
+        proxy("theory to first order in 1/N\n(after Hanin & Nica 2018)", color="0.35", linewidth=0.8),
         proxy("within two errors of zero: limit", color="0.35", marker="o", fillstyle="none", linestyle="none",
               markersize=4),
     ]  # fmt: skip
     ax.legend(handles=handles, loc="upper left")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * max(4.0, (high / low) ** 0.4))  # room for the legend
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_title(f"$\\sigma_b$ = {float(one['sigma_b'][-1]):g}")
     ax.set_title("a", loc="left", fontweight="bold")
@@ -155,12 +158,17 @@ def _finish_residuals(ax: Axes, one: xarray.Dataset) -> None:
     ax.axhspan(-2, 2, color="0.88", linewidth=0, zorder=0)
     ax.axhline(0, color="0.5", linewidth=0.7, zorder=0)
     ax.set_yscale("symlog", linthresh=5, linscale=1.5)
-    ax.set_xticks(range(widths.size), [f"1/{width}" for width in widths])
+    ax.set_xticks(range(widths.size), [f"1/{width}" for width in widths], fontsize=7 if widths.size < 5 else 5.5)
     ax.set_xlim(widths.size - 0.5, -0.5)  # 1/N rises to the right, as beside it
     ax.set(xlabel="1/N", ylabel="measured − theory (standard errors)")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
     low, high = ax.get_ylim()
-    ax.set_yticks([tick for tick in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50, 100) if low <= tick <= high])
+    ends: tuple[float, ...] = (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50, 100)
+    if max(-low, high) > 100:  # then whole powers of ten, five on a side at most
+        apart = -(-int(np.log10(max(-low, high))) // 5)
+        sizes = [10.0 ** (1 + apart * k) for k in range(5)]
+        ends = (*(-size for size in sizes), 0, *sizes)
+    ax.set_yticks([tick for tick in ends if low <= tick <= high])
     ax.set_yticks([], minor=True)
     ax.set_ylim(low, 4 * high)  # room for the legend
     ax.text(0.01, 1.95, "±2", transform=ax.get_yaxis_transform(), va="top", fontsize=6.5, color="0.35")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.plot.critical import MARKERS
-from gradsim.plot.style import COLOURS, LETTERS, new_figure, proxy, styled
+from gradsim.plot.style import COLOURS, LETTERS, legend_above, new_figure, proxy, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -46,6 +46,7 @@ def finite_width(summaries: Sequence[xarray.Dataset]) -> Figure:
         for one in widest:
             _histogram(ax, one.sel(depth=depth), colours[one.attrs["activation"]])
         _title(ax, letter, f"L/N = {depth / widths[-1]:g}")
+    row[0].locator_params(axis="x", nbins=4)
     row[0].set_ylabel(f"density, N = {widths[-1]}")
     row[0].text(0.03, 0.97, "line at 0:\n" + r"E $\|J u\|^2$ = 1", transform=row[0].transAxes, va="top", fontsize=6.5,
                 color="0.35")  # fmt: skip
@@ -59,7 +60,7 @@ def finite_width(summaries: Sequence[xarray.Dataset]) -> Figure:
     handles += [proxy(f"N = {width}", color="0.35", marker=marker, linestyle="none", markersize=4)
                 for width, marker in markers.items()]  # fmt: skip
     handles.append(proxy("Hanin and Nica 2018", **PREDICTED))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2)
+    legend_above(figure, handles, columnspacing=1.2)
     return figure
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim import arguments
-from gradsim.plot.style import COLOURS, LETTERS, heading, held, new_figure, styled, words
+from gradsim.plot.style import COLOURS, LETTERS, heading, held, new_figure, powers_of_ten, styled, words
 
 if TYPE_CHECKING:
     import xarray
@@ -34,8 +34,9 @@ def layer_gradients(datasets: Mapping[str, xarray.Dataset], parameter: str = "w"
     `deepest` has a panel of its own, where all activations meet the smallest numbers of float32 and float64.
 
     Args:
-        datasets: backward sweeps of `log_weight_gradient`, one for each depth, with the axes network (an entry
-            for each activation), scheme, seed, depth and parameter; of the deepest, the first scheme is drawn.
+        datasets: titles to backward sweeps of `log_weight_gradient`, one for each depth, with the axes seed, depth and
+            parameter, and network (an entry for each activation) and scheme where there are several; of the deepest,
+            the first scheme is drawn.
         parameter: whose gradient.
 
     Raises: ValueError naming what a dataset lacks.
@@ -58,9 +59,10 @@ def layer_gradients(datasets: Mapping[str, xarray.Dataset], parameter: str = "w"
         for ax, name in zip(row, names, strict=True):
             _depths(ax, [one.sel(network=name, scheme=scheme) for one in lines], low, high)
             _floats(ax, low, named=name == names[-1])
-        row[-1].text(1.04, 0.5, _gains(lines[0].sel(scheme=scheme)), transform=row[-1].transAxes, va="center")
+        row[-1].annotate(_gains(lines[0].sel(scheme=scheme)), (1, 0.5), (6, 0), xycoords="axes fraction",
+                         textcoords="offset points", va="center")  # fmt: skip
     for letter, ax, name in zip(LETTERS, grid[0], names, strict=False):
-        heading(ax, letter, name)
+        heading(ax, letter, name) if len(names) < 5 else ax.set_title(f"{letter}  {words(name)}", fontsize=7)
     for ax in grid[-1]:
         ax.set_xlabel("layer")
     upper.supylabel(QUANTITY, fontsize=8)
@@ -82,6 +84,9 @@ def _norms(dataset: xarray.Dataset, parameter: str) -> xarray.DataArray:
             f"dataset: it holds no {STATISTIC}; it holds: {held(dataset)}; sweep with direction='backward'"
         )
     values = dataset[STATISTIC]
+    for name in ("network", "scheme"):
+        if name not in values.dims:  # one alone
+            values = values.drop_vars(name, errors="ignore").expand_dims({name: [""]})
     wanted = {"network", "scheme", "seed", "depth", "parameter"}
     if set(values.dims) != wanted:
         axes = ", ".join(map(str, values.dims))
@@ -107,9 +112,8 @@ def _depths(ax: Axes, norms: list[xarray.DataArray], low: float, high: float) ->
         ax.plot(norm.sizes["depth"], float(norm.isel(depth=-1).mean("seed")), "o", color=colour, markersize=2.5)
     deepest = norms[-1].sizes["depth"]
     ax.set_xlim(-0.02 * deepest, 1.05 * deepest)
-    ax.set_ylim(low - 0.1 * (high - low) - 1, high + 0.07 * (high - low) + 1)
     ax.spines[["top", "right"]].set_visible(False)
-    _powers(ax)
+    powers_of_ten(ax, low, high)
 
 
 def _shades(count: int) -> list[str]:
@@ -122,15 +126,18 @@ def _shades(count: int) -> list[str]:
 
 def _deepest(ax: Axes, norms: xarray.DataArray, letter: str) -> None:
     low, high = float(norms.min()), float(norms.max())
+    few = norms.sizes["network"] < 5  # names beside more lines would lie on others
     for name, colour in zip(norms["network"].values.tolist(), COLOURS, strict=False):
-        mean = _line(ax, norms.sel(network=name), color=colour)
+        mean = _line(ax, norms.sel(network=name), color=colour, label=words(name))
         at = mean.size // 4
-        ax.annotate(words(name), (at, mean[at]), (3, -4), textcoords="offset points", va="top", color=colour)
-    _floats(ax, low, outside=True)
+        if few:
+            ax.annotate(words(name), (at, mean[at]), (3, -4), textcoords="offset points", va="top", color=colour)
+    if not few:
+        ax.legend(loc="best", ncols=2)
     ax.set_xlim(0, norms.sizes["depth"] * 1.01)
-    ax.set_ylim(low - 0.05 * (high - low) - 1, high + 0.05 * (high - low) + 1)
     ax.spines[["top", "right"]].set_visible(False)
-    _powers(ax)
+    powers_of_ten(ax, low, high, room=0.05)
+    _floats(ax, low, outside=True)
     ax.set_title(f"{norms.sizes['depth']:,} layers, {_gains(norms, ', ')}")
     ax.set_title(letter, loc="left", fontweight="bold")
     ax.set_xlabel("layer (1 is the first; the gradient comes from the last)")
@@ -139,19 +146,14 @@ def _deepest(ax: Axes, norms: xarray.DataArray, letter: str) -> None:
 
 def _floats(ax: Axes, low: float, *, outside: bool = False, named: bool = True) -> None:
     """Grey where float32 and float64 lose precision; below it they hold nothing but zero."""
+    near = FLOATS["float32"][1] - FLOATS["float64"][1] < 0.08 * np.ptp(ax.get_ylim())
     for name, (normal, smallest) in FLOATS.items():
         if low > normal:
             continue
         ax.axhspan(smallest, normal, color="0.8", linewidth=0, zorder=0)
         ax.axhline(smallest, color="0.35", linewidth=0.8, zorder=0)
-        if named:
+        if named and not (near and name == "float64"):  # one name for both where they lie on each other
             place, side = (1.01, "left") if outside else (0.99, "right")
-            ax.text(place, smallest, f"{name} is 0 below", transform=ax.get_yaxis_transform(), ha=side, va="top",
+            said = "floats are 0 below" if near else f"{name} is 0 below"
+            ax.text(place, smallest, said, transform=ax.get_yaxis_transform(), ha=side, va="top",
                     fontsize=6.5, color="0.3")  # fmt: skip
-
-
-def _powers(ax: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"$10^{{{tick:.0f}}}$" if tick else "1"))

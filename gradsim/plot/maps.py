@@ -16,6 +16,7 @@ from gradsim.plot.style import (
     checked_dataset,
     heading,
     label,
+    legend_above,
     new_figure,
     note_lost,
     point_name,
@@ -84,7 +85,7 @@ def phase_diagram(
     handles = [proxy("measured: no growth", **MEASURED)]
     handles += {line.get_label(): line for ax in places for line in ax.get_legend_handles_labels()[0]}.values()
     if axes is None:
-        figure.legend(handles=handles, loc="outside upper center", ncols=1 if len(places) == 1 else len(handles))
+        legend_above(figure, handles)
     else:
         places[0].legend(handles=handles)
     return figure

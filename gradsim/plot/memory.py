@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.analysis.horizon import by_lag, horizon
-from gradsim.plot.style import COLOURS, new_figure, proxy, styled
+from gradsim.plot.style import COLOURS, legend_above, new_figure, power_of_ten, proxy, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -26,7 +26,11 @@ DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.3)), (0, (1.2, 1.1)))
 
 @styled
 def memory(
-    datasets: Mapping[str, xarray.Dataset], fraction: float = 1 / math.e, *, statistic: str = "log_gain"
+    datasets: Mapping[str, xarray.Dataset],
+    fraction: float = 1 / math.e,
+    *,
+    statistic: str = "log_gain",
+    max_lost: float = 0.05,
 ) -> Figure:
     """The gradient against the lag, on axes of powers of ten, and below it the horizon of each network.
 
@@ -38,16 +42,17 @@ def memory(
         datasets: titles to sweeps of one network each, with the axes seed and time. A title's first word is
             its family: one colour, with other dashes for each member. A variable `theory` over time, the log gain
             that is predicted, is drawn too.
+        max_lost: the share of the networks of a point that may have left the range of floats.
 
     Raises: ValueError naming what a dataset lacks.
     """
     falls = {name: by_lag(one, statistic) / LN10 for name, one in datasets.items()}
-    horizons = {name: horizon(one, fraction, statistic=statistic) for name, one in datasets.items()}
+    horizons = {name: horizon(one, fraction, statistic=statistic, max_lost=max_lost) for name, one in datasets.items()}
     styles = _styles(list(datasets))
     longest = max(int(one["lag"][-1]) for one in falls.values())
     # The nearest horizon first; a gradient that has not fallen comes last, the one that fell least at the end.
     order = sorted(falls, key=lambda name: (_sortable(horizons[name]["horizon_crossing"]), _left(falls[name])))
-    figure = new_figure(3.0 + 0.2 * len(order))
+    figure = new_figure(3.2 + 0.2 * len(order))
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, 0, 0.985, 1))  # the layout does not count the numbers' last column to its end
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.7, 0.3 + 0.2 * len(order)])
@@ -72,15 +77,17 @@ def memory(
     for place, text in zip(COLUMNS, (f"steps to {_share(fraction)}", f"left at {longest:,}"), strict=True):
         below.text(place, 1.0, text, transform=below.transAxes, fontsize=7, va="bottom")
     marks: Any = {"color": "0.3", "linewidth": 0, "markersize": 4}
-    below.legend(
-        handles=[
-            proxy("by crossing", marker="o", **marks),
-            proxy("by fit", marker="D", markerfacecolor="none", **marks),
-        ],
-        loc="upper right", title=f"horizon: steps to {_share(fraction)}", title_fontsize=7, alignment="left",
-    )  # fmt: skip
+    handles = [
+        proxy(f"horizon, steps to {_share(fraction)}: by crossing", marker="o", **marks),
+        proxy("by fit", marker="D", markerfacecolor="none", **marks),
+    ]
+    if any("theory" in one for one in datasets.values()):
+        said = "theory: $e^{\\lambda_1\\,\\mathrm{lag}}$ (Sompolinsky et al. 1988)"
+        handles.append(proxy(said, **THEORY))
+    legend_above(figure, handles)
     for letter, ax in zip("ab", (above, below), strict=True):
-        ax.text(-0.02, 1.02, letter, transform=ax.transAxes, fontweight="bold", ha="right", va="bottom", fontsize=8.5)
+        ax.annotate(letter, (-0.02, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
+                    fontweight="bold", ha="right", va="bottom", fontsize=8.5)  # fmt: skip
     return figure
 
 
@@ -111,15 +118,12 @@ def _theories(ax: Axes, datasets: Mapping[str, xarray.Dataset]) -> None:
     predicted = [by_lag(one, "theory") / LN10 for one in datasets.values() if "theory" in one]
     for line in predicted:
         ax.plot(line["lag"], line, **THEORY)
-    if predicted:
-        said = "theory: $e^{\\lambda_1\\,\\mathrm{lag}}$\n(Sompolinsky et al. 1988)"
-        ax.legend(handles=[proxy(said, **THEORY)], loc="upper left")
 
 
 def _frame(ax: Axes, fraction: float) -> None:
     ax.set_ylim(FLOOR, CEILING)
     ticks = np.arange(FLOOR, CEILING + 1, 2).astype(int)
-    ax.set_yticks(ticks, [f"$10^{{{tick}}}$" if tick else "1" for tick in ticks])
+    ax.set_yticks(ticks, [power_of_ten(float(tick)) for tick in ticks])
     ax.axhline(math.log10(fraction), color="0.45", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=0)
     ax.text(0.01, math.log10(fraction) - 0.12, _share(fraction), transform=ax.get_yaxis_transform(), va="top",
             fontsize=7, color="0.35")  # fmt: skip
@@ -137,11 +141,14 @@ def _end_labels(ax: Axes, falls: Mapping[str, xarray.DataArray], styles: Mapping
         lowest = max(ends[name], lowest + 0.055 * (CEILING - FLOOR))
         ax.text(COLUMNS[0] - 0.01, lowest, name, transform=ax.get_yaxis_transform(), fontsize=7, va="center",
                 color=styles[name]["color"])  # fmt: skip
-    for name in ends:
-        above = np.flatnonzero(falls[name].mean("seed").values > CEILING)
-        if above.size:
-            ax.text(falls[name]["lag"].values[above[0]], CEILING, name, fontsize=7, ha="center", va="bottom",
-                    color=styles[name]["color"])  # fmt: skip
+    leaving = {name: np.flatnonzero(falls[name].mean("seed").values > CEILING) for name in ends}
+    lags = {name: int(falls[name]["lag"].values[above[0]]) for name, above in leaving.items() if above.size}
+    level, before = 0, 0.0
+    for name in sorted(lags, key=lags.__getitem__):
+        level = level + 1 if lags[name] < 8 * before else 0  # names closer than a name is wide go over each other
+        before = lags[name]
+        ax.annotate(name, (lags[name], CEILING), (0, 1 + 9 * level), textcoords="offset points", fontsize=7,
+                    ha="center", va="bottom", color=styles[name]["color"])  # fmt: skip
 
 
 def _bar(ax: Axes, row: int, one: xarray.Dataset, longest: int, **style: Any) -> None:
@@ -162,6 +169,7 @@ def _bar(ax: Axes, row: int, one: xarray.Dataset, longest: int, **style: Any) ->
 def _numbers(ax: Axes, row: int, one: xarray.Dataset, fall: xarray.DataArray, colour: str) -> None:
     crossing, error = float(one["horizon_crossing"]), float(one["horizon_crossing_error"])
     words = with_error(crossing, error) if np.isfinite(crossing) else f"> {int(fall['lag'][-1]):,}"
+    words = "< 0.01" if crossing < 0.01 else words
     for place, text in zip(COLUMNS, (words, power(_left(fall))), strict=True):
         ax.text(place, row, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center", color=colour)
 

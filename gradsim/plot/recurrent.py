@@ -39,6 +39,7 @@ def recurrent_diagram(
     *,
     statistic: str = "log_gain",
     limit: float = 0.5,
+    max_lost: float = 0.05,
 ) -> Figure:
     """Growth of the gradient a step and its zero contour over each family's two gains (rows) and lengths (columns).
 
@@ -50,24 +51,36 @@ def recurrent_diagram(
             of no growth are variables over one gain, named as in `THEORIES`.
         lengths: sequence lengths, one column each.
         limit: the growth at which the colours end, in nat per step.
+        max_lost: the share of the networks of a point that may have left the range of floats.
 
     Raises: ValueError naming the axis or the length that is missing.
     """
-    maps = {title: [_map(one, length, statistic, title) for length in lengths] for title, one in datasets.items()}
-    figure = new_figure(0.75 + 1.5 * len(maps))
+    from matplotlib.ticker import MaxNLocator
+
+    maps = {
+        title: [_map(one, length, statistic, title, max_lost) for length in lengths] for title, one in datasets.items()
+    }
+    columns = len(lengths)
+    crowded = columns > 4 or max(map(len, maps)) > 66 / columns - 14  # no room for a name beside its lengths
+    figure = new_figure(0.75 + (1.65 if crowded else 1.5) * len(maps))
     axes = figure.subplots(len(maps), len(lengths), squeeze=False, sharex="row", sharey="row")
     for row, (letter, (title, grown)) in enumerate(zip(LETTERS, maps.items(), strict=False)):
         for ax, one, length in zip(axes[row], grown, lengths, strict=True):
             mesh = _panel(ax, one, limit, math.log(10) / length)
             _edges(ax, datasets[title], upright=str(one.dims[0]))
+        for ax in axes[row] if columns < 4 else axes[row, [(columns - 1) // 2]]:
+            ax.set_xlabel(label(grown[0][grown[0].dims[1]]))
         axes[row, 0].set_ylabel(label(grown[0][grown[0].dims[0]]))
-        axes[row, 0].set_title(title, loc="left", fontweight="bold")
-        axes[row, 0].text(-0.3, 1.0, letter, transform=axes[row, 0].transAxes, fontweight="bold", fontsize=8.5,
-                          va="bottom", ha="right")  # fmt: skip
+        for said in (f"{letter}   {title}", " "):  # the layout keeps the height of a line free, not its width
+            line = axes[row, 0].annotate(said, (0, 1), (0, 16 if crowded else 5), xycoords="axes fraction",
+                                         textcoords="offset points", fontweight="bold", fontsize=8.5)  # fmt: skip
+            line.set_in_layout(said == " ")
         for ax, length in zip(axes[row], lengths, strict=True):
-            ax.set_title(f"{length:,} steps", loc="right")
+            ax.set_title(f"{length:,} steps", loc="right", fontsize=8.5 if columns < 5 else 7)
+            ax.xaxis.set_major_locator(MaxNLocator(max(3, 14 // columns)))
     bar = figure.colorbar(mesh, ax=axes, extend="both", aspect=45, pad=0.02)
-    bar.set_label("growth of the gradient (nat/step): vanishing < 0 < exploding")
+    sides = "vanishing < 0 < exploding"
+    bar.set_label(f"growth (nat/step):\n{sides}" if len(maps) == 1 else f"growth of the gradient (nat/step): {sides}")
     handles = [proxy("measured: no growth", **MEASURED), proxy("a factor of 10 over the sequence", **TENFOLD)]
     drawn = {name for one in datasets.values() for name in one.data_vars}
     handles += [proxy(said, **style) for name, (style, said) in THEORIES.items() if name in drawn]
@@ -84,12 +97,12 @@ def _edges(ax: Axes, dataset: xarray.Dataset, upright: str) -> None:
             ax.plot(*((edge, edge[along]) if along == upright else (edge[along], edge)), **style)
 
 
-def _map(dataset: xarray.Dataset, length: int, statistic: str, title: str) -> xarray.DataArray:
+def _map(dataset: xarray.Dataset, length: int, statistic: str, title: str, max_lost: float) -> xarray.DataArray:
     """Growth a step over a sequence of this length, over (the second gain, the first)."""
     if "time" not in dataset.dims or dataset.sizes["time"] < length:
         measured = dataset.sizes.get("time", 0)
         raise ValueError(f"lengths: {title} was measured over {measured} steps; pass lengths up to that, not {length}")
-    grown = growth(dataset.sel(time=slice(1, length)), statistic, since=0)
+    grown = growth(dataset.sel(time=slice(1, length)), statistic, since=0, max_lost=max_lost)
     if grown.ndim != 2 or min(grown.shape) < 2:
         raise ValueError(
             f"dataset: the growth of {title} has the axes {', '.join(map(str, grown.dims)) or 'none'}; "
@@ -108,5 +121,4 @@ def _panel(ax: Axes, grown: xarray.DataArray, limit: float, tenfold: float) -> A
                        linestyles="solid")  # fmt: skip
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(y[0], y[-1])
-    ax.set_xlabel(label(grown[grown.dims[1]]))
     return mesh

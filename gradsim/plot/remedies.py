@@ -1,4 +1,4 @@
-"""The cures: lines and a table of them all, residual phase diagrams, and the explosion under batch norm."""
+"""The cures: lines and a table of them all, and residual phase diagrams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import numpy as np
 from gradsim.analysis.growth import growth
 from gradsim.plot.maps import MEASURED, THEORIES, phase_diagram
 from gradsim.plot.memory import with_error
-from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, label, new_figure, proxy, residual_frame, styled, words
+from gradsim.plot.style import (
+    COLOURS,
+    LETTERS,
+    MAP,
+    heading,
+    label,
+    legend_above,
+    new_figure,
+    powers_of_ten,
+    proxy,
+    styled,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -22,7 +33,7 @@ LN10 = math.log(10)
 AXES = {"depth": ("over depth", "depth (layer)"), "time": ("over time", "sequence length (step)")}
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.3)), (0, (1.2, 1.1)), (0, (4, 1.2, 1, 1.2)))
 # Right edges of the table's columns of numbers, as shares of its width, under these heads.
-HEADS = {"growth (nat/{})": 0.65, "horizon ({}s)": 0.935, "dead": 1.02}
+HEADS = {"growth (nat/{})": 0.635, "horizon ({}s)": 0.925, "dead": 1.02}
 ARROWS = {"falls": "\u2193", "grows": "\u2191"}
 LEFT = -0.1  # the table begins beneath the labels of the axis above
 
@@ -44,13 +55,14 @@ def remedies(datasets: Mapping[str, xarray.Dataset], table: xarray.Dataset) -> F
         raise ValueError("datasets: none has an axis depth or time; pass forward sweeps, one for each network")
     rows = max(map(len, groups.values()))
     kinds = {name: str(one.attrs.get("kind", name)) for name, one in datasets.items()}
-    others = [kind for kind in dict.fromkeys(kinds.values()) if kind != "baseline"]
-    colours = {"baseline": "black", **dict(zip(others, COLOURS, strict=False))}
-    figure = new_figure(3.2 + 0.15 * (rows + 3), 3.5 * len(groups))
+    drawn = dict.fromkeys(kinds.values())
+    colours = {"baseline": "black"} if "baseline" in drawn else {}
+    colours |= dict(zip([kind for kind in drawn if kind != "baseline"], COLOURS, strict=False))
+    figure = new_figure(3.2 + 0.15 * (rows + 4.5), 3.5 * len(groups))
     above, below = ("lines", "names"), ("table", "table")
     layout: Any = [[f"{place} {axis}" for axis in groups for place in row] for row in (above, below)]
     places: Any = figure.subplot_mosaic(
-        layout, width_ratios=[1.3, 1] * len(groups), height_ratios=[2.9, 0.15 * (rows + 2)]
+        layout, width_ratios=[1.3, 1] * len(groups), height_ratios=[2.9, 0.15 * (rows + 3.5)]
     )
     for letter, (axis, names) in zip(LETTERS, groups.items(), strict=False):
         styles = _styles({name: kinds[name] for name in names}, colours)
@@ -60,14 +72,16 @@ def remedies(datasets: Mapping[str, xarray.Dataset], table: xarray.Dataset) -> F
         places[f"names {axis}"].set_axis_off()  # room for the names of the lines
         _table(places[f"table {axis}"], table.sel(network=names), rows, styles)
     notes = (
-        f"horizon: where it has fallen \u2193 or grown \u2191 {table.attrs['factor']:g}-fold; dead: gradient exactly 0",
-        "growth: of the second half; lines: geometric means; bands: 80 % of networks",
+        f"horizon: where it has fallen \u2193 or grown \u2191 {table.attrs['factor']:g}-fold",
+        "dead: gradient exactly 0; growth: of the second half",
+        "lines: geometric means; bands: 80 % of networks",
     )
-    for axis, note in zip(groups, notes, strict=False):
-        places[f"table {axis}"].text(LEFT, rows + 1.15, note, fontsize=6, color="0.35", va="center", in_layout=False)
+    for line, note in enumerate(notes):
+        places[f"table {next(iter(groups))}"].text(LEFT, rows + 1.15 + 0.75 * line, note, fontsize=6, color="0.35",
+                                                   va="center", in_layout=False)  # fmt: skip
     places[layout[0][0]].set_ylabel(r"gradient $\|\partial h_L\,/\,\partial h_0\|\;/\,\sqrt{n}$")
     handles = [proxy(kind, color=colour, linewidth=2) for kind, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    legend_above(figure, handles)
     return figure
 
 
@@ -83,27 +97,22 @@ def _styles(kinds: Mapping[str, str], colours: Mapping[str, str]) -> dict[str, d
 
 
 def _curves(ax: Axes, gains: Mapping[str, xarray.DataArray], axis: str, styles: Mapping[str, dict[str, Any]]) -> None:
+    lowest, highest = 0.0, 0.0
     for name, gain in gains.items():
         living = gain.dropna(axis, how="all")  # a line ends where the last network dies
         steps = np.append(0, living[axis].values)
         low, high = (np.append(0, living.quantile(share, "seed").values) for share in (0.1, 0.9))
         ax.fill_between(steps, low, high, color=styles[name]["color"], alpha=0.15, linewidth=0)
         ax.plot(steps, np.append(0, living.mean("seed").values), **styles[name])
+        lowest, highest = min(lowest, float(low.min())), max(highest, float(high.max()))
     ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
     for word, height, side in (("explodes", 0.97, "top"), ("vanishes", 0.03, "bottom")):
         ax.text(0.03, height, word, transform=ax.transAxes, va=side, style="italic", color="0.35")
     ax.set_xlim(0, gain.sizes[axis])
     ax.set_xlabel(AXES[axis][1])
-    _powers(ax)
-    _end_labels(ax, {name: float(gain.isel({axis: -1}).mean("seed")) for name, gain in gains.items()}, styles)
-
-
-def _powers(ax: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ax.yaxis.set_major_locator(MaxNLocator(7, integer=True))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"$10^{{{tick:.0f}}}$" if tick else "1"))
+    powers_of_ten(ax, lowest, highest, room=0.13, ticks=7)  # the words lie above and below all lines
     ax.spines[["top", "right"]].set_visible(False)
+    _end_labels(ax, {name: float(gain.isel({axis: -1}).mean("seed")) for name, gain in gains.items()}, styles)
 
 
 def _end_labels(ax: Axes, ends: Mapping[str, float], styles: Mapping[str, dict[str, Any]]) -> None:
@@ -132,7 +141,7 @@ def _apart(values: np.ndarray, room: float) -> np.ndarray:
 def _table(ax: Axes, table: xarray.Dataset, rows: int, styles: Mapping[str, dict[str, Any]]) -> None:
     ax.set_axis_off()
     ax.set_xlim(0, 1)
-    ax.set_ylim(rows + 1.5, -0.8)
+    ax.set_ylim(rows + 3, -0.8)
     unit = "layer" if table["axis"].values[0] == "depth" else "step"
     for head, place in HEADS.items():
         ax.text(place, -0.3, head.format(unit), ha="right", va="center", fontsize=6.3, color="0.3")
@@ -226,65 +235,8 @@ def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
     for factor in (1, 3):
         lines = _both(ax, x, y, values, one["theory"].values, factor * LN10)
         for segment in [part for part in lines.allsegs[0] if len(part)][:1]:
-            end = max(segment, key=lambda point: point[0])
-            ax.annotate(f"\u00d7{10**factor}", end, (-4, -1), textcoords="offset points", ha="right", va="top",
-                        fontsize=6.5)  # fmt: skip
+            place = segment[len(segment) // 2]
+            left = factor == 1 and place[0] > (x[0] ** 3 * x[-1]) ** 0.25  # of its line, but not on the frame
+            ax.annotate(f"\u00d7{10**factor}", place, (-4 if left else 4, 0), textcoords="offset points",
+                        ha="right" if left else "left", va="center", fontsize=6.5)  # fmt: skip
     return mesh
-
-
-@styled
-def batchnorm_explosion(rates: Mapping[str, xarray.Dataset]) -> Figure:
-    """Growth a layer against the batch size: points measured, lines theory; below, how far they are apart.
-
-    In percent of the squared gradient, and in standard errors.
-
-    Args:
-        rates: activations to growths over `batch`, as `scripts/batchnorm_explosion.py` finds them: typical,
-            mean_square (with their errors) and theory.
-    """
-    figure = new_figure(5.0, 4.6)
-    above, below, last = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
-    residuals: list[float] = []
-    for place, (colour, (name, one)) in enumerate(zip(COLOURS, rates.items(), strict=False)):
-        title, batch = {"identity": "linear"}.get(name, words(name)), one["batch"].values
-        above.plot(one["size"], one["curve"], color=colour, linewidth=1.2)
-        at = one["curve"].isel(size=one.sizes["size"] // 3)
-        above.annotate(title, (float(at["size"]), float(at)), (3, 4), textcoords="offset points", color=colour)
-        for kind, style in (("mean_square", {"markerfacecolor": colour}), ("typical", {"markerfacecolor": "white"})):
-            error = one[f"{kind}_error"]
-            points: Any = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 0, **style}
-            above.errorbar(batch, one[kind], yerr=error, elinewidth=1, **points)
-            apart = 100 * np.expm1(2 * (one[kind] - one["theory"]))
-            shifted = batch * (1 + 0.05 * (place - 0.5 * (len(rates) - 1)))
-            below.errorbar(shifted, apart, yerr=200 * error, elinewidth=1, **points)
-            residual = (one[kind] - one["theory"]) / error
-            last.plot(shifted, residual, **points)
-            residuals += residual.values.tolist()
-    limit = math.log(math.pi / (math.pi - 1)) / 2
-    if "relu" in rates:
-        above.axhline(limit, color=COLOURS[list(rates).index("relu")], linewidth=0.7, linestyle=(0, (1, 1.5)))
-    residual_frame(last, min(residuals), max(residuals))
-    return _explosion_frame(figure, above, below, last)
-
-
-def _explosion_frame(figure: Figure, above: Axes, below: Axes, last: Axes) -> Figure:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    above.set(ylim=(0, None), ylabel="growth of the gradient (nat/layer)")
-    below.axhline(0, color="0.4", linewidth=0.8)
-    below.set_ylabel("squares against\ntheory (% a layer)")
-    last.set_xscale("log", base=2)
-    last.xaxis.set_major_formatter(ScalarFormatter())
-    last.xaxis.set_minor_formatter(NullFormatter())
-    last.set(xlabel="batch size", ylabel="measured − theory\n(standard errors)")
-    for letter, ax in zip("abc", (above, below, last), strict=True):
-        ax.spines[["top", "right"]].set_visible(False)
-        heading(ax, letter, "")
-    dots: Any = {"color": "0.3", "marker": "o", "markersize": 4, "linewidth": 0}
-    handles = [
-        proxy("theory, infinite width (Yang et al. 2019)", color="0.3", linewidth=1.2),
-        proxy("measured: mean square", **dots),
-        proxy("measured: typical (mean of logarithms)", **dots, markerfacecolor="white"),
-    ]
-    above.legend(handles=handles, loc="upper right")
-    return figure

@@ -8,6 +8,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import numpy as np
+
 from gradsim import arguments
 from gradsim.analysis.lost import lost_networks
 
@@ -155,8 +157,8 @@ def words(name: str) -> str:
     return SPELLINGS.get(name, name.replace("_", " "))
 
 
-def heading(ax: Axes, letter: str, title: str) -> None:
-    ax.set_title(words(title))
+def heading(ax: Axes, letter: str, title: str, **style: Any) -> None:
+    ax.set_title(words(title), **style)
     if letter:
         ax.set_title(letter, loc="left", fontweight="bold")
 
@@ -166,6 +168,37 @@ def proxy(name: str, **style: Any) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=name, **style)
+
+
+def legend_above(figure: Figure, handles: Sequence[Any], **options: Any) -> None:
+    """A legend over the figure, in as many columns as fit beside each other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer: Any = FigureCanvasAgg(figure).get_renderer()
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns, **options)
+        if columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
+def powers_of_ten(ax: Axes, low: float, high: float, *, room: float = 0.1, ticks: int = 6) -> None:
+    """The vertical axis of exponents from low to high, with room at both ends as a share, and two decades at least."""
+    from matplotlib.ticker import MaxNLocator
+
+    middle, half = (low + high) / 2, max((high - low) / 2, 1.0)
+    ax.set_ylim(middle - (1 + 2 * room) * half, middle + (1 + 2 * room) * half)
+    ax.yaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    ax.yaxis.set_major_formatter(lambda tick, _: power_of_ten(tick))
+
+
+def power_of_ten(exponent: float) -> str:
+    """10 to the exponent in mathematical type, with a mantissa where it is no whole number: 1, 10⁻³, 8.9·10⁻¹⁶."""
+    whole = int(np.floor(exponent + 1e-6))
+    mantissa = 10 ** (exponent - whole)
+    if abs(mantissa - 1) > 1e-3:
+        return f"${mantissa:.2g}\\cdot 10^{{{whole}}}$"
+    return f"$10^{{{whole}}}$" if whole else "1"
 
 
 def residual_frame(ax: Axes, lowest: float, highest: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim import arguments
-from gradsim.plot.style import COLOURS, held, new_figure, styled, words
+from gradsim.plot.style import COLOURS, held, new_figure, power_of_ten, styled, words
 
 if TYPE_CHECKING:
     import xarray
@@ -87,18 +87,22 @@ def _underflow(ax: Axes, dataset: xarray.Dataset) -> None:
     product = one["float32_product"].values
     alive = product > 0
     floor = np.floor(exact.min() / 10) * 10 - 5
-    ax.axhspan(floor, SMALLEST, color="0.9", linewidth=0)
-    ax.text(depth[0], SMALLEST - 1, "below float32", va="top", fontsize=7, color="0.35")
+    if floor < SMALLEST:
+        ax.axhspan(floor, SMALLEST, color="0.9", linewidth=0)
+        ax.text(depth[0], (floor + SMALLEST) / 2, "below float32", va="center", fontsize=7, color="0.35")
     ax.plot(depth, exact, color=COLOURS[0], label="gradsim, exact")
     drawn = np.where(alive, np.log10(np.where(alive, product, 1)), floor)
     ax.plot(depth, drawn, "o", color=COLOURS[1], markersize=2.6, clip_on=False, label="float32 product")
     if not alive.all():
+        first = depth[~alive][0]
+        late = first > depth[-1] / 2
         ax.annotate(
-            f"0 from layer {depth[~alive][0]}", (depth[~alive][0], floor), (-4, 3), textcoords="offset points",
-            ha="right", fontsize=7, color=COLOURS[1],
+            f"0 from layer {first}", (first, floor), (-4 if late else 4, 3), textcoords="offset points",
+            ha="right" if late else "left", fontsize=7, color=COLOURS[1],
         )  # fmt: skip
-    ticks = list(range(0, int(floor), -10))
-    ax.set_yticks([*ticks, floor], [*[f"$10^{{{tick}}}$" if tick else "1" for tick in ticks], "0"])
+    apart = 10 * int(np.ceil(-floor / 80))
+    ticks = list(range(0, int(floor + 0.4 * apart), -apart))  # the last leaves room for the 0
+    ax.set_yticks([*ticks, floor], [*map(power_of_ten, map(float, ticks)), "0"])
     ax.set_ylim(floor, 3)
     ax.set_xlabel("layer")
     ax.set_ylabel("gradient")
@@ -112,17 +116,19 @@ def _whisper(ax: Axes, dataset: xarray.Dataset) -> None:
 
     factors = np.sort(dataset["sigma_w"].values)[::-1]
     depth = dataset["depth"].values
+    end = 1.024 * depth[-1]
     for row, factor in enumerate(factors.tolist()):
         log_left = dataset["log_gain"].sel(sigma_w=factor).isel(seed=0).values
         left = np.exp(log_left)
         ax.scatter(depth, np.full(depth.shape, row), s=30, linewidths=0.4, edgecolors="0.6",
                    facecolors=[to_rgba(COLOURS[0], min(1.0, share)) for share in left])  # fmt: skip
-        ax.text(depth[-1] + 1.2, row, _power(log_left[-1] / LN10), va="center", fontsize=7.5)
-    ax.text(depth[-1] + 1.2, -1, f"after {depth[-1]}", va="center", fontsize=7.5, color="0.35")
+        ax.text(end, row, _power(log_left[-1] / LN10), va="center", fontsize=7.5)
+    ax.text(end, -1, f"after {depth[-1]}", va="center", fontsize=7.5, color="0.35")
     ax.set_yticks(range(len(factors)), [f"{factor:g}" for factor in factors])
     ax.set_ylim(len(factors) - 0.4, -0.6)
-    ax.set_xlim(0.2, depth[-1] + 6)
-    ax.set_xticks([1, *range(10, int(depth[-1]) + 1, 10)])
+    ax.set_xlim(0.2, 1.12 * depth[-1])
+    apart = 10 * -(-int(depth[-1]) // 150)
+    ax.set_xticks([1, *range(apart, int(depth[-1]) + 1, apart)])
     ax.set_xlabel("layer, or place in the line")
     ax.set_ylabel("share passed on")
     ax.set_title("a whisper down the line: what is left of it")
