@@ -7,6 +7,7 @@ import figure_data as made
 import pytest
 from layout import faults, reading
 
+import gradsim as gs
 from gradsim import plot
 from gradsim.plot.benchmark import benchmark
 from gradsim.plot.critical import critical_lines, finite_width_scaling
@@ -82,3 +83,13 @@ def test_faults_are_found() -> None:
 )
 def test_labels_are_read_as_numbers(label: str, number: float) -> None:
     assert reading(label) == number
+
+
+def test_layer_gradients_take_what_a_sweep_returns() -> None:
+    """One network or several, with no axis of schemes."""
+    options: Any = {"seeds": 2, "direction": "backward", "statistics": "log_weight_gradient"}
+    several = {name: gs.feedforward(4, name) for name in ("tanh", "sigmoid")}
+    for network, panels in ((gs.feedforward(4), 1), (several, 2)):
+        figure = layer_gradients({f"{depth} layers": gs.sweep(network, depth=depth, **options) for depth in (3, 5)})
+        assert len(figure.axes) == panels
+        assert all(len(ax.lines) >= 2 for ax in figure.axes)

@@ -72,7 +72,8 @@ def layer_gradients(datasets: Mapping[str, xarray.Dataset], parameter: str = "w"
 def _gains(norms: xarray.DataArray, gap: str = "\n") -> str:
     """The scheme's name, and the gains recorded beside it that are not zero."""
     name = str(norms["scheme"].item())
-    squares = {gain: float(norms[gain]) ** 2 for gain in ("sigma_w", "sigma_b") if gain in norms.coords}
+    squares = {gain: float(norms[gain]) ** 2 for gain in ("sigma_w", "sigma_b")
+               if gain in norms.coords and not norms[gain].ndim}  # fmt: skip
     lines = [rf"$\{gain[:-1]}{gain[-1]}^2$ = {square:.2g}" for gain, square in squares.items() if square]
     return gap.join([NAMES.get(name, words(name)), *lines])
 
