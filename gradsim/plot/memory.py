@@ -62,12 +62,12 @@ def memory(
     _frame(above, fraction)
     _end_labels(above, falls, styles)
     below.set_ylim(len(order) - 0.4, -0.6)
+    left = min([0.7, *(float(one["horizon_crossing"]) for one in horizons.values())]) / 1.4
     for row, name in enumerate(order):
-        _bar(below, row, horizons[name], longest, **styles[name])
+        _bar(below, row, horizons[name], (left, longest), **styles[name])
         _numbers(below, row, horizons[name], falls[name], styles[name]["color"])
-    left = min([0.7, *(float(one["horizon_crossing"]) for one in horizons.values())])
     below.set_xscale("log")
-    below.set_xlim(left / 1.4, longest * 1.25)
+    below.set_xlim(left, longest * 1.25)
     below.set_yticks(range(len(order)), order)
     for tick, name in zip(below.get_yticklabels(), order, strict=True):
         tick.set_color(styles[name]["color"])
@@ -151,11 +151,12 @@ def _end_labels(ax: Axes, falls: Mapping[str, xarray.DataArray], styles: Mapping
                     ha="center", va="bottom", color=styles[name]["color"])  # fmt: skip
 
 
-def _bar(ax: Axes, row: int, one: xarray.Dataset, longest: int, **style: Any) -> None:
+def _bar(ax: Axes, row: int, one: xarray.Dataset, ends: tuple[float, int], **style: Any) -> None:
     """The horizon by crossing as a bar with its error, or an arrow beyond the longest lag; by fit a diamond."""
+    first, longest = ends
     crossing, error = float(one["horizon_crossing"]), float(one["horizon_crossing_error"])
     end = crossing if np.isfinite(crossing) else longest
-    ax.plot([1e-3, end], [row, row], linewidth=1.6, **style)
+    ax.plot([first, end], [row, row], linewidth=1.6, **style)
     if np.isfinite(crossing):
         ax.errorbar(crossing, row, xerr=error if np.isfinite(error) else 0, color=style["color"], marker="o",
                     markersize=4, elinewidth=1, capsize=2)  # fmt: skip
