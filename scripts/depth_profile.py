@@ -84,7 +84,7 @@ def predicted(measured: xarray.Dataset, options: Options) -> dict[str, xarray.Da
     for row, name in enumerate(options.activations):
         w, b = weight.sel(activation=name).values, bias.sel(activation=name).values
         infinite[row] = theory.log_gain(name, w, b, options.depth).mean
-        for of in (dense, orthogonal):
+        for of in filter(np.any, (dense, orthogonal)):
             finite[row, of] = theory.log_gain(
                 name, w[of], b[of], options.depth, width=options.width, orthogonal=of is orthogonal
             ).mean
