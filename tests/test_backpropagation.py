@@ -210,9 +210,13 @@ def test_a_given_cotangent_equals_the_loss_it_comes_from() -> None:
     [
         ({"cotangent": np.ones(WIDTH + 1)}, "cotangent: got shape"),
         ({"cotangent": (np.ones(WIDTH), np.ones(WIDTH))}, "cotangent: got a tree"),
-        ({"cotangent": np.full(WIDTH, np.nan)}, "cotangent: got shape"),
+        ({"cotangent": np.full(WIDTH, np.nan)}, "cotangent: got NaN, inf or nothing but zeros"),
+        ({"cotangent": np.ones(WIDTH) * 1j}, "cotangent: got shape .* of complex128; pass real numbers"),
+        ({"cotangent": np.full(WIDTH, 1e300)}, "cotangent: got 1e\\+300, beyond float32"),
+        ({"cotangent": np.ones(WIDTH), "statistics": "log_gain"}, "cotangent: log_gain do not read the gradient"),
+        ({"loss": loss, "statistics": "log_gain"}, "loss: log_gain do not read the gradient"),
         ({"cotangent": np.ones(WIDTH), "loss": loss}, "pass one of the two"),
-        ({"loss": lambda h: h}, "loss: returned"),
+        ({"loss": lambda h: h}, "loss: it returns"),
         ({"loss": lambda h: h @ jnp.ones(3)}, "loss: JAX cannot evaluate it"),
         ({"loss": 3}, "loss: got 3"),
         ({"direction": "forward", "loss": loss}, "pass direction='backward'"),
@@ -224,4 +228,9 @@ def test_a_given_cotangent_equals_the_loss_it_comes_from() -> None:
 )
 def test_bad_input(options: dict[str, Any], message: str) -> None:
     with own_checks(), pytest.raises((ValueError, TypeError), match=message):
-        gs.sweep(gs.feedforward(WIDTH), depth=3, seeds=1, **{"direction": "backward", **options})
+        gs.sweep(
+            gs.feedforward(WIDTH),
+            depth=3,
+            seeds=1,
+            **{"direction": "backward", "statistics": "log_gradient", **options},
+        )
