@@ -10,7 +10,7 @@ from layout import faults, reading
 import gradsim as gs
 from gradsim import plot
 from gradsim.plot.benchmark import benchmark
-from gradsim.plot.critical import critical_lines, finite_width_scaling
+from gradsim.plot.critical import critical_lines, finite_width_scaling, look, spaced
 from gradsim.plot.explosion import batchnorm_explosion
 from gradsim.plot.finite_width import finite_width
 from gradsim.plot.laws import laws
@@ -45,6 +45,7 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "layer_gradients, rows": lambda data, count: layer_gradients(made.layers(data, min(count, 3), count, False)),
     "remedies": lambda data, count: remedies(*made.cures(data, count, count)),
     "remedies, depth": lambda data, count: remedies(*made.cures(data, count, 0)),
+    "remedies, unequal": lambda data, count: remedies(*made.cures(data, count, 1)),
     "batchnorm_explosion": lambda data, count: batchnorm_explosion(made.explosions(data, count, count)),
     "critical_lines": lambda data, count: critical_lines(made.lines(data, count, count)),
     "finite_width_scaling": lambda data, count: finite_width_scaling(made.distances(data, count, count)),
@@ -58,6 +59,44 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_read(name: str, data: str, count: int) -> None:
     assert faults(FIGURES[name](data, count)) == []
+
+
+@pytest.mark.parametrize("data", ["flat", "huge"])
+@pytest.mark.parametrize(
+    "name", ["remedies", "remedies, depth", "remedies, unequal", "batchnorm_explosion", "benchmark"]
+)
+def test_names_of_many_lines_are_pushed_apart(name: str, data: str) -> None:
+    assert faults(FIGURES[name](data, 7)) == []
+
+
+def test_an_eighth_width_and_activation_are_drawn() -> None:
+    lines: Any = finite_width_scaling({f"φ{k}": made.distances("usual", 1, 2)["tanh"] for k in range(9)})
+    assert [text.get_text() for text in lines.legends[0].get_texts()] == [f"φ{k}" for k in range(9)]
+    assert len({tuple(look(place).items()) for place in range(64)}) == 64
+    one = made.lines("usual", 1, 9)
+    assert one["tanh"].sizes["width"] == 9
+    figure: Any = critical_lines(one)
+    assert len(figure.axes[0].containers) == 9
+    explosion: Any = batchnorm_explosion({f"φ{k}": made.explosions("usual", 1, 2)["identity"] for k in range(8)})
+    assert sum(text.get_text().startswith("φ") for text in explosion.axes[0].texts) == 8
+
+
+def test_a_kind_is_in_the_legend_only_where_it_is_drawn() -> None:
+    datasets, table = made.cures("flat", 7, 0)
+    for place, one in enumerate(datasets.values()):
+        one.attrs["kind"] = f"kind {place}"
+    figure: Any = remedies(datasets, table)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"kind {k}" for k in range(7)]
+    assert faults(figure) == []
+
+
+def test_ticks_that_are_spaced() -> None:
+    ax: Any = plot.new_figure(2.0, 2.0).subplots()
+    ax.set_ylim(0, 10)
+    assert spaced(ax.yaxis, [5.0, 5.5, 9.0, 0.0, 20.0], 0.1) == [0, 5, 9]
+    ax.set_yscale("log")
+    ax.set_ylim(1, 1e4)
+    assert spaced(ax.yaxis, [1.0, 2.0, 10.0, 100.0, 1e5], 0.1) == [1, 10, 100]
 
 
 @pytest.mark.parametrize("data", ["usual", "flat", "huge"])

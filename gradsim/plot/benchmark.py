@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim.plot.critical import spaced
 from gradsim.plot.style import COLOURS, heading, new_figure, styled
 
 if TYPE_CHECKING:
@@ -27,18 +28,17 @@ def benchmark(results: Mapping[str, Any]) -> Figure:
     if not panels:
         raise ValueError(f"results: none of the parts {', '.join(PANELS)} to draw; measure one of them")
     rest = [part for part in panels if part != "rates"]
-    # Beyond a few, every other way to measure needs a line or two of its own.
-    heights = [max(1.6, 0.5 + 0.31 * len(results[part]["ratio"])) if part == "baselines" else 1.6 for part in rest]
-    figure = new_figure(max(4.8, sum(heights)))
+    ways = len(results.get("baselines", {}).get("ratio", ()))
+    heights = [max(1.6, 0.7 + 0.26 * ways) if part == "baselines" else 1.6 for part in rest]
+    figure = new_figure(max(4.8, sum(heights), 0.6 + 0.17 * len(results.get("rates", ()))))
     columns = ("rates" in panels) + bool(rest)
     fields: Any = figure.subfigures(1, columns, squeeze=False, width_ratios=[1, 1.1][-columns:])[0]
     axes: dict[str, Axes] = {}
     if "rates" in panels:
         axes["rates"] = fields[0].subplots()
     if rest:
-        axes |= dict(
-            zip(rest, np.ravel(fields[-1].subplots(len(rest), 1, squeeze=False, height_ratios=heights)), strict=True)
-        )
+        column = fields[-1].subplots(len(rest), 1, squeeze=False, height_ratios=heights)[:, 0]
+        axes |= dict(zip(rest, column, strict=True))
     for letter, (part, ax) in zip("abcd", axes.items(), strict=False):
         heading(ax, letter if len(axes) > 1 else "", "")
         panels[part](ax, results[part])
@@ -50,20 +50,25 @@ def _rates(ax: Axes, table: list[dict[str, Any]]) -> None:
     """Shares of the matrix-product rate."""
     ax.barh([f"{row['name']} × {row['cells']}" for row in table], [row["share"] for row in table], color=COLOURS[0])
     for place, row in enumerate(table):
-        ax.text(row["share"] - 0.01, place, f"{row['share']:.2f}", ha="right", va="center", fontsize=6, color="white")
-    ax.invert_yaxis()
+        inside = row["share"] > 0.12  # else beside the bar
+        style: Any = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": "black"}
+        ax.text(
+            row["share"] + (-0.01 if inside else 0.01), place, f"{row['share']:.2f}", va="center", fontsize=6, **style
+        )
     ax.set(xlim=(0, 1), xlabel="share of the dense matrix-product rate", ylabel="family and width × cells")
     ax.tick_params(axis="y", labelsize=6.5)
-    ax.margins(y=0.01)
+    ax.set_ylim(max(len(table), 5) - 0.5, -0.5)
 
 
 def _baselines(ax: Axes, found: dict[str, Any]) -> None:
     """Time of each other way over that of gradsim."""
     ratios = {name: ratio for name, ratio in found["ratio"].items() if name != "gradsim"}
     bars = ax.barh([name.replace("(", "\n(", 1) for name in ratios], list(ratios.values()), color=COLOURS[1])
-    ax.bar_label(bars, labels=[f"{ratio:.1f}×" for ratio in ratios.values()], fontsize=7, padding=2)
+    said = [f"{ratio:.1f}×" if ratio < 1000 else f"{ratio:.1e}×" for ratio in ratios.values()]
+    ax.locator_params(axis="x", nbins=5)
+    ax.bar_label(bars, labels=said, fontsize=7, padding=2)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1.25 * max(ratios.values())), xlabel="time over that of gradsim")
+    ax.set(xlim=(0, (1.08 + 0.042 * max(map(len, said))) * max(ratios.values())), xlabel="time over that of gradsim")
     ax.set_title(f"{found['networks']} × width {found['width']}, {found['depth']} layers", fontsize=7, loc="right")
     ax.tick_params(axis="y", labelsize=6.5)
 
@@ -76,9 +81,9 @@ def _scaling(ax: Axes, found: dict[str, Any]) -> None:
         ax.loglog(times, np.asarray(one["seconds"]) / one["seconds"][0], marker, color=colour, ms=4, label=label)
     ax.loglog(times, times, "--", color="0.4", linewidth=0.9, zorder=0, label="proportional")
     ax.set(xlabel="times as many", ylabel="times as long")
-    slowest = max(max(one["seconds"]) / one["seconds"][0] for one in found.values())
-    for side in (ax.xaxis, ax.yaxis) if slowest < 4 * times[-1] else (ax.xaxis,):
-        side.set_major_locator(_fixed(times))
+    for side, room in ((ax.xaxis, 0.1), (ax.yaxis, 0.13)):
+        powers = [10.0**k for k in range(-9, 10)]  # where the times leave room
+        side.set_major_locator(_fixed(spaced(side, [*times.tolist(), *powers], room)))
         side.set_major_formatter("{x:g}")
         side.set_minor_locator(_fixed([]))
     ax.legend(**BESIDE)
@@ -92,7 +97,7 @@ def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
     ax.bar(places, peak - result, width=0.75, color=COLOURS[5], label="libraries,\nprogram,\ntangents")
     ax.bar(places, result, width=0.75, bottom=peak - result, color=COLOURS[0], label="the result")
     ticks = [f"{row['depth']}\n{row['seeds']}\n{row['cells']}".replace("000\n", "k\n", 1) for row in table]
-    ax.set_xticks(places, ticks, fontsize=6.5 if len(table) < 9 else 6)
+    ax.set_xticks(places, ticks, fontsize=7 if len(table) < 7 else 6)
     ax.set(ylabel="peak (MiB)", xlabel="layers, seeds and cells, one below the other", ylim=(0, 1.05 * peak.max()))
     ax.legend(**BESIDE)
 

@@ -1,4 +1,4 @@
-"""The explosion of the gradient under batch norm: growth against the batch size, over theory."""
+"""How fast gradients explode under batch norm, against the batch size, and how far theory is from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim.plot.remedies import names_at_ends
 from gradsim.plot.style import COLOURS, heading, legend_above, new_figure, proxy, residual_frame, styled, words
 
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ def batchnorm_explosion(rates: Mapping[str, xarray.Dataset]) -> Figure:
         rates: activations to growths over `batch`, as `scripts/batchnorm_explosion.py` finds them: typical,
             mean_square (with their errors) and theory.
     """
-    figure = new_figure(5.0, 4.6)
+    figure = new_figure(5.4, 4.6)
     above, below, last = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
     residuals: list[float] = []
-    for place, (colour, (name, one)) in enumerate(zip(COLOURS, rates.items(), strict=False)):
-        title, batch = {"identity": "linear"}.get(name, words(name)), one["batch"].values
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(rates)}
+    for place, (name, one) in enumerate(rates.items()):
+        colour, batch = colours[name], one["batch"].values
         above.plot(one["size"], one["curve"], color=colour, linewidth=1.2)
-        at = one["curve"].isel(size=one.sizes["size"] // 3)
-        above.annotate(title, (float(at["size"]), float(at)), (3, 4), textcoords="offset points", color=colour)
         for kind, style in (("mean_square", {"markerfacecolor": colour}), ("typical", {"markerfacecolor": "white"})):
             error = one[f"{kind}_error"]
             points: Any = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 0, **style}
@@ -46,12 +46,19 @@ def batchnorm_explosion(rates: Mapping[str, xarray.Dataset]) -> Figure:
             residuals += residual.values.tolist()
     limit = math.log(math.pi / (math.pi - 1)) / 2
     if "relu" in rates:
-        above.axhline(limit, color=COLOURS[list(rates).index("relu")], linewidth=0.7, linestyle=(0, (1, 1.5)))
+        above.axhline(limit, color=colours["relu"], linewidth=0.7, linestyle=(0, (1, 1.5)))
     residual_frame(last, min(residuals), max(residuals))
-    return _explosion_frame(figure, above, below, last)
+    _explosion_frame(figure, above, below, last)
+    # The names stand beside the panel, where their lines end.
+    last.set_xlim(right=max(float(one["size"].max()) for one in rates.values()))
+    ends = {name: float(one["curve"].isel(size=-1)) for name, one in rates.items()}
+    styles = {name: {"color": colour} for name, colour in colours.items()}
+    titles = {name: {"identity": "linear"}.get(name, words(name)) for name in rates}
+    names_at_ends(above, ends, styles, room=0.1, titles=titles)
+    return figure
 
 
-def _explosion_frame(figure: Figure, above: Axes, below: Axes, last: Axes) -> Figure:
+def _explosion_frame(figure: Figure, above: Axes, below: Axes, last: Axes) -> None:
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     above.set(ylim=(0, None), ylabel="growth of the gradient (nat/layer)")
@@ -71,4 +78,3 @@ def _explosion_frame(figure: Figure, above: Axes, below: Axes, last: Axes) -> Fi
         proxy("measured: typical (mean of logarithms)", **dots, markerfacecolor="white"),
     ]
     legend_above(figure, handles)
-    return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.plot.critical import MARKERS
-from gradsim.plot.style import COLOURS, LETTERS, legend_above, new_figure, proxy, styled
+from gradsim.plot.style import COLOURS, LETTERS, legend_above, new_figure, proxy, styled, words
 
 if TYPE_CHECKING:
     import xarray
@@ -33,8 +33,8 @@ def finite_width(summaries: Sequence[xarray.Dataset]) -> Figure:
     """
     kinds = list(dict.fromkeys(str(one.attrs["activation"]) for one in summaries))
     widths = sorted({one.attrs["width"] for one in summaries})
-    colours = dict(zip(kinds, COLOURS, strict=False))
-    markers = dict(zip(widths, MARKERS, strict=False))
+    colours = {kind: COLOURS[place % len(COLOURS)] for place, kind in enumerate(kinds)}
+    markers = {width: MARKERS[place % len(MARKERS)] for place, width in enumerate(widths)}
     figure = new_figure(4.4)
     halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.25])
     above, below = halves
@@ -46,7 +46,7 @@ def finite_width(summaries: Sequence[xarray.Dataset]) -> Figure:
         for one in widest:
             _histogram(ax, one.sel(depth=depth), colours[one.attrs["activation"]])
         _title(ax, letter, f"L/N = {depth / widths[-1]:g}")
-    row[0].locator_params(axis="x", nbins=4)
+    row[0].locator_params(axis="x", nbins=4)  # of all, which share it
     row[0].set_ylabel(f"density, N = {widths[-1]}")
     row[0].text(0.03, 0.97, "line at 0:\n" + r"E $\|J u\|^2$ = 1", transform=row[0].transAxes, va="top", fontsize=6.5,
                 color="0.35")  # fmt: skip
@@ -56,7 +56,9 @@ def finite_width(summaries: Sequence[xarray.Dataset]) -> Figure:
         style = {"color": colours[one.attrs["activation"]], "fmt": markers[one.attrs["width"]]}
         _moments(panels, one, style)
     _finish(panels, LETTERS[len(depths) :])
-    handles = [proxy(NAMES.get(kind, kind), color=colour, linewidth=4, alpha=0.6) for kind, colour in colours.items()]
+    handles = [
+        proxy(NAMES.get(kind, words(kind)), color=colour, linewidth=4, alpha=0.6) for kind, colour in colours.items()
+    ]
     handles += [proxy(f"N = {width}", color="0.35", marker=marker, linestyle="none", markersize=4)
                 for width, marker in markers.items()]  # fmt: skip
     handles.append(proxy("Hanin and Nica 2018", **PREDICTED))

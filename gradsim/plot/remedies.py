@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,7 @@ import numpy as np
 from gradsim.analysis.growth import growth
 from gradsim.plot.maps import MEASURED, THEORIES, phase_diagram
 from gradsim.plot.memory import with_error
-from gradsim.plot.style import (
-    COLOURS,
-    LETTERS,
-    MAP,
-    heading,
-    label,
-    legend_above,
-    new_figure,
-    powers_of_ten,
-    proxy,
-    styled,
-)
+from gradsim.plot.style import COLOURS, LETTERS, MAP, heading, label, legend_above, new_figure, proxy, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -33,9 +23,10 @@ LN10 = math.log(10)
 AXES = {"depth": ("over depth", "depth (layer)"), "time": ("over time", "sequence length (step)")}
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.3)), (0, (1.2, 1.1)), (0, (4, 1.2, 1, 1.2)))
 # Right edges of the table's columns of numbers, as shares of its width, under these heads.
-HEADS = {"growth (nat/{})": 0.635, "horizon ({}s)": 0.925, "dead": 1.02}
+HEADS = {"growth (nat/{})": 0.65, "horizon ({}s)": 0.92, "dead": 1.0}
 ARROWS = {"falls": "\u2193", "grows": "\u2191"}
-LEFT = -0.1  # the table begins beneath the labels of the axis above
+ROW = 0.15  # inches
+LONGEST = 27  # letters of a name; of a longer one the beginning
 
 
 @styled
@@ -55,102 +46,143 @@ def remedies(datasets: Mapping[str, xarray.Dataset], table: xarray.Dataset) -> F
         raise ValueError("datasets: none has an axis depth or time; pass forward sweeps, one for each network")
     rows = max(map(len, groups.values()))
     kinds = {name: str(one.attrs.get("kind", name)) for name, one in datasets.items()}
-    drawn = dict.fromkeys(kinds.values())
-    colours = {"baseline": "black"} if "baseline" in drawn else {}
-    colours |= dict(zip([kind for kind in drawn if kind != "baseline"], COLOURS, strict=False))
-    figure = new_figure(3.2 + 0.15 * (rows + 4.5), 3.5 * len(groups))
-    above, below = ("lines", "names"), ("table", "table")
-    layout: Any = [[f"{place} {axis}" for axis in groups for place in row] for row in (above, below)]
-    places: Any = figure.subplot_mosaic(
-        layout, width_ratios=[1.3, 1] * len(groups), height_ratios=[2.9, 0.15 * (rows + 3.5)]
-    )
-    for letter, (axis, names) in zip(LETTERS, groups.items(), strict=False):
+    colours = _colours(kinds)
+    # Lines as high as their names need, then the tables and their two notes, which two tables share.
+    heights = [max(3.2, 0.8 + 0.17 * rows), ROW * (rows + 3 if len(groups) == 2 else rows + 4)]
+    figure = new_figure(sum(heights), 3.5 * len(groups))
+    halves: Any = figure.subfigures(2, 1, height_ratios=heights)
+    above, below = halves
+    room = min(2.0, max(1.3, 0.055 * max(map(len, map(_short, kinds)))))  # inches of the 3 for the names of the lines
+    places = above.subplots(1, 2 * len(groups), width_ratios=[3 - room, room] * len(groups))
+    tables = below.subplots(1, len(groups), squeeze=False)[0]
+    for k, (axis, names) in enumerate(groups.items()):
         styles = _styles({name: kinds[name] for name in names}, colours)
-        lines = places[f"lines {axis}"]
-        _curves(lines, {name: datasets[name]["log_gain"] / LN10 for name in names}, axis, styles)
-        heading(lines, letter, AXES[axis][0])
-        places[f"names {axis}"].set_axis_off()  # room for the names of the lines
-        _table(places[f"table {axis}"], table.sel(network=names), rows, styles)
-    notes = (
-        f"horizon: where it has fallen \u2193 or grown \u2191 {table.attrs['factor']:g}-fold",
-        "dead: gradient exactly 0; growth: of the second half",
-        "lines: geometric means; bands: 80 % of networks",
-    )
-    for line, note in enumerate(notes):
-        places[f"table {next(iter(groups))}"].text(LEFT, rows + 1.15 + 0.75 * line, note, fontsize=6, color="0.35",
-                                                   va="center", in_layout=False)  # fmt: skip
-    places[layout[0][0]].set_ylabel(r"gradient $\|\partial h_L\,/\,\partial h_0\|\;/\,\sqrt{n}$")
-    handles = [proxy(kind, color=colour, linewidth=2) for kind, colour in colours.items()]
-    legend_above(figure, handles)
+        _curves(places[2 * k], {name: datasets[name]["log_gain"] / LN10 for name in names}, axis, styles)
+        names_at_ends(places[2 * k], _ends(datasets, names, axis), styles, room=0.16 / heights[0])
+        heading(places[2 * k], LETTERS[k] if len(groups) > 1 else "", AXES[axis][0])
+        places[2 * k + 1].set_axis_off()
+        _table(tables[k], table.sel(network=names), heights[1] / ROW, styles)
+    _notes(tables, rows, float(table.attrs["factor"]))
+    places[0].set_ylabel(r"gradient $\|\partial h_L\,/\,\partial h_0\|\;/\,\sqrt{n}$")
+    legend_above(figure, [proxy(kind, color=colour, linewidth=2) for kind, colour in colours.items()])
     return figure
 
 
+def _colours(kinds: Mapping[str, str]) -> dict[str, str]:
+    """Of the kinds that are drawn: black the baseline, which comes first, and six for the others in turn."""
+    drawn = list(dict.fromkeys(kinds.values()))
+    others = [kind for kind in drawn if kind != "baseline"]
+    first = {"baseline": "black"} if "baseline" in drawn else {}
+    return first | {kind: COLOURS[place % 6] for place, kind in enumerate(others)}
+
+
+def _short(name: str) -> str:
+    return textwrap.shorten(name, LONGEST, placeholder=" \u2026") if len(name) > LONGEST else name
+
+
+def _ends(datasets: Mapping[str, xarray.Dataset], names: list[str], axis: str) -> dict[str, float]:
+    """The last power of ten of each line, NaN where every network is dead."""
+    return {name: float(datasets[name]["log_gain"].isel({axis: -1}).mean("seed")) / LN10 for name in names}
+
+
 def _styles(kinds: Mapping[str, str], colours: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The colour of its kind for each network, and dashes for the members of a kind."""
+    """The colour of its kind for each network, and dashes for the members of a colour."""
     seen: dict[str, int] = {}
     styles = {}
     for name, kind in kinds.items():
-        member = seen[kind] = seen.get(kind, -1) + 1
+        member = seen[colours[kind]] = seen.get(colours[kind], -1) + 1
         thick = 2.2 if kind == "baseline" else 1.3
         styles[name] = {"color": colours[kind], "linestyle": DASHES[member % 4], "linewidth": thick}
     return styles
 
 
 def _curves(ax: Axes, gains: Mapping[str, xarray.DataArray], axis: str, styles: Mapping[str, dict[str, Any]]) -> None:
-    lowest, highest = 0.0, 0.0
     for name, gain in gains.items():
         living = gain.dropna(axis, how="all")  # a line ends where the last network dies
         steps = np.append(0, living[axis].values)
         low, high = (np.append(0, living.quantile(share, "seed").values) for share in (0.1, 0.9))
         ax.fill_between(steps, low, high, color=styles[name]["color"], alpha=0.15, linewidth=0)
         ax.plot(steps, np.append(0, living.mean("seed").values), **styles[name])
-        lowest, highest = min(lowest, float(low.min())), max(highest, float(high.max()))
     ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
     for word, height, side in (("explodes", 0.97, "top"), ("vanishes", 0.03, "bottom")):
         ax.text(0.03, height, word, transform=ax.transAxes, va=side, style="italic", color="0.35")
     ax.set_xlim(0, gain.sizes[axis])
     ax.set_xlabel(AXES[axis][1])
-    powers_of_ten(ax, lowest, highest, room=0.13, ticks=7)  # the words lie above and below all lines
+    _powers(ax, *ax.dataLim.intervaly)
+
+
+def _powers(ax: Axes, low: float, high: float) -> None:
+    """Whole powers of ten: a decade at each side of a flat line, and room above and below 1 for the words."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if high - low < 2:
+        low, high = min(low, -1.0), max(high, 1.0)
+    span = high - low
+    ax.set_ylim(min(low - 0.05 * span, -0.13 * span), max(high + 0.05 * span, 0.13 * span))
+    ax.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"$10^{{{tick:.0f}}}$" if tick else "1"))
     ax.spines[["top", "right"]].set_visible(False)
-    _end_labels(ax, {name: float(gain.isel({axis: -1}).mean("seed")) for name, gain in gains.items()}, styles)
 
 
-def _end_labels(ax: Axes, ends: Mapping[str, float], styles: Mapping[str, dict[str, Any]]) -> None:
-    """The names at the ends of their lines, pushed apart where they would overlap, with a leader to the line."""
+def names_at_ends(
+    ax: Axes,
+    ends: Mapping[str, float],
+    styles: Mapping[str, dict[str, Any]],
+    room: float,
+    titles: Mapping[str, str] | None = None,
+) -> None:
+    """The names at the ends of their lines, `room` of the axis apart, with a leader to the line.
+
+    Names that are given titles take part in the layout; the others have a place kept for them.
+    """
     order = sorted((name for name in ends if np.isfinite(ends[name])), key=ends.__getitem__)
-    places = _apart(np.array([ends[name] for name in order]), 0.055 * float(np.ptp(ax.get_ylim())))
+    low, high = ax.get_ylim()
+    places = _apart(np.array([ends[name] for name in order]), room * (high - low), low, high)
     for name, place in zip(order, places, strict=True):
         colour = styles[name]["color"]
         written = ax.annotate(
-            name, (1.0, ends[name]), (1.07, place), xycoords=ax.get_yaxis_transform(), fontsize=6.5, va="center",
-            color=colour, annotation_clip=False,
+            titles[name] if titles else _short(name), (1.0, ends[name]), (1.07, place), color=colour, fontsize=6.5,
+            xycoords=ax.get_yaxis_transform(), va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
-        written.set_in_layout(False)
+        written.set_in_layout(titles is not None)
 
 
-def _apart(values: np.ndarray, room: float) -> np.ndarray:
-    """The rising values moved as little as possible so that neighbours are at least `room` apart."""
+def _apart(values: np.ndarray, room: float, low: float = -math.inf, high: float = math.inf) -> np.ndarray:
+    """The rising values moved as little as possible so that neighbours are at least `room` apart, within the bounds."""
     from scipy.optimize import isotonic_regression
 
-    offset = room * np.arange(len(values))
-    return np.asarray(isotonic_regression(values - offset).x + offset) if values.size else values
+    if not values.size:
+        return values
+    offset = min(room, (high - low) / values.size) * np.arange(len(values))
+    return np.asarray(np.clip(isotonic_regression(values - offset).x, low, high - offset[-1]) + offset)
 
 
-def _table(ax: Axes, table: xarray.Dataset, rows: int, styles: Mapping[str, dict[str, Any]]) -> None:
+def _notes(tables: Any, rows: int, factor: float) -> None:
+    """What the words mean, beneath two tables or in two lines beneath one."""
+    notes = (
+        f"horizon: where it has fallen \u2193 or grown \u2191 {factor:g}-fold; dead: gradient exactly 0",
+        "growth: of the second half; lines: geometric means; bands: 80 % of networks",
+    )
+    for line, note in enumerate(notes):
+        ax, row = (tables[line], 1.15) if len(tables) == 2 else (tables[0], 1.15 + 0.8 * line)
+        ax.text(0, rows + row, note, fontsize=6, color="0.35", va="center", in_layout=False)
+
+
+def _table(ax: Axes, table: xarray.Dataset, height: float, styles: Mapping[str, dict[str, Any]]) -> None:
     ax.set_axis_off()
     ax.set_xlim(0, 1)
-    ax.set_ylim(rows + 3, -0.8)
+    ax.set_ylim(height - 1, -0.9)  # a row is one high
     unit = "layer" if table["axis"].values[0] == "depth" else "step"
     for head, place in HEADS.items():
         ax.text(place, -0.3, head.format(unit), ha="right", va="center", fontsize=6.3, color="0.3")
-    ax.plot([LEFT, 1.02], [0.25, 0.25], color="0.6", linewidth=0.5, clip_on=False)
+    ax.plot([0, 1], [0.25, 0.25], color="0.6", linewidth=0.5, clip_on=False)
     for row, name in enumerate(table["network"].values.tolist(), start=1):
         one = {str(key): value.item() for key, value in table.sel(network=name).data_vars.items()}
         style = styles[name]
-        ax.plot([LEFT, LEFT + 0.06], [row - 0.02] * 2, clip_on=False, **style)
-        ax.text(LEFT + 0.075, row, name, va="center", fontsize=6.3, color=style["color"])
+        ax.plot([0, 0.055], [row - 0.02] * 2, clip_on=False, **style)
+        ax.text(0.07, row, _short(name), va="center", fontsize=6.3, color=style["color"])
         cells = (with_error(one["growth"], one["growth_error"]), _horizon(one), f"{one['dead']:.0%}")
         for text, place in zip(cells, HEADS.values(), strict=True):
             ax.text(
@@ -197,7 +229,6 @@ def residual_diagram(maps: Mapping[str, xarray.Dataset], branches: Mapping[str, 
 
 def _growth_lines(ax: Axes, dataset: xarray.Dataset) -> None:
     """Where the gradient grows at a few rates, measured and in theory, with the rate on the theory's line."""
-    from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator
 
     measured, predicted = (one.transpose("sigma_b", "sigma_w") for one in (growth(dataset), dataset["growth_theory"]))
@@ -205,20 +236,37 @@ def _growth_lines(ax: Axes, dataset: xarray.Dataset) -> None:
     low, high = float(predicted.min()), float(predicted.max())
     # Close to the largest, where the map is flat, the measured line is all noise.
     for level in [tick for tick in MaxNLocator(3).tick_values(low, high) if low < tick < 0.8 * high]:
-        lines = _both(ax, x, y, measured.values, predicted.values, level)
-        lowest = min(lines.allsegs[0][0], key=lambda point: point[1])
-        ax.annotate(f"{level:.2g} nat/layer", lowest, (7, 6), textcoords="offset points", fontsize=6.5,
-                    path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+        line = _both(ax, x, y, measured.values, predicted.values, level)
+        if len(line):
+            _say(ax, f"{level:.2g} nat/layer", line[line[:, 1].argmin()], right=True)
 
 
 def _both(ax: Axes, x: np.ndarray, y: np.ndarray, measured: np.ndarray, theory: np.ndarray, level: float) -> Any:
-    """Both contours at this level; returns the theory's."""
+    """Both contours at this level; returns the theory's points [point, 2], none where it has no such level."""
     for field, style in ((measured, MEASURED), (theory, THEORIES[0])):
         lines = ax.contour(
             x, y, field, levels=[level], colors=style["color"], linewidths=style["linewidth"],
             linestyles=[style.get("linestyle", "solid")],
         )  # fmt: skip
-    return lines
+    return max(lines.allsegs[0], key=len, default=np.empty((0, 2)))
+
+
+def _say(ax: Axes, words: str, point: np.ndarray, *, right: bool) -> None:
+    """The words beside a line's point, above right or below left of it, inside the map and clear of other words."""
+    from matplotlib.patheffects import withStroke
+
+    def share(place: Any) -> np.ndarray:
+        return np.asarray(ax.transAxes.inverted().transform(ax.transData.transform(place)))
+
+    wide, high = 0.024 * len(words) + 0.02, 0.085  # shares of the map that they take
+    centre = share(point) + (1 if right else -1) * np.array([0.5 * wide + 0.01, 0.05])
+    x, y = np.clip(centre, (0.5 * wide, 0.06), (1 - 0.5 * wide, 0.94))
+    taken = [(*share(text.get_position()), 0.024 * len(text.get_text()) + 0.02) for text in ax.texts]
+    while y < 0.9 and any(abs(x - a) < (wide + width) / 2 and abs(y - b) < high for a, b, width in taken):
+        y += 0.5 * high
+    at, up = ax.transData.inverted().transform(ax.transAxes.transform((x, y))).tolist()
+    ax.text(at, up, words, fontsize=6.5, ha="center", va="center",
+            path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
 
 
 def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
@@ -233,10 +281,7 @@ def _branch_map(ax: Axes, dataset: xarray.Dataset) -> Any:
     mesh = ax.pcolormesh(x, y, values, norm=norm, cmap=MAP, shading="gouraud", rasterized=True)
     ax.set(xscale="log", yscale="log", xlabel=label(one["branch_gain"]), ylabel="depth (layer)")
     for factor in (1, 3):
-        lines = _both(ax, x, y, values, one["theory"].values, factor * LN10)
-        for segment in [part for part in lines.allsegs[0] if len(part)][:1]:
-            place = segment[len(segment) // 2]
-            left = factor == 1 and place[0] > (x[0] ** 3 * x[-1]) ** 0.25  # of its line, but not on the frame
-            ax.annotate(f"\u00d7{10**factor}", place, (-4 if left else 4, 0), textcoords="offset points",
-                        ha="right" if left else "left", va="center", fontsize=6.5)  # fmt: skip
+        line = _both(ax, x, y, values, one["theory"].values, factor * LN10)
+        if len(line):  # the words in the middle of the line, so that they lie in the map
+            _say(ax, f"\u00d7{10**factor}", line[len(line) // 2], right=factor > 1)
     return mesh
