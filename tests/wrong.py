@@ -19,7 +19,7 @@ from gradsim.sweeps.sweep import measure_cells
 
 PACKAGE = Path(gs.__file__).parent
 NAN, INF = float("nan"), float("inf")
-SLOW = 5.0  # seconds that no refusal takes, even on a busy machine; work beyond all memory would take for ever
+SLOW = 60.0  # seconds that no refusal takes, even on a busy machine; work beyond all memory would take for ever
 
 
 class Opaque:
@@ -85,7 +85,7 @@ def problem(name: Names, call: Callable[[], Any]) -> str:
     else:
         return "accepted"
     took = perf_counter() - start
-    return f"took {took:.1f} s" if took > SLOW else ""
+    return f"took {took:.0f} s" if took > SLOW else ""
 
 
 def refused(name: Names, call: Callable[[], Any]) -> None:
