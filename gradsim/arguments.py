@@ -23,7 +23,7 @@ def whole(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -
     """`value` as an int of at least `minimum`, and at most `maximum`."""
     wanted = f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum is not None else "")
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"{name}: {got(value)}; pass {wanted}")
     number: Any = int(value) if isinstance(value, Integral) else float(value)
     is_whole = isinstance(number, int) or number.is_integer()
     if not is_whole or number < minimum or (maximum is not None and number > maximum):
@@ -51,7 +51,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """`value`, which must be one of `options`."""
     options = tuple(options)
     if not isinstance(value, str):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass one of: {', '.join(options)}")
+        raise TypeError(f"{name}: {got(value)}; pass one of: {', '.join(options)}")
     if value not in options:
         raise ValueError(f"{name}: got {shown(value)}; pass one of: {', '.join(options)}")
     return value
@@ -60,7 +60,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 def flag(name: str, value: Any) -> bool:
     """`value`, which must be True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass True or False")
+        raise TypeError(f"{name}: {got(value)}; pass True or False")
     return bool(value)
 
 
@@ -98,9 +98,9 @@ def numbers(name: str, value: Any, wanted: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:  # a ragged list, or an object that does not become an array
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}") from error
+        raise TypeError(f"{name}: {got(value)}; pass {wanted}") from error
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"{name}: {got(value)}; pass {wanted}")
     return array.astype(np.float64)
 
 
@@ -126,7 +126,7 @@ def warn(message: str) -> None:
 def share(name: str, value: Any) -> float:
     """`value` as a number from 0 to 1."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass a number from 0 to 1")
+        raise TypeError(f"{name}: {got(value)}; pass a number from 0 to 1")
     if not 0 <= float(value) <= 1:
         raise ValueError(f"{name}: got {shown(value)}; pass a number from 0 to 1")
     return float(value)
@@ -135,7 +135,7 @@ def share(name: str, value: Any) -> float:
 def text(name: str, value: Any) -> str:
     """`value`, which must be a string with something in it."""
     if not isinstance(value, str):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass a string")
+        raise TypeError(f"{name}: {got(value)}; pass a string")
     if not value:
         raise ValueError(f"{name}: got an empty string; pass a name")
     return value
@@ -144,7 +144,7 @@ def text(name: str, value: Any) -> str:
 def function(name: str, value: Any) -> Any:
     """`value`, which must be callable and, being a static choice, have a hash."""
     if not callable(value):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass a function")
+        raise TypeError(f"{name}: {got(value)}; pass a function")
     try:
         hash(value)
     except TypeError as error:
@@ -157,9 +157,7 @@ def choices(name: str, value: Any, options: Iterable[str], least: int = 0) -> tu
     """`value`, a tuple of at least so many of the `options`."""
     options = tuple(options)
     if not isinstance(value, tuple):
-        raise TypeError(
-            f"{name}: got {shown(value)} of type {type(value).__name__}; pass a tuple of: {', '.join(options)}"
-        )
+        raise TypeError(f"{name}: {got(value)}; pass a tuple of: {', '.join(options)}")
     if len(value) < least:
         raise ValueError(f"{name}: got {shown(value)}; pass {least} or more of: {', '.join(options)}")
     return tuple(choice(name, one, options) for one in value)
@@ -184,7 +182,7 @@ def size(name: str, value: Any, minimum: int = 1) -> int:
 def number(name: str, value: Any, wanted: str, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float between `low` and `high`, which are themselves outside; `wanted` says so in a message."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {shown(value)} of type {type(value).__name__}; pass {wanted}")
+        raise TypeError(f"{name}: {got(value)}; pass {wanted}")
     if not low < float(value) < high:  # NaN is not
         raise ValueError(f"{name}: got {shown(value)}; pass {wanted}")
     return float(value)

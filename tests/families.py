@@ -1,7 +1,13 @@
 """Small instances of every family: one that is registered here goes through all of test_conformance.py."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jax import Array
+
 import gradsim as gs
-from gradsim import Network
+from gradsim import Network, initializers
 
 FAMILIES: dict[str, Network] = {
     "feedforward": gs.feedforward(7, "gelu", "torch_linear"),
@@ -19,3 +25,35 @@ FAMILIES: dict[str, Network] = {
     "gru": gs.gru(5),
     "linear_recurrence": gs.linear_recurrence(5),
 }
+
+
+@dataclass(frozen=True)
+class Own(Network):
+    """h' = tanh(σ_w h W), with nothing wrong."""
+
+    width: int = 4
+    of: Any = None
+    family: ClassVar[str] = "own"
+    parameters: ClassVar[Any] = {"w": "sigma_w"}
+
+    @property
+    def gains(self) -> Any:
+        return {"sigma_w": 1.2}
+
+    @property
+    def input_shape(self) -> Any:
+        return (self.width,)
+
+    @property
+    def activations(self) -> Any:
+        return (gs.ACTIVATIONS["tanh"],)
+
+    def draw(self, key: Array, dtype: Any) -> Any:
+        return {"w": initializers.normal(key, (self.width, self.width), dtype)}
+
+    def initial_state(self, gains: Any, inputs: Array) -> Any:
+        return inputs
+
+    def step(self, weights: Any, gains: Any, state: Any, inputs: Array | None) -> Any:
+        z = gains["sigma_w"] * (state @ weights["w"])
+        return jnp.tanh(z), (z,)

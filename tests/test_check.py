@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import FAMILIES
+from families import FAMILIES, Own
 from jax import Array
 from unrolled import own_checks
 
@@ -17,38 +17,6 @@ import gradsim as gs
 from gradsim import Network, initializers
 from gradsim.engine.check import check
 from gradsim.networks.check import contract
-
-
-@dataclass(frozen=True)
-class Own(Network):
-    """h' = tanh(σ_w h W), with nothing wrong."""
-
-    width: int = 4
-    of: Any = None
-    family: ClassVar[str] = "own"
-    parameters: ClassVar[Any] = {"w": "sigma_w"}
-
-    @property
-    def gains(self) -> Any:
-        return {"sigma_w": 1.2}
-
-    @property
-    def input_shape(self) -> Any:
-        return (self.width,)
-
-    @property
-    def activations(self) -> Any:
-        return (gs.ACTIVATIONS["tanh"],)
-
-    def draw(self, key: Array, dtype: Any) -> Any:
-        return {"w": initializers.normal(key, (self.width, self.width), dtype)}
-
-    def initial_state(self, gains: Any, inputs: Array) -> Any:
-        return inputs
-
-    def step(self, weights: Any, gains: Any, state: Any, inputs: Array | None) -> Any:
-        z = gains["sigma_w"] * (state @ weights["w"])
-        return jnp.tanh(z), (z,)
 
 
 def own(part: str, value: Any) -> Network:

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import Own
 from jax import Array
 from wrong import NAN, Opaque, nothing_measured, refused, refused_each
 
 import gradsim as gs
-from gradsim import Network, Statistic
+from gradsim import Statistic
 
 NETWORK = gs.feedforward(8)
 BACKWARD: dict[str, Any] = {"direction": "backward", "statistics": "log_gradient"}
@@ -154,37 +154,6 @@ def test_functions_of_ones_own_that_break_are_named() -> None:
     refused(("activation", "function"), lambda: gs.Activation("x", None))  # type: ignore[arg-type]
     refused(("initializer", "draw"), lambda: gs.Initializer("x", None))  # type: ignore[arg-type]
     refused("epsilon", lambda: sweep(network=gs.layernorm(8, epsilon=1e300)))
-
-
-@dataclass(frozen=True)
-class Own(Network):
-    """h' = tanh(σ_w h W), with nothing wrong."""
-
-    width: int = 4
-    of: Any = None
-    family: ClassVar[str] = "own"
-
-    @property
-    def gains(self) -> Any:
-        return {"sigma_w": 1.2}
-
-    @property
-    def input_shape(self) -> Any:
-        return (self.width,)
-
-    @property
-    def activations(self) -> Any:
-        return (gs.ACTIVATIONS["tanh"],)
-
-    def draw(self, key: Array, dtype: Any) -> Any:
-        return {"w": jax.random.normal(key, (self.width, self.width), dtype)}
-
-    def initial_state(self, gains: Any, inputs: Array) -> Any:
-        return inputs
-
-    def step(self, weights: Any, gains: Any, state: Any, inputs: Array | None) -> Any:
-        z = gains["sigma_w"] * (state @ weights["w"])
-        return jnp.tanh(z), (z,)
 
 
 def returning(value: Any) -> Any:

@@ -126,9 +126,10 @@ def _parameters(network: Network, parameters: Any) -> Found:
     if not isinstance(parameters, Mapping):
         yield arguments.got(parameters), "declare a dict of fields of the weights to the gains that multiply them"
         return
+    known = ", ".join(map(str, network.gains))  # which may be wrong themselves, and are then told first
     for field, gain in parameters.items():
         if gain not in network.gains:
-            yield f"got {field!r}: {gain!r}", f"name one of the gains: {', '.join(network.gains)}"
+            yield f"got {field!r}: {gain!r}", f"name one of the gains: {known}"
         if any(other != field and f"{other}.".startswith(f"{field}.") for other in parameters):
             yield f"got {field!r} and a field within it", "name each weight once"
 
