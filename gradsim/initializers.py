@@ -3,8 +3,6 @@
 A law draws a matrix W of shape [n_in, n_out] for row vectors, `h @ W`, whose entries have variance
 1/n_in, so that E‖h W‖²/n_out = ‖h‖²/n_in. Gains multiply after the product, never the weights:
 a whole grid of gains then shares one draw, and one tall matrix product.
-
-Random numbers are drawn in float32 and widened, so that a run in float64 measures the same networks.
 """
 
 import math
@@ -19,23 +17,9 @@ from jax import Array, random
 from jax.typing import DTypeLike
 
 from gradsim import arguments
+from gradsim.draws import GAUSSIAN, Draw, Shape, Transform, Widened, interval, normal, standard_normal, uniform
 
-Draw = Callable[[Array, tuple[int, int], Any], Array]
-
-
-@dataclass(frozen=True)
-class Widened:
-    """`draw(key, shape, dtype)` called with float32, whatever the dtype of the run, to which the result is widened."""
-
-    draw: Callable[..., Array]
-
-    def __call__(self, key: Array, shape: tuple[int, ...], dtype: DTypeLike, *args: int | float) -> Array:
-        return self.draw(key, shape, jnp.float32, *args).astype(dtype)
-
-
-normal = Widened(random.normal)  # (key, shape, dtype), of mean 0 and variance 1
-uniform = Widened(random.uniform)  # (key, shape, dtype, low, high)
-
+__all__ = ["INITIALIZERS", "Draw", "Initializer", "Widened", "get", "normal", "uniform"]
 
 WANTED = "draw(key, shape, dtype), such as jax.nn.initializers.he_normal()"
 
@@ -57,7 +41,7 @@ class Initializer:
     draw: Draw = field(repr=False)
     weight_gain: Callable[[int, int], float] = field(default=lambda n_in, n_out: 1.0, repr=False)
     bias_gain: Callable[[int], float] = field(default=lambda n_in: 0.0, repr=False)
-    draw_bias: Callable[[Array, tuple[int, ...], Any], Array] = field(default=normal, repr=False)
+    draw_bias: Callable[[Array, Shape, Any], Array] = field(default=GAUSSIAN, repr=False)
 
     def __post_init__(self) -> None:
         arguments.text("initializer", self.name)
@@ -72,42 +56,42 @@ class Initializer:
                 _test(self.name, self.draw_bias, (4,))
 
 
-def _gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    return random.normal(key, shape, dtype) / math.sqrt(shape[0])
+def _gaussian(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    return (standard_normal(u).reshape(shape) / math.sqrt(shape[0])).astype(dtype)
 
 
-def _truncated_gaussian(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+def _truncated_gaussian(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
     # 0.8796… is the standard deviation of a unit normal cut at ±2, as in jax.nn.initializers.
-    return random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (0.87962566103423978 * math.sqrt(shape[0]))
+    cut = standard_normal(math.erf(math.sqrt(2)) * u).reshape(shape)
+    return (cut / (0.87962566103423978 * math.sqrt(shape[0]))).astype(dtype)
 
 
-def _uniform(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    bound = math.sqrt(3 / shape[0])
-    return random.uniform(key, shape, dtype, -bound, bound)
+def _uniform(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    return (math.sqrt(3 / shape[0]) * u).reshape(shape).astype(dtype)
 
 
-def _orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+def orthogonal(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    """An orthogonal matrix out of as many uniform numbers as it has entries."""
     n_in, n_out = shape
-    q, r = jnp.linalg.qr(normal(key, (max(shape), min(shape)), dtype))
+    q, r = jnp.linalg.qr(standard_normal(u).reshape(max(shape), min(shape)).astype(dtype))
     q = q * jnp.sign(jnp.diagonal(r))  # positive signs of R make Q unique, and Haar
     return jnp.asarray(math.sqrt(max(n_out / n_in, 1.0)), dtype) * (q.T if n_in < n_out else q)
 
 
-def _sparse(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    n_in, _ = shape
-    inputs = min(15, n_in)
-    places, values = random.split(key)
-    rank = jnp.argsort(jnp.argsort(random.uniform(places, shape, dtype), axis=0), axis=0)
-    return jnp.where(rank < inputs, random.normal(values, shape, dtype) / math.sqrt(inputs), 0)
+def _sparse(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    inputs = min(15, shape[0])
+    places, values = u.reshape(2, *shape)
+    rank = jnp.argsort(jnp.argsort(places, axis=0), axis=0)
+    return jnp.where(rank < inputs, standard_normal(values) / math.sqrt(inputs), 0).astype(dtype)
 
 
-def _identity(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
-    del key
-    return jnp.eye(*shape, dtype=dtype)
+def _identity(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    del u
+    n_in, n_out = shape
+    return jnp.eye(n_in, n_out, dtype=dtype)
 
 
-def _unit_uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    return uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3))
+TRUNCATED, UNIFORM = Transform(_truncated_gaussian), Transform(_uniform)
 
 
 def _glorot(n_in: int, n_out: int) -> float:
@@ -123,25 +107,25 @@ def _he(n_in: int, n_out: int) -> float:
 INITIALIZERS: dict[str, Initializer] = {
     initializer.name: initializer
     for initializer in (
-        Initializer("gaussian", Widened(_gaussian)),
-        Initializer("truncated_gaussian", Widened(_truncated_gaussian)),
-        Initializer("uniform", Widened(_uniform)),
-        Initializer("orthogonal", _orthogonal),
-        Initializer("sparse", Widened(_sparse)),  # 15 inputs a unit: Martens 2010
-        Initializer("identity", _identity),
-        Initializer("lecun_normal", Widened(_truncated_gaussian)),
-        Initializer("lecun_uniform", Widened(_uniform)),
-        Initializer("glorot_normal", Widened(_truncated_gaussian), _glorot),
-        Initializer("glorot_uniform", Widened(_uniform), _glorot),
-        Initializer("he_normal", Widened(_truncated_gaussian), _he),
-        Initializer("he_uniform", Widened(_uniform), _he),
+        Initializer("gaussian", Transform(_gaussian)),
+        Initializer("truncated_gaussian", TRUNCATED),
+        Initializer("uniform", UNIFORM),
+        Initializer("orthogonal", Transform(orthogonal)),
+        Initializer("sparse", Transform(_sparse, lambda shape: 2 * math.prod(shape))),  # 15 inputs a unit: Martens 2010
+        Initializer("identity", Transform(_identity, lambda shape: 0)),
+        Initializer("lecun_normal", TRUNCATED),
+        Initializer("lecun_uniform", UNIFORM),
+        Initializer("glorot_normal", TRUNCATED, _glorot),
+        Initializer("glorot_uniform", UNIFORM, _glorot),
+        Initializer("he_normal", TRUNCATED, _he),
+        Initializer("he_uniform", UNIFORM, _he),
         # torch.nn.Linear draws weights and biases from U[±1/√n_in]: variance 1/(3 n_in).
         Initializer(
             "torch_linear",
-            Widened(_uniform),
+            UNIFORM,
             lambda n_in, n_out: math.sqrt(1 / 3),
             lambda n_in: math.sqrt(1 / (3 * n_in)),
-            _unit_uniform,
+            interval(-math.sqrt(3), math.sqrt(3)),
         ),
     )
 }

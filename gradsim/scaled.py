@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import DTypeLike
 
 LN2 = float(np.log(2.0))
@@ -20,13 +20,31 @@ class Scaled(NamedTuple):
 
 def power_of_two(exponent: Array, dtype: DTypeLike) -> Array:
     """2**exponent, exact, cut to the normal numbers of `dtype`."""
-    limit = -int(jnp.finfo(dtype).minexp)  # 126 in float32, 1022 in float64
-    return jnp.ldexp(jnp.ones((), dtype), jnp.clip(exponent, -limit, limit))
+    info = jnp.finfo(dtype)
+    limit = -int(info.minexp)  # 126 in float32, 1022 in float64
+    biased = jnp.clip(exponent, -limit, limit) + (int(info.maxexp) - 1)
+    return lax.bitcast_convert_type(biased.astype(_integers(dtype)) << int(info.nmant), dtype)
+
+
+def _integers(dtype: DTypeLike) -> str:
+    """The integers as wide as these floats, to write and read their bits: far fewer operations than ldexp and frexp."""
+    return f"int{jnp.finfo(dtype).bits}"
+
+
+def exponent_of(x: Array) -> Array:
+    """The k for which |x| lies in [2**(k−1), 2**k), int32, as frexp gives it; 0 for what is zero or not finite."""
+    info = jnp.finfo(x.dtype)
+    digits, ones = int(info.nmant), 2 ** (int(info.bits) - 1 - int(info.nmant)) - 1
+    below = jnp.abs(x) < info.tiny  # not normal: its exponent is not in its bits
+    x = jnp.where(below, x * 2.0 ** (digits + 1), x)
+    biased = ((lax.bitcast_convert_type(x, _integers(x.dtype)) >> digits) & ones).astype(jnp.int32)
+    exponent = biased - int(info.maxexp) + 2 - (digits + 1) * below.astype(jnp.int32)
+    return jnp.where((biased == 0) | (biased == ones), 0, exponent)
 
 
 def times_power_of_two(tree: Any, exponent: Array) -> Any:
     """tree * 2**exponent, leaf by leaf; exact unless a number leaves the range."""
-    half = exponent // 2  # 2**±149, the way from one end of float32 to 1, is no normal number itself
+    half = exponent >> 1  # 2**±149, the way from one end of float32 to 1, is no normal number itself
     return jax.tree.map(
         lambda leaf: leaf * power_of_two(half, leaf.dtype) * power_of_two(exponent - half, leaf.dtype), tree
     )
@@ -35,7 +53,7 @@ def times_power_of_two(tree: Any, exponent: Array) -> Any:
 def binary_exponent(tree: Any) -> Array:
     """The k for which the largest |entry| of the tree lies in [2**(k-1), 2**k); 0 for an all-zero tree."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
-    return jnp.frexp(largest)[1]
+    return exponent_of(largest)
 
 
 def normalize(value: Scaled) -> Scaled:

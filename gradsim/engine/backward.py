@@ -18,7 +18,7 @@ from gradsim.engine.forward import Cells
 from gradsim.engine.products import Bundle
 from gradsim.engine.statistics import Statistic, View, measure
 from gradsim.engine.tiling import Tiling, drawing, joined
-from gradsim.networks.network import State, Weights, leaves_of, path_name
+from gradsim.networks.network import Network, State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled
 
 
@@ -47,7 +47,8 @@ def backward(
     The gradient starts from `cotangent` (of the observed state), or from the gradient of `loss` there, or
     from one random unit vector. Memory holds the states: O(depth · n).
     """
-    network, bind = source.network, source.bind()
+    network, once = source.network, source.once()
+    bind = source.bind(once)
     needs = {need for statistic in statistics for need in statistic.needs}
 
     def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
@@ -60,7 +61,7 @@ def backward(
         if "all" in needs:
             bundles["all"] = products.start(products.basis(network, end))
         if "one" in needs:
-            bundles["one"] = products.start(_cotangent(source, end, loss, cotangent))
+            bundles["one"] = products.start(_cotangent(network, end, once.vector, loss, cotangent))
         if "weight_sums" in needs:
             chain = bind(cell.gains)
             shapes = jax.eval_shape(lambda: _fields(chain, chain.weights(source.drawn(0))))
@@ -92,12 +93,13 @@ def backward(
     return jax.tree.map(lambda leaf: joined(leaf)[:, -depth:], measured)
 
 
-def _cotangent(source: Source, end: State, loss: Callable[[State], Array] | None, cotangent: State | None) -> State:
-    network = source.network
+def _cotangent(
+    network: Network, end: State, vector: Array, loss: Callable[[State], Array] | None, cotangent: State | None
+) -> State:
     if loss is not None:
         cotangent = jax.grad(loss)(network.observed(end))
     if cotangent is None:
-        return products.unit_vector(network, end, source.keys.vector)
+        return products.along(network, end, vector)
     return products.embed(network, end, jax.tree.map(lambda leaf: leaf[None], cotangent))
 
 

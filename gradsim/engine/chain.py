@@ -9,28 +9,35 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 from jax.typing import DTypeLike
 
-from gradsim import initializers, scaled
+from gradsim import scaled
+from gradsim.draws import GAUSSIAN, Part, normal, together
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 
 
 class Keys(NamedTuple):
-    """A network's independent streams; each is folded with the step, so that draws do not depend on the depth."""
+    """A network's independent streams; a step's draws fold its number in, and so do not depend on the depth."""
 
     weights: Array
     inputs: Array
-    vector: Array
-    state: Array
+    once: Array
 
 
 def streams(key: Array) -> Keys:
     """The streams of the network of this key."""
-    return Keys(*random.split(key, 4))
+    return Keys(*random.split(key, 3))
 
 
 def network_keys(key: Array, seed: Array | int) -> Keys:
     """The streams of network number `seed`."""
     return streams(random.fold_in(key, seed))
+
+
+class Once(NamedTuple):
+    """What is drawn once for a network, Gaussian of unit variance."""
+
+    first: Array  # what the state before step 0 is made of
+    vector: Array  # as long as an observed state, [n]
 
 
 class Drawn(NamedTuple):
@@ -50,31 +57,36 @@ class Source:
     dtype: DTypeLike
 
     def weights(self, t: Array | int) -> Weights:
-        """The weights that are drawn for step t."""
-        drawn = self.network.draw(random.fold_in(self.keys.weights, t), self.dtype)
+        """The weights that are drawn for step t; a tied network's are those of its only draw."""
+        key = self.keys.weights if self.network.tied else random.fold_in(self.keys.weights, t)
+        drawn = self.network.draw(key, self.dtype)
         return lax.optimization_barrier(drawn)  # whole: a compiler would draw an entry anew wherever it reads one
 
     def input(self, t: Array | int) -> Array:
-        """The input of step t; a network that is not driven reads only input 0."""
+        """The input of step t of a driven network."""
         if self.inputs is None:
-            return initializers.normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
-        return lax.dynamic_index_in_dim(self.inputs, t, keepdims=False) if self.network.driven else self.inputs
+            return normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
+        return lax.dynamic_index_in_dim(self.inputs, t, keepdims=False)
 
-    def first_input(self) -> Array:
-        """What the state before step 0 is made of."""
-        driven = self.network.driven
-        return initializers.normal(self.keys.state, self.network.initial_shape, self.dtype) if driven else self.input(0)
+    def once(self) -> Once:
+        """Both in one draw; the input of a network that is not driven is the first state's."""
+        network, dtype = self.network, self.dtype
+        shape = network.initial_shape if network.driven else network.input_shape
+        gains = {name: jax.ShapeDtypeStruct((), dtype) for name in network.gains}
+        state = jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(shape, dtype))
+        entries = scaled.size(jax.tree.leaves(jax.eval_shape(network.observed, state)))
+        first, vector = together(self.keys.once, dtype, Part(GAUSSIAN, shape), Part(GAUSSIAN, (entries,)))
+        return Once(first if network.driven or self.inputs is None else self.inputs, vector)
 
     def drawn(self, t: Array | int) -> Drawn:
         """What step t alone reads."""
         weights = None if self.network.tied else self.weights(t)
         return Drawn(weights, self.input(t) if self.network.driven else None)
 
-    def bind(self) -> Callable[[Gains], "Chain"]:
+    def bind(self, once: Once) -> Callable[[Gains], "Chain"]:
         """The network with gains bound to it; a tied one's weights are drawn here, once."""
         shared = self.weights(0) if self.network.tied else None
-        first = self.first_input()
-        return lambda gains: Chain(self.network, gains, shared, first)
+        return lambda gains: Chain(self.network, gains, shared, once.first)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def _three_ways(network: Network) -> tuple[Array, tuple[Any, ...], tuple[Any, ..
     source = Source(network, network_keys(jax.random.key(0), 0), None, "float64")
     gains = {name: jnp.asarray(value, "float64") for name, value in network.gains.items()}
     cells = Cells(jax.tree.map(lambda gain: gain[None], gains))
-    chain = source.bind()(gains)
+    chain = source.bind(source.once())(gains)
     first = jax.tree.map(lambda leaf: jnp.ldexp(leaf, chain.initial_state().exponent), chain.initial_state().mantissa)
     flat, unravel = ravel_pytree(network.observed(first))
 

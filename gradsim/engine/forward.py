@@ -43,7 +43,8 @@ def forward(
     Step 1 comes after `burn_in` steps. Costly statistics are measured at the depths `at` and are NaN
     elsewhere. With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there.
     """
-    network, bind = source.network, source.bind()
+    network, once = source.network, source.once()
+    bind = source.bind(once)
 
     def fresh(state: State) -> dict[str, Bundle]:
         needs = {need for statistic in statistics for need in statistic.needs}
@@ -51,7 +52,7 @@ def forward(
         if "all" in needs:
             bundles["all"] = products.start(products.basis(network, state))
         if "one" in needs:
-            bundles["one"] = products.start(products.unit_vector(network, state, source.keys.vector))
+            bundles["one"] = products.start(products.along(network, state, once.vector))
         return bundles
 
     def begin(cell: Cells, state: Scaled) -> tuple[Scaled, dict[str, Bundle]]:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, random
+import numpy as np
+from jax import Array, lax
 
-from gradsim import initializers, scaled
+from gradsim import scaled
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled
 
@@ -37,7 +38,7 @@ def push(bundle: Bundle, linear: Callable[[State], State], *, transposed: bool =
 
     The division is done where the step is elementwise, at its end or, transposed, its start: a compiler joins the two.
     """
-    shift = jnp.frexp(bundle.squares)[1] // 2
+    shift = scaled.exponent_of(bundle.squares) >> 1
     factor = scaled.power_of_two(-shift, bundle.squares.dtype)  # within 2**±FAR, and so one number
     mantissa = jax.tree.map(factor.__mul__, bundle.mantissa) if transposed else bundle.mantissa
     moved = jax.vmap(linear)(mantissa)
@@ -91,13 +92,12 @@ def basis(network: Network, state: State) -> State:
     return embed(network, state, jax.tree.unflatten(structure, columns))
 
 
-def unit_vector(network: Network, state: State, key: Array) -> State:
-    """One vector of unit norm and random direction in the observed part, as a tangent of the whole state."""
+def along(network: Network, state: State, vector: Array) -> State:
+    """The unit vector along this one [n] of the observed part, as a tangent of the whole state."""
     leaves, structure = jax.tree.flatten(network.observed(state))
-    keys = random.split(key, len(leaves))
-    drawn = [initializers.normal(k, (1, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    norm = jnp.sqrt(scaled.square_sum(drawn))
-    return embed(network, state, jax.tree.unflatten(structure, [leaf / norm for leaf in drawn]))
+    parts = jnp.split(vector / jnp.sqrt(scaled.square_sum(vector)), np.cumsum([leaf.size for leaf in leaves])[:-1])
+    shaped = [part.reshape(1, *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    return embed(network, state, jax.tree.unflatten(structure, shaped))
 
 
 def embed(network: Network, state: State, vectors: State) -> State:

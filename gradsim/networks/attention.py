@@ -7,12 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax, nn, random
+from jax import Array, lax, nn
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from gradsim import activations, arguments, initializers, scaled
 from gradsim.activations import Activation
+from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network
 from gradsim.networks.normalized import checked_epsilon, standardize
@@ -91,9 +92,9 @@ class _Attention(Network):
     def initial_state(self, gains: Gains, inputs: Float[Array, "tokens d"]) -> Float[Array, "tokens d"]:
         return inputs
 
-    def _draw_attention(self, key: Array, dtype: DTypeLike) -> Weights:
-        shape = (self.width, self.width)
-        return Weights(*[self.initializer.draw(one, shape, dtype) for one in random.split(key, 4)])
+    def _maps(self) -> Part:
+        """What queries, keys, values and output draw."""
+        return Part(self.initializer.draw, (self.width, self.width), 4)
 
     def _before(self, x: Array) -> Array:
         """What a branch reads: the state, normalized where the norm comes first."""
@@ -141,7 +142,7 @@ class Attention(_Attention):
         return ()
 
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
-        return self._draw_attention(key, dtype)
+        return Weights(*together(key, dtype, self._maps())[0])
 
     def step(
         self, weights: Weights, gains: Gains, state: Float[Array, "tokens d"], inputs: Array | None
@@ -177,14 +178,14 @@ class TransformerBlock(_Attention):
         return (self.activation,)
 
     def draw(self, key: Array, dtype: DTypeLike) -> BlockWeights:
-        key_attention, key_w, key_b, key_u = random.split(key, 4)
-        hidden = self.mlp * self.width
-        return BlockWeights(
-            *self._draw_attention(key_attention, dtype),
-            w=self.initializer.draw(key_w, (self.width, hidden), dtype),
-            b=self.initializer.draw_bias(key_b, (hidden,), dtype),
-            u=self.initializer.draw(key_u, (hidden, self.width), dtype),
+        hidden, law = self.mlp * self.width, self.initializer
+        w, b, u = (
+            Part(law.draw, (self.width, hidden)),
+            Part(law.draw_bias, (hidden,)),
+            Part(law.draw, (hidden, self.width)),
         )
+        maps, *others = together(key, dtype, self._maps(), w, b, u)
+        return BlockWeights(*maps, *others)
 
     def step(
         self, weights: BlockWeights, gains: Gains, state: Float[Array, "tokens d"], inputs: Array | None

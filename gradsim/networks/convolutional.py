@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
+from gradsim.draws import Part, Shape, Transform, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network
 
@@ -19,15 +20,16 @@ PADDINGS = {"circular": "wrap", "zero": "constant"}  # name -> the mode of jax.n
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
 
-def _delta_orthogonal(key: Array, shape: tuple[int, int], dtype: DTypeLike) -> Array:
+def _delta_orthogonal(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
     """An orthogonal matrix at the kernel's centre, zeros elsewhere; rows are places, then channels."""
     channels = shape[1]
-    centre = initializers.get("orthogonal").draw(key, (channels, channels), dtype)
+    centre = initializers.orthogonal(u, (channels, channels), dtype)
     before = (shape[0] - channels) // 2
     return jnp.zeros(shape, dtype).at[before : before + channels].set(centre)
 
 
 DELTA_ORTHOGONAL = "delta_orthogonal"
+DELTA = Transform(_delta_orthogonal, lambda shape: shape[1] ** 2)
 
 
 class Weights(NamedTuple):
@@ -72,12 +74,9 @@ class Convolutional(Network):
         return (self.activation,)
 
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
-        key_w, key_b = random.split(key)
-        w = self.initializer.draw(key_w, (self.fan_in, self.channels), dtype)
-        return Weights(
-            w=w.reshape(*(self.kernel,) * self.dimensions, self.channels, self.channels),
-            b=self.initializer.draw_bias(key_b, (self.channels,), dtype),
-        )
+        c, law = self.channels, self.initializer
+        w, b = together(key, dtype, Part(law.draw, (self.fan_in, c)), Part(law.draw_bias, (c,)))
+        return Weights(w.reshape(*(self.kernel,) * self.dimensions, c, c), b)
 
     def initial_state(
         self, gains: Gains, inputs: Float[Array, "*positions channels"]
@@ -144,6 +143,6 @@ def convolutional(
         dimensions=dimensions,
         padding=padding,
         activation=activations.get(activation),
-        initializer=Initializer(DELTA_ORTHOGONAL, _delta_orthogonal) if delta else initializers.get(initializer),
+        initializer=Initializer(DELTA_ORTHOGONAL, DELTA) if delta else initializers.get(initializer),
         tied=arguments.flag("tied", tied),
     )

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from jax import Array, random
+from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
+from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network
 
@@ -46,11 +47,8 @@ class Dense(Network):
         return (self.activation,)
 
     def draw(self, key: Array, dtype: DTypeLike) -> Any:
-        key_w, key_b = random.split(key)
-        return Weights(
-            w=self.initializer.draw(key_w, (self.width, self.width), dtype),
-            b=self.initializer.draw_bias(key_b, (self.width,), dtype),
-        )
+        n, law = self.width, self.initializer
+        return Weights(*together(key, dtype, Part(law.draw, (n, n)), Part(law.draw_bias, (n,))))
 
     def initial_state(self, gains: Gains, inputs: Float[Array, "..."]) -> Float[Array, "..."]:
         return inputs

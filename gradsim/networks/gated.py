@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax, random
+from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from gradsim import arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
+from gradsim.draws import Part, interval, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains
 from gradsim.networks.recurrent import Recurrent, checked
@@ -89,14 +90,10 @@ class Gated(Recurrent):
 
     def draw_gates(self, key: Array, dtype: DTypeLike) -> list[Array]:
         """W of every gate, V of every gate, b of every gate, and the chrono times' logarithms."""
-        # A loop over the gates: XLA compiles a generator for each draw that it sees, and those dominate.
-        maps = lax.map(lambda gate: self.draw_map(gate, dtype), random.split(key, self.gates))
-        times = jnp.ones(self.width, dtype)
-        if self.chrono is not None:
-            # A stream of its own: cells with and without chrono share their other weights.
-            key_times = random.fold_in(key, self.gates)
-            times = initializers.uniform(key_times, (self.width,), dtype, 1, self.chrono - 1)
-        return [gate for kind in maps for gate in kind] + [jnp.log(times)]
+        # The times come last, and cells with and without chrono share their other weights.
+        times = Part(interval(1, 1 if self.chrono is None else self.chrono - 1), (self.width,))
+        *maps, drawn = together(key, dtype, *self.parts(self.gates), times)
+        return [gate for kind in maps for gate in kind] + [jnp.log(drawn)]
 
     def products(
         self, weights: LSTMWeights | GRUWeights, gains: Gains, h: Array, inputs: Array | None

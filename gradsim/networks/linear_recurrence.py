@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from gradsim import arguments, initializers
+from gradsim import arguments
 from gradsim.activations import Activation
+from gradsim.draws import GAUSSIAN, Part, interval, together
 from gradsim.networks.network import Gains, Network
 
 
@@ -62,19 +63,16 @@ class LinearRecurrence(Network):
         return ()
 
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
-        key_radius, key_phase, key_re, key_im = random.split(key, 4)
-        inner, outer = self.ring
+        n, (inner, outer) = self.width, self.ring
         # Uniform over the ring's area: |λ|² is uniform, as in appendix A of the source.
-        square = initializers.uniform(key_radius, (self.width,), dtype, inner**2, outer**2)
-        phase = initializers.uniform(key_phase, (self.width,), dtype, 0, self.max_phase)
+        ring, angle = interval(inner**2, outer**2), interval(0, self.max_phase)
+        square, phase, v = together(
+            key, dtype, Part(ring, (n,)), Part(angle, (n,)), Part(GAUSSIAN, (2, self.features, n))
+        )
         modulus = jnp.sqrt(square)
-        scale = math.sqrt(2 * self.features)
         return Weights(
             eigenvalues=Complex(modulus * jnp.cos(phase), modulus * jnp.sin(phase)),
-            v=Complex(
-                initializers.normal(key_re, (self.features, self.width), dtype) / scale,
-                initializers.normal(key_im, (self.features, self.width), dtype) / scale,
-            ),
+            v=Complex(*(v / math.sqrt(2 * self.features))),
             gamma=jnp.sqrt(1 - square),
         )
 

@@ -41,7 +41,7 @@ def _divided(x: Array, axis: int, epsilon: float) -> tuple[Array, Array]:
     """
     largest = jnp.max(jnp.abs(x), axis, keepdims=True)
     largest = jnp.maximum(largest, epsilon**0.5)
-    shrink = scaled.power_of_two(-jnp.frexp(largest)[1], x.dtype)
+    shrink = scaled.power_of_two(-scaled.exponent_of(largest), x.dtype)
     small = x * shrink
     variance = _mean(small * small, axis) + (epsilon**0.5 * shrink) ** 2
     # The limit ε -> 0 of a vector without any variance, as a layer of dead ReLUs leaves it.

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from gradsim import activations, arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
+from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network
 
@@ -58,13 +59,13 @@ class Recurrent(Network):
     def initial_shape(self) -> tuple[int, ...]:
         return (self.width,)
 
-    def draw_map(self, key: Array, dtype: DTypeLike) -> Weights:
-        """One affine map; a gated cell draws one for each gate."""
-        key_w, key_v, key_b = random.split(key, 3)
-        return Weights(
-            w=self.initializer.draw(key_w, (self.width, self.width), dtype),
-            v=self.input_initializer.draw(key_v, (self.features, self.width), dtype),
-            b=self.initializer.draw_bias(key_b, (self.width,), dtype),
+    def parts(self, copies: int | None = None) -> tuple[Part, Part, Part]:
+        """What an affine map draws, W, V and b; a gated cell draws one for each gate."""
+        n = self.width
+        return (
+            Part(self.initializer.draw, (n, n), copies),
+            Part(self.input_initializer.draw, (self.features, n), copies),
+            Part(self.initializer.draw_bias, (n,), copies),
         )
 
     def initial_state(self, gains: Gains, inputs: Array) -> Any:
@@ -106,7 +107,7 @@ class OneMap(Recurrent):
     parameters: ClassVar[Mapping[str, str]] = {"w": "sigma_w", "v": "sigma_v", "b": "sigma_b"}
 
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
-        return self.draw_map(key, dtype)
+        return Weights(*together(key, dtype, *self.parts()))
 
 
 @dataclass(frozen=True)

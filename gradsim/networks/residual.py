@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, random
+from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from gradsim import activations, arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
+from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
 from gradsim.networks.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
@@ -94,12 +95,9 @@ class TwoLayerResidual(_Residual):
         return {**super().gains, "sigma_v": self.initializer.weight_gain(self.width, self.width)}
 
     def draw(self, key: Array, dtype: DTypeLike) -> TwoLayerWeights:
-        key_w, key_b, key_v = random.split(key, 3)
-        return TwoLayerWeights(
-            w=self.initializer.draw(key_w, (self.width, self.width), dtype),
-            b=self.initializer.draw_bias(key_b, (self.width,), dtype),
-            v=self.initializer.draw(key_v, (self.width, self.width), dtype),
-        )
+        n, law = self.width, self.initializer
+        (w, v), b = together(key, dtype, Part(law.draw, (n, n), 2), Part(law.draw_bias, (n,)))
+        return TwoLayerWeights(w, b, v)
 
     def step(
         self, weights: TwoLayerWeights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
@@ -166,11 +164,9 @@ class Highway(Dense):
         return (self.activation, ACTIVATIONS["sigmoid"])
 
     def draw(self, key: Array, dtype: DTypeLike) -> HighwayWeights:
-        key_w, key_t, key_b = random.split(key, 3)
-        draws = [self.initializer.draw(one, (self.width, self.width), dtype) for one in (key_w, key_t)]
-        return HighwayWeights(
-            w=jnp.concatenate(draws, axis=1), b=self.initializer.draw_bias(key_b, (2 * self.width,), dtype)
-        )
+        n, law = self.width, self.initializer
+        w, b = together(key, dtype, Part(law.draw, (n, n), 2), Part(law.draw_bias, (2 * n,)))
+        return HighwayWeights(jnp.concatenate(list(w), axis=1), b)
 
     def step(
         self, weights: HighwayWeights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
