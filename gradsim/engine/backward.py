@@ -47,8 +47,7 @@ def backward(
     The gradient starts from `cotangent` (of the observed state), or from the gradient of `loss` there, or
     from one random unit vector. Memory holds the states: O(depth · n).
     """
-    network, once = source.network, source.once()
-    bind = source.bind(once)
+    network, bind = source.network, source.bind()
     needs = {need for statistic in statistics for need in statistic.needs}
 
     def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
@@ -61,7 +60,7 @@ def backward(
         if "all" in needs:
             bundles["all"] = products.start(products.basis(network, end))
         if "one" in needs:
-            bundles["one"] = products.start(_cotangent(network, end, once.vector, loss, cotangent))
+            bundles["one"] = _gradient(network, end, source.vector(), loss, cotangent)
         if "weight_sums" in needs:
             chain = bind(cell.gains)
             shapes = jax.eval_shape(lambda: _fields(chain, chain.weights(source.drawn(0))))
@@ -93,14 +92,16 @@ def backward(
     return jax.tree.map(lambda leaf: joined(leaf)[:, -depth:], measured)
 
 
-def _cotangent(
+def _gradient(
     network: Network, end: State, vector: Array, loss: Callable[[State], Array] | None, cotangent: State | None
-) -> State:
+) -> Bundle:
+    """What starts on its way back."""
     if loss is not None:
         cotangent = jax.grad(loss)(network.observed(end))
     if cotangent is None:
-        return products.along(network, end, vector)
-    return products.embed(network, end, jax.tree.map(lambda leaf: leaf[None], cotangent))
+        return products.start(products.along(network, end, vector))
+    given = products.embed(network, end, jax.tree.map(lambda leaf: leaf[None], cotangent))
+    return products.start(*scaled.normalize(Scaled(given, jnp.zeros((), jnp.int32))))
 
 
 def _fields(chain: Chain, weights: Weights) -> dict[str, Any]:

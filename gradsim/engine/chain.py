@@ -1,7 +1,9 @@
 """One random network, drawn from its keys and bound to its gains: what happens in a step."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +12,7 @@ from jax import Array, lax, random
 from jax.typing import DTypeLike
 
 from gradsim import scaled
-from gradsim.draws import GAUSSIAN, Part, normal, together
+from gradsim.draws import normal
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 
@@ -33,11 +35,34 @@ def network_keys(key: Array, seed: Array | int) -> Keys:
     return streams(random.fold_in(key, seed))
 
 
-class Once(NamedTuple):
-    """What is drawn once for a network, Gaussian of unit variance."""
+class Ahead(NamedTuple):
+    """What is hashed ahead of the chain, by a program that all networks share: that of a chain hashes but once a step."""
 
-    first: Array  # what the state before step 0 is made of
-    vector: Array  # as long as an observed state, [n]
+    weights: Array  # a key for each step, [steps]
+    inputs: Array  # the same
+    normals: Array  # what is drawn once for a network, [numbers]
+
+
+def ahead(keys: Keys, steps: int, numbers: int) -> Ahead:
+    """So much of the streams; the first of it does not depend on how much."""
+    fold = jax.vmap(random.fold_in, in_axes=(None, 0))
+    weights, inputs = jax.vmap(fold, in_axes=(0, None))(jnp.stack([keys.weights, keys.inputs]), jnp.arange(steps))
+    return Ahead(weights, inputs, normal(keys.once, (numbers,), jnp.float32))
+
+
+@lru_cache(maxsize=256)
+def lengths(network: Network, steps: int) -> tuple[int, int]:
+    """What `ahead` needs for so many steps of a network, rounded up to powers of two: other sizes share its program."""
+    return tuple(2 ** math.ceil(math.log2(max(1, n))) for n in (steps, sum(_once(network))))
+
+
+@lru_cache(maxsize=256)
+def _once(network: Network) -> tuple[int, int]:
+    """The numbers that the first state is made of, and those of a vector in the observed part."""
+    shape = network.initial_shape if network.driven else network.input_shape
+    gains = {name: jax.ShapeDtypeStruct((), "float32") for name in network.gains}
+    state = jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(shape, "float32"))
+    return math.prod(shape), scaled.size(jax.tree.leaves(jax.eval_shape(network.observed, state)))
 
 
 class Drawn(NamedTuple):
@@ -52,41 +77,52 @@ class Source:
     """Where one random network takes its weights and inputs from, whatever its gains."""
 
     network: Network
-    keys: Keys
+    ahead: Ahead
     inputs: Array | None  # [*input_shape], or [steps, *input_shape] where driven; None is Gaussian
     dtype: DTypeLike
 
+    @classmethod
+    def of(cls, network: Network, keys: Keys, inputs: Array | None, dtype: DTypeLike, steps: int) -> "Source":
+        """That of these streams, for so many steps."""
+        return cls(network, ahead(keys, *lengths(network, steps)), inputs, dtype)
+
     def weights(self, t: Array | int) -> Weights:
-        """The weights that are drawn for step t; a tied network's are those of its only draw."""
-        key = self.keys.weights if self.network.tied else random.fold_in(self.keys.weights, t)
-        drawn = self.network.draw(key, self.dtype)
+        """The weights that are drawn for step t."""
+        drawn = self.network.draw(_at(self.ahead.weights, t), self.dtype)
         return lax.optimization_barrier(drawn)  # whole: a compiler would draw an entry anew wherever it reads one
 
     def input(self, t: Array | int) -> Array:
         """The input of step t of a driven network."""
         if self.inputs is None:
-            return normal(random.fold_in(self.keys.inputs, t), self.network.input_shape, self.dtype)
-        return lax.dynamic_index_in_dim(self.inputs, t, keepdims=False)
+            return normal(_at(self.ahead.inputs, t), self.network.input_shape, self.dtype)
+        return _at(self.inputs, t)
 
-    def once(self) -> Once:
-        """Both in one draw; the input of a network that is not driven is the first state's."""
-        network, dtype = self.network, self.dtype
+    def first_input(self) -> Array:
+        """What the state before step 0 is made of."""
+        network = self.network
+        if self.inputs is not None and not network.driven:
+            return self.inputs
         shape = network.initial_shape if network.driven else network.input_shape
-        gains = {name: jax.ShapeDtypeStruct((), dtype) for name in network.gains}
-        state = jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(shape, dtype))
-        entries = scaled.size(jax.tree.leaves(jax.eval_shape(network.observed, state)))
-        first, vector = together(self.keys.once, dtype, Part(GAUSSIAN, shape), Part(GAUSSIAN, (entries,)))
-        return Once(first if network.driven or self.inputs is None else self.inputs, vector)
+        return self.ahead.normals[: math.prod(shape)].reshape(shape).astype(self.dtype)
+
+    def vector(self) -> Array:
+        """A Gaussian vector as long as the observed state."""
+        first, entries = _once(self.network)
+        return self.ahead.normals[first : first + entries].astype(self.dtype)
 
     def drawn(self, t: Array | int) -> Drawn:
         """What step t alone reads."""
         weights = None if self.network.tied else self.weights(t)
         return Drawn(weights, self.input(t) if self.network.driven else None)
 
-    def bind(self, once: Once) -> Callable[[Gains], "Chain"]:
+    def bind(self) -> Callable[[Gains], "Chain"]:
         """The network with gains bound to it; a tied one's weights are drawn here, once."""
-        shared = self.weights(0) if self.network.tied else None
-        return lambda gains: Chain(self.network, gains, shared, once.first)
+        shared, first = self.weights(0) if self.network.tied else None, self.first_input()
+        return lambda gains: Chain(self.network, gains, shared, first)
+
+
+def _at(array: Array, t: Array | int) -> Array:
+    return lax.dynamic_index_in_dim(array, t, keepdims=False)
 
 
 @dataclass(frozen=True)
@@ -155,8 +191,9 @@ def carry_over(
     def look(carry: tuple[Array, Array, Any, Any]) -> tuple[Array, Array, Any, Any]:
         half = carry[1] / 2  # out of the carry, or a compiler would find the call constant and move it before the loop
         at_half = at(half)
-        scales = {name: close(values[name], times(jnp.full_like(half, 2), at_half[name])) for name in values}
-        known = {name: scales[name] | close(values[name], at_half[name]) for name in values}
+        kinds = {name: kind(value, at_half[name]) for name, value in values.items()}
+        scales = {name: scales for name, (scales, _) in kinds.items()}
+        known = {name: scales | constant for name, (scales, constant) in kinds.items()}
         return jnp.zeros_like(carry[0]), half, scales, known
 
     yes = {name: jnp.ones((), bool) for name in values}
@@ -174,10 +211,11 @@ def times(number: Array, state: State) -> State:
     return jax.tree.map(lambda leaf: number.astype(leaf.dtype) * leaf, state)
 
 
-def close(first: State, second: State) -> Array:
-    """Are two states equal but for their smallest entries?"""
-    apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), first, second)
-    # Of the second, which is made in the loop above: a compiler would take the first's out of it, and find it always.
-    largest = jax.tree.map(lambda a: jnp.max(jnp.abs(a)), second)
-    difference, size = (jnp.max(jnp.stack(jax.tree.leaves(x))) for x in (apart, largest))
-    return (difference < 1e-3 * size) | (difference == 0)
+def kind(whole: State, half: State) -> tuple[Array, Array]:
+    """Does a value scale with the state, or not depend on its size? By the value at half of it, but for small entries."""
+    # All three maxima in one reduction, and the size that of the second: a compiler would take the first's out of the
+    # loop that made the second, and find it always.
+    parts = jax.tree.map(lambda w, h: jnp.stack([jnp.abs(w - 2 * h), jnp.abs(w - h), jnp.abs(h)]), whole, half)
+    largest = [jnp.max(part.reshape(3, -1), axis=1) for part in jax.tree.leaves(parts)]
+    apart, unlike, size = jnp.max(jnp.stack(largest), axis=0) if len(largest) > 1 else largest[0]
+    return (apart < 2e-3 * size) | (apart == 0), (unlike < 1e-3 * size) | (unlike == 0)

@@ -70,10 +70,10 @@ def check(network: Network) -> list[str]:
 
 def _three_ways(network: Network) -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
     """The Jacobian [out, in] of three steps by jacfwd, and the product of both directions as (mantissa, exponent)."""
-    source = Source(network, network_keys(jax.random.key(0), 0), None, "float64")
+    source = Source.of(network, network_keys(jax.random.key(0), 0), None, "float64", STEPS)
     gains = {name: jnp.asarray(value, "float64") for name, value in network.gains.items()}
     cells = Cells(jax.tree.map(lambda gain: gain[None], gains))
-    chain = source.bind(source.once())(gains)
+    chain = source.bind()(gains)
     first = jax.tree.map(lambda leaf: jnp.ldexp(leaf, chain.initial_state().exponent), chain.initial_state().mantissa)
     flat, unravel = ravel_pytree(network.observed(first))
 

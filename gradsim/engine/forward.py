@@ -43,8 +43,7 @@ def forward(
     Step 1 comes after `burn_in` steps. Costly statistics are measured at the depths `at` and are NaN
     elsewhere. With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there.
     """
-    network, once = source.network, source.once()
-    bind = source.bind(once)
+    network, bind = source.network, source.bind()
 
     def fresh(state: State) -> dict[str, Bundle]:
         needs = {need for statistic in statistics for need in statistic.needs}
@@ -52,7 +51,7 @@ def forward(
         if "all" in needs:
             bundles["all"] = products.start(products.basis(network, state))
         if "one" in needs:
-            bundles["one"] = products.start(products.along(network, state, once.vector))
+            bundles["one"] = products.start(products.along(network, state, source.vector()))
         return bundles
 
     def begin(cell: Cells, state: Scaled) -> tuple[Scaled, dict[str, Bundle]]:

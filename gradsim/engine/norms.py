@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
 from gradsim.engine.backward import backward
-from gradsim.engine.chain import Keys, Source, streams
+from gradsim.engine.chain import Ahead, Source, ahead, lengths, streams
 from gradsim.engine.forward import Cells, forward
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import Statistic
@@ -25,11 +25,11 @@ from gradsim.scaled import Scaled
 
 
 def norms(
-    plan: Plan, tiling: Tiling, keys: Keys, gains: Mapping[str, Array], inputs: Array | None, cotangent: State | None
+    plan: Plan, tiling: Tiling, drawn: Ahead, gains: Mapping[str, Array], inputs: Array | None, cotangent: State | None
 ) -> dict[str, Scaled]:
     """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …]."""
     options: dict[str, Any] = {"depth": plan.depth, "at": plan.at, "burn_in": plan.burn_in, "tiling": tiling}
-    source = Source(plan.network, keys, inputs, plan.dtype)
+    source = Source(plan.network, drawn, inputs, plan.dtype)
     with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
         if plan.direction == "backward":
             return backward(source, Cells(gains), plan.statistics, loss=plan.loss, cotangent=cotangent, **options)
@@ -96,7 +96,7 @@ def jacobian_norms(
     measured = norms(
         plan,
         Tiling(max(1, reduce(int.__mul__, shape, 1)), segment(plan.network, plan.dtype, plan.depth)),
-        streams(_key(key)),
+        ahead(streams(_key(key)), *lengths(plan.network, plan.steps)),
         cells,
         None if one is None else jnp.asarray(one, plan.dtype),
         jax.tree.map(lambda leaf: jnp.asarray(leaf, plan.dtype), plans.cotangent(plan, cotangent)),

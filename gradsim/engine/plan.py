@@ -34,6 +34,11 @@ class Plan:
     loss: Callable[[State], Array] | None = None
     pairs: bool = False  # start the product after every step, not only before the first
 
+    @property
+    def steps(self) -> int:
+        """The steps that a chain takes."""
+        return self.burn_in + self.depth
+
     def state_shape(self) -> State:
         """The shapes of a state, as jax.ShapeDtypeStruct."""
         first = self.network.initial_shape if self.network.driven else self.network.input_shape
@@ -115,7 +120,7 @@ def _depths(at: Any, depth: int, direction: str) -> tuple[int, ...]:
 
 def _layers(plan: Plan) -> None:
     """A network whose branches are scaled by its depth L is measured at that depth."""
-    layers, steps = getattr(plan.network, "layers", None), plan.burn_in + plan.depth
+    layers, steps = getattr(plan.network, "layers", None), plan.steps
     if layers is not None and layers != steps:
         raise ValueError(
             f"layers: the branches of {plan.network.family} are scaled for {layers} layers, and burn_in + depth is "
@@ -179,7 +184,7 @@ def one_input(plan: Plan, given: ArrayLike | None) -> ArrayLike | None:
 
 def _time_steps(plan: Plan, given: ArrayLike, before: tuple[str, ...]) -> int:
     """The time steps of sequences, which must be as many as will be taken."""
-    shape, steps = plan.network.input_shape, plan.burn_in + plan.depth
+    shape, steps = plan.network.input_shape, plan.steps
     got = arguments.shape_of("inputs", given)
     if len(got) != len(before) + 1 + len(shape) or got[len(before)] < steps:
         wanted = ", ".join([*before, "time", *map(str, shape)])

@@ -27,10 +27,9 @@ class Bundle(NamedTuple):
     squares: Array
 
 
-def start(vectors: State) -> Bundle:
-    """The bundle before the first step."""
-    mantissa, exponent = scaled.normalize(Scaled(vectors, jnp.zeros((), jnp.int32)))
-    return Bundle(mantissa, exponent, scaled.square_sum(mantissa))
+def start(vectors: State, exponent: Array | int = 0) -> Bundle:
+    """The bundle before the first step, of vectors whose norm lies within 2**±FAR."""
+    return Bundle(vectors, jnp.asarray(exponent, jnp.int32), scaled.square_sum(vectors))
 
 
 def push(bundle: Bundle, linear: Callable[[State], State], *, transposed: bool = False) -> Bundle:

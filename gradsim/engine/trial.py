@@ -46,7 +46,7 @@ def _one_step(network: Network, statistic: Statistic, direction: str, dtype: str
     """The shapes of what one step measures, leaves [1, 1, …]."""
 
     def one() -> Scaled:
-        source = Source(network, network_keys(jax.random.key(0), 0), None, dtype)
+        source = Source.of(network, network_keys(jax.random.key(0), 0), None, dtype, 1)
         cells = Cells({name: jnp.ones(1, dtype) for name in network.gains})
         run = {"forward": forward, "backward": backward}[direction]
         return run(source, cells, (statistic,), depth=1, tiling=Tiling(1, 1))[statistic.name]

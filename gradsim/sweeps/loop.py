@@ -4,10 +4,10 @@ from functools import partial
 
 import jax
 import numpy as np
-from jax import Array
+from jax import Array, random
 from tqdm import tqdm
 
-from gradsim.engine.chain import Keys, network_keys
+from gradsim.engine.chain import Ahead, ahead, lengths, network_keys
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import Statistic
@@ -18,8 +18,19 @@ from gradsim.sweeps import chunks
 
 PIECE = 2**17  # numbers that are finished at once
 
-# A program of its own: compiled once, not with every network.
-_network_keys = jax.jit(jax.vmap(network_keys, in_axes=(None, 0)))
+
+@partial(jax.jit, static_argnames=("steps", "numbers"))
+def _ahead(key: Array, seeds: Array, steps: int, numbers: int) -> Ahead:
+    """`ahead` for every seed; keys as their data."""
+    drawn = jax.vmap(lambda seed: ahead(network_keys(key, seed), steps, numbers))(seeds)
+    return drawn._replace(weights=random.key_data(drawn.weights), inputs=random.key_data(drawn.inputs))
+
+
+def hashed_ahead(plan: Plan, key: int, seeds: np.ndarray) -> Ahead:
+    """What the seeds of these numbers hash ahead, by a program that few sizes of a power of two need anew."""
+    padded = np.resize(seeds.astype(np.uint32), 2 ** (seeds.size - 1).bit_length())
+    drawn = _ahead(random.key(key), padded, *lengths(plan.network, plan.steps))
+    return jax.tree.map(lambda array: np.asarray(array)[: seeds.size], drawn)
 
 
 @partial(jax.jit, static_argnames=("plan", "tiling"))
@@ -27,13 +38,14 @@ def _measure(
     plan: Plan,
     tiling: Tiling,
     gains: dict[str, Array],
-    keys: Keys,
+    drawn: Ahead,
     inputs: Array | None,
     cotangent: State | None,
 ) -> dict[str, Scaled]:
     """Statistics of every seed and cell, leaves [seeds, cells, …]; the cells of a seed share its weights."""
+    drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights), inputs=random.wrap_key_data(drawn.inputs))
     one = partial(norms, plan, tiling)
-    return jax.vmap(one, in_axes=(0, None, None if inputs is None else 0, None))(keys, gains, inputs, cotangent)
+    return jax.vmap(one, in_axes=(0, None, None if inputs is None else 0, None))(drawn, gains, inputs, cotangent)
 
 
 def measure_cells(
@@ -50,14 +62,13 @@ def measure_cells(
     cells = next(iter(gains.values())).size
     chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds.size)
     results: dict[str, np.ndarray] = {}
-    root = jax.random.key(key)
     for seed_slice in chunks.slices(seeds.size, chunk.seeds):
         numbers = seeds[seed_slice]
-        keys = _network_keys(root, numbers.astype(np.uint32))
+        drawn = hashed_ahead(plan, key, numbers)
         data = None if inputs is None else inputs[numbers % len(inputs)]
         for cell_slice in chunks.slices(cells, chunk.cells):
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
-            measured = _measure(plan, chunk.tiling, some_gains, keys, data, cotangent)
+            measured = _measure(plan, chunk.tiling, some_gains, drawn, data, cotangent)
             chunks.release_compiler_memory(plan, chunk)
             for statistic in plan.statistics:
                 _store(results, statistic, measured.pop(statistic.name), (cells, seeds.size), cell_slice, seed_slice)
