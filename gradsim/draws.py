@@ -1,8 +1,8 @@
-"""Random draws: all arrays of a step out of one draw of uniform numbers.
+"""Random draws: all arrays of a step out of one draw of numbers.
 
 A compiler spends more on the hash behind a draw than on anything else in a program. So what one key gives is hashed
-once and cut, and a law is a function of uniform numbers (inverse transform sampling). Numbers are drawn in float32
-and widened, so that a run in float64 measures the same networks.
+once and cut, and a law is a function of independent numbers, normal or uniform (inverse transform sampling). Numbers
+are drawn in float32 and widened, so that a run in float64 measures the same networks.
 """
 
 import math
@@ -30,7 +30,7 @@ class Widened:
     draw: Callable[..., Array]
 
     def __call__(self, key: Array, shape: Shape, dtype: DTypeLike, *args: int | float) -> Array:
-        return self.draw(key, shape, jnp.float32, *args).astype(dtype)
+        return lax.optimization_barrier(self.draw(key, shape, jnp.float32, *args)).astype(dtype)
 
 
 normal = Widened(random.normal)  # (key, shape, dtype), of mean 0 and variance 1
@@ -39,13 +39,14 @@ uniform = Widened(random.uniform)  # (key, shape, dtype, low, high)
 
 @dataclass(frozen=True)
 class Transform:
-    """A law as a function of uniform numbers: `of(u, shape, dtype)` for u [count(shape)] in (−1, 1), float32.
+    """A law as a function of independent numbers: `of(z, shape, dtype)` for z [count(shape)], float32.
 
-    Called with a key in place of the numbers it draws them.
+    The numbers are standard normal, or uniform on (−1, 1). Called with a key in place of them it draws them.
     """
 
     of: Callable[[Array, Shape, DTypeLike], Array]
     count: Callable[[Shape], int] = math.prod
+    normal: bool = True
 
     def __call__(self, key: Array, shape: Shape, dtype: DTypeLike) -> Array:
         return together(key, dtype, Part(self, shape))[0]
@@ -64,30 +65,30 @@ def together(key: Array, dtype: DTypeLike, *parts: Part) -> list[Array]:
     keys = [key]
     if others := sum(not isinstance(part.law, Transform) for part in parts):
         keys = list(random.split(key, 1 + others))
-    counts = [_count(part) for part in parts]
-    u = random.uniform(keys.pop(0), (sum(counts),), jnp.float32, LOWEST, 1)
-    cuts = jnp.split(u, np.cumsum(counts)[:-1])
-    return [
-        _of_uniform(part, part.law, cut, dtype)
-        if isinstance(part.law, Transform)
-        else _of_key(part, keys.pop(0), dtype)
-        for part, cut in zip(parts, cuts, strict=True)
-    ]
+    laws = [(i, part.law, part) for i, part in enumerate(parts) if isinstance(part.law, Transform)]
+    laws.sort(key=lambda law: not law[1].normal)  # stable: normal numbers first, and all in one pass
+    counts = [law.count(part.shape) * (part.copies or 1) for _, law, part in laws]
+    normals = sum(count for count, (_, law, _) in zip(counts, laws, strict=True) if law.normal)
+    cuts = jnp.split(_numbers(keys.pop(0), normals, sum(counts) - normals), np.cumsum(counts)[:-1])
+    drawn = {i: _of_numbers(part, law, z, dtype) for z, (i, law, part) in zip(cuts, laws, strict=True)}
+    return [drawn[i] if i in drawn else _of_key(part, keys.pop(0), dtype) for i, part in enumerate(parts)]
 
 
-def _count(part: Part) -> int:
-    return part.law.count(part.shape) * (part.copies or 1) if isinstance(part.law, Transform) else 0
+def _numbers(key: Array, normals: int, uniforms: int) -> Array:
+    """So many normal and then uniform numbers, whole: a compiler would draw one anew wherever it is read."""
+    u = random.uniform(key, (normals + uniforms,), jnp.float32, LOWEST, 1)
+    return lax.optimization_barrier(jnp.concatenate([standard_normal(u[:normals]), u[normals:]]))
 
 
-def _of_uniform(part: Part, law: Transform, u: Array, dtype: DTypeLike) -> Array:
+def _of_numbers(part: Part, law: Transform, z: Array, dtype: DTypeLike) -> Array:
     if part.copies is None:
-        return law.of(u, part.shape, dtype)
-    return jax.vmap(lambda u: law.of(u, part.shape, dtype))(u.reshape(part.copies, -1))
+        return law.of(z, part.shape, dtype)
+    return jax.vmap(lambda z: law.of(z, part.shape, dtype))(z.reshape(part.copies, -1))
 
 
 def _of_key(part: Part, key: Array, dtype: DTypeLike) -> Array:
     if part.copies is None:
-        return part.law(key, part.shape, dtype)
+        return lax.optimization_barrier(part.law(key, part.shape, dtype))
     return lax.map(lambda one: part.law(one, part.shape, dtype), random.split(key, part.copies))
 
 
@@ -102,11 +103,11 @@ def _interval(u: Array, shape: Shape, dtype: DTypeLike, low: float, high: float)
 
 def interval(low: float, high: float) -> Transform:
     """The uniform law on [low, high]."""
-    return Transform(partial(_interval, low=low, high=high))
+    return Transform(partial(_interval, low=low, high=high), normal=False)
 
 
-def _gaussian(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
-    return standard_normal(u).reshape(shape).astype(dtype)
+def _gaussian(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    return z.reshape(shape).astype(dtype)
 
 
 GAUSSIAN = Transform(_gaussian)  # of mean 0 and variance 1

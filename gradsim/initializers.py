@@ -56,8 +56,8 @@ class Initializer:
                 _test(self.name, self.draw_bias, (4,))
 
 
-def _gaussian(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
-    return (standard_normal(u).reshape(shape) / math.sqrt(shape[0])).astype(dtype)
+def _gaussian(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    return (z.reshape(shape) / math.sqrt(shape[0])).astype(dtype)
 
 
 def _truncated_gaussian(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
@@ -70,10 +70,10 @@ def _uniform(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
     return (math.sqrt(3 / shape[0]) * u).reshape(shape).astype(dtype)
 
 
-def orthogonal(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
-    """An orthogonal matrix out of as many uniform numbers as it has entries."""
+def orthogonal(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    """An orthogonal matrix out of as many normal numbers as it has entries."""
     n_in, n_out = shape
-    q, r = jnp.linalg.qr(standard_normal(u).reshape(max(shape), min(shape)).astype(dtype))
+    q, r = jnp.linalg.qr(z.reshape(max(shape), min(shape)).astype(dtype))
     q = q * jnp.sign(jnp.diagonal(r))  # positive signs of R make Q unique, and Haar
     return jnp.asarray(math.sqrt(max(n_out / n_in, 1.0)), dtype) * (q.T if n_in < n_out else q)
 
@@ -91,7 +91,7 @@ def _identity(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
     return jnp.eye(n_in, n_out, dtype=dtype)
 
 
-TRUNCATED, UNIFORM = Transform(_truncated_gaussian), Transform(_uniform)
+TRUNCATED, UNIFORM = Transform(_truncated_gaussian, normal=False), Transform(_uniform, normal=False)
 
 
 def _glorot(n_in: int, n_out: int) -> float:
@@ -111,7 +111,9 @@ INITIALIZERS: dict[str, Initializer] = {
         Initializer("truncated_gaussian", TRUNCATED),
         Initializer("uniform", UNIFORM),
         Initializer("orthogonal", Transform(orthogonal)),
-        Initializer("sparse", Transform(_sparse, lambda shape: 2 * math.prod(shape))),  # 15 inputs a unit: Martens 2010
+        Initializer(
+            "sparse", Transform(_sparse, lambda shape: 2 * math.prod(shape), normal=False)
+        ),  # 15 inputs a unit: Martens 2010
         Initializer("identity", Transform(_identity, lambda shape: 0)),
         Initializer("lecun_normal", TRUNCATED),
         Initializer("lecun_uniform", UNIFORM),

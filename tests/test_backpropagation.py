@@ -69,7 +69,7 @@ def drawn(network: Network, keys: Keys) -> tuple[Array, list[Any]]:
     """The input and the weights of every layer."""
     steps = [0 if network.tied else t for t in range(DEPTH)]
     weights = [network.draw(jax.random.fold_in(keys.weights, t), "float64") for t in steps]
-    return initializers.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,), "float64"), weights
+    return initializers.normal(keys.once, (WIDTH,), "float64"), weights
 
 
 def log_gain(jacobian: Array) -> float:
@@ -181,7 +181,7 @@ def test_weight_gradients_where_the_states_leave_the_floats(sigma_w: float) -> N
     keys = network_keys(jax.random.key(KEY), 0)
     draws = [network.draw(jax.random.fold_in(keys.weights, t), jnp.dtype("float32")) for t in range(depth)]
     ws, bs = [np.asarray(d.w, np.float64) for d in draws], [np.asarray(d.b, np.float64) for d in draws]
-    states = [np.asarray(jax.random.normal(jax.random.fold_in(keys.inputs, 0), (WIDTH,)), np.float64)]
+    states = [np.asarray(jax.random.normal(keys.once, (WIDTH,)), np.float64)]
     zs = []
     for w, b in zip(ws, bs, strict=True):
         zs.append(sigma_w * states[-1] @ w + sigma_b * b)

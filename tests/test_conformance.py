@@ -1,6 +1,7 @@
 """What must hold of every family: each instance registered in families.py goes through all of it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax import Array, random
 from jax.flatten_util import ravel_pytree
 
 import gradsim as gs
-from gradsim import Network, initializers
+from gradsim import Network, initializers, scaled
 from gradsim.engine import products
 from gradsim.engine.chain import network_keys
 from gradsim.networks.network import leaves_of
@@ -46,13 +47,20 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
         weights = network.draw(random.fold_in(keys.weights, 0 if network.tied else t), dtype)
         return weights, initializers.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype)
 
+    def once(shape: tuple[int, ...], entries: int) -> tuple[Any, Array]:
+        """The numbers of the first state, and those of a vector, drawn together."""
+        numbers = initializers.normal(keys.once, (math.prod(shape) + entries,), dtype)
+        return numbers[: math.prod(shape)].reshape(shape), numbers[math.prod(shape) :]
+
     with jax.enable_x64(dtype == "float64"):
         weights, inputs = jax.jit(jax.vmap(drawn))(jnp.arange(burn_in + DEPTH, dtype=jnp.int32))
-        first = initializers.normal(keys.state, network.initial_shape, dtype) if driven else inputs[0]
+        shape = network.initial_shape if driven else network.input_shape
         gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
-        u = products.unit_vector(network, network.initial_state(gains, first), keys.vector)
+        state = network.initial_state(gains, jnp.zeros(shape, dtype))
+        first, vector = once(shape, scaled.size(jax.tree.leaves(network.observed(state))))
+        u = products.along(network, state, vector)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        weights, inputs, first, gains = double(weights), double(inputs), double(first), double(gains)
+        weights, inputs, start, gains = double(weights), double(inputs), double(first), double(gains)
 
         def states(state: Any, steps: slice) -> Any:
             """The states after those steps, one after the other."""
@@ -66,7 +74,7 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
         def flat_observed(state: Any) -> Array:
             return ravel_pytree(network.observed(state))[0]
 
-        flat, unravel = ravel_pytree(states(network.initial_state(gains, first), slice(burn_in))[0])
+        flat, unravel = ravel_pytree(states(network.initial_state(gains, start), slice(burn_in))[0])
         chain = jax.jit(
             jax.jacfwd(lambda flat: jax.vmap(flat_observed)(states(unravel(flat), slice(burn_in, None))[1]))
         )

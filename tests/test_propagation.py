@@ -10,8 +10,9 @@ import pytest
 from jax import Array, nn, random
 
 import gradsim as gs
+from gradsim import initializers
 from gradsim.engine import products
-from gradsim.engine.chain import close, network_keys
+from gradsim.engine.chain import kind, network_keys
 from gradsim.networks.feedforward import Feedforward
 
 DEPTH, KEY = 5, 11
@@ -65,7 +66,9 @@ def measure_plainly(
         # Compiled, as in a sweep: an operation at a time rounds otherwise.
         draw = jax.jit(lambda t: network.draw(random.fold_in(keys.weights, t), dtype))
         draws = [draw(t) for t in range(burn_in + depth)]
-        u = jax.jit(lambda: products.unit_vector(network, jnp.asarray(inputs, dtype), keys.vector)[0])()
+        n = inputs.size  # the vector's numbers come after those of the input
+        numbers = jax.jit(lambda keys: initializers.normal(keys.once, (2 * n,), dtype))
+        u = jax.jit(lambda: products.along(network, jnp.asarray(inputs, dtype), numbers(keys)[n:])[0])()
         gains = np.asarray([sigma_w, sigma_b], dtype)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         weights = [(double(draw.w), double(draw.b)) for draw in draws]
@@ -183,7 +186,7 @@ def in_doubles(
 ) -> tuple[np.ndarray, np.ndarray]:
     """log_gain and log_length at every depth of the float32 network, in float64 arithmetic layer by layer."""
     keys = network_keys(random.key(key), seed)
-    h = np.asarray(random.normal(random.fold_in(keys.inputs, 0), (network.width,), jnp.float32), np.float64)
+    h = np.asarray(random.normal(keys.once, (network.width,), jnp.float32), np.float64)
     draws = jax.vmap(lambda t: network.draw(random.fold_in(keys.weights, t), jnp.float32).w)(jnp.arange(depth))
     product, gains, lengths = np.eye(network.width), [], []
     with jax.enable_x64(True):
@@ -255,18 +258,25 @@ def test_an_input_at_the_edge_of_float32_does_not_break_steps_that_are_not_homog
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "expected"),
+    ("whole", "half", "scales", "constant"),
     [
-        (0, 0, True),
-        (1, 1.0005, True),
-        (1, 1.002, False),
-        (1, np.inf, False),
-        (np.inf, np.inf, False),
-        (1, np.nan, False),
+        (0, 0, True, True),
+        (2, 1.0005, True, False),
+        (2, 1.002, False, False),
+        (1, 1.0005, False, True),
+        (1, 1.002, False, False),
+        (1, np.inf, False, False),
+        (np.inf, 1, False, False),
+        (np.inf, np.inf, False, False),
+        (1, np.nan, False, False),
+        (np.nan, 1, False, False),
     ],
 )
-def test_states_are_close_but_never_beyond_the_floats(first: float, second: float, expected: bool) -> None:
-    assert bool(close(jnp.array([first, 0.0]), jnp.array([second, 0.0]))) is expected
+def test_a_step_scales_or_is_constant_but_never_beyond_the_floats(
+    whole: float, half: float, scales: bool, constant: bool
+) -> None:
+    for state in (lambda x: jnp.array([x, 0.0]), lambda x: (jnp.zeros(3), jnp.array(x))):
+        assert tuple(map(bool, kind(state(float(whole)), state(float(half))))) == (scales, constant)
 
 
 def test_a_state_above_the_range_may_fall_back_into_it() -> None:
@@ -327,7 +337,7 @@ def test_saturated_is_the_share_of_flat_units(name: str) -> None:
 
 def test_zero_gain_is_dead_and_nan() -> None:
     sweep = gs.sweep(
-        gs.feedforward(6, "relu"), depth=3, seeds=2, statistics=("log_gain", "log_jvp"), sigma_w=[0.0, 1.0]
+        gs.feedforward(12, "relu"), depth=3, seeds=2, statistics=("log_gain", "log_jvp"), sigma_w=[0.0, 1.0]
     )
     assert sweep.dead.sel(sigma_w=0.0).all()
     assert not sweep.dead.sel(sigma_w=1.0).any()

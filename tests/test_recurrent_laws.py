@@ -90,7 +90,7 @@ def test_law_E4_spectral_bound_in_every_network(activation: str, largest: float)
     with jax.enable_x64(True):
 
         def norm(seed: jax.Array) -> jax.Array:
-            source = Source(network, network_keys(jax.random.key(0), seed), None, "float64")
+            source = Source.of(network, network_keys(jax.random.key(0), seed), None, "float64", 1)
             return jnp.linalg.norm(source.weights(0).w, 2)
 
         norms = np.asarray(jax.vmap(norm)(jnp.arange(seeds)))

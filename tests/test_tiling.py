@@ -60,7 +60,7 @@ def test_a_call_holds_the_tangents_of_its_grid_once_at_any_depth() -> None:
 
     def memory(depth: int) -> Any:
         def measured(key: Array) -> Any:
-            source = Source(network, network_keys(key, 0), None, "float32")
+            source = Source.of(network, network_keys(key, 0), None, "float32", depth)
             return forward(source, Cells(gains), statistics.get("log_gain"), depth=depth, tiling=Tiling(4, 8))
 
         return jax.jit(measured).lower(jax.random.key(0)).compile().memory_analysis()

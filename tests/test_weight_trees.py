@@ -117,7 +117,7 @@ def test_weight_gradients_equal_grad_of_the_whole_network(family: type[_Plain], 
     with jax.enable_x64(True):
         unit = {gain: jnp.ones(()) for gain in network.gains}
         keys = network_keys(random.key(KEY), 0)
-        first = initializers.normal(random.fold_in(keys.inputs, 0), (WIDTH,), "float64")
+        first = initializers.normal(keys.once, (WIDTH,), "float64")
         draws = [network.draw(random.fold_in(keys.weights, 0 if tied else t), "float64") for t in range(DEPTH)]
         trained = [jax.tree.map(lambda leaf: network.gains["sigma_b" if leaf.ndim == 1 else "sigma_w"] * leaf, draw)
                    for draw in draws]  # fmt: skip

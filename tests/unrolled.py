@@ -28,6 +28,9 @@ def _product(view: View) -> Scaled:
 MATRIX = Statistic("matrix", "the whole product, as it is", "1", _product, ("all",))
 
 
+STEPS = 64  # more than any test takes
+
+
 class Bound(NamedTuple):
     """One random network at one value of its gains, outside a sweep."""
 
@@ -63,7 +66,7 @@ def bind(
 ) -> Bound:
     """Network number `seed` with these gains, the others at their defaults."""
     values = {name: jnp.asarray(value, dtype) for name, value in {**network.gains, **gains}.items()}
-    return Bound(Source(network, network_keys(jax.random.key(key), seed), inputs, dtype), values)
+    return Bound(Source.of(network, network_keys(jax.random.key(key), seed), inputs, dtype, STEPS), values)
 
 
 class Unrolled(NamedTuple):

@@ -109,6 +109,6 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def compiled(*_: Any, **__: Any) -> None:
         raise AssertionError("a measurement was started before the arguments were checked")
 
-    monkeypatch.setattr(sys.modules[measure_cells.__module__], "_measure", compiled)
+    monkeypatch.setattr(sys.modules[measure_cells.__module__], "program", compiled)
     with own_checks():
         yield

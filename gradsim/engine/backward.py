@@ -52,7 +52,7 @@ def backward(
 
     def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
         t, drawn, _ = x
-        new = take_step(bind(cell.gains).step(drawn), state)[1]
+        new = take_step(bind(cell.gains).step(drawn), state)
         return jax.tree.map(lambda new, old: jnp.where(t >= burn_in, new, old), new, state), state
 
     def turn(cell: Cells, last: Scaled) -> Carry:

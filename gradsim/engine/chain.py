@@ -36,7 +36,7 @@ def network_keys(key: Array, seed: Array | int) -> Keys:
 
 
 class Ahead(NamedTuple):
-    """What is hashed ahead of the chain, by a program that all networks share: that of a chain hashes but once a step."""
+    """What is hashed ahead by a program that all networks share: that of a chain then hashes its weights alone."""
 
     weights: Array  # a key for each step, [steps]
     inputs: Array  # the same
@@ -88,8 +88,7 @@ class Source:
 
     def weights(self, t: Array | int) -> Weights:
         """The weights that are drawn for step t."""
-        drawn = self.network.draw(_at(self.ahead.weights, t), self.dtype)
-        return lax.optimization_barrier(drawn)  # whole: a compiler would draw an entry anew wherever it reads one
+        return self.network.draw(_at(self.ahead.weights, t), self.dtype)
 
     def input(self, t: Array | int) -> Array:
         """The input of step t of a driven network."""
@@ -156,8 +155,14 @@ def in_range(state: Scaled) -> tuple[State, Array]:
     return scaled.times_power_of_two(state.mantissa, reached), state.exponent - reached
 
 
-def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> tuple[State, Scaled, Any]:
-    """A step of a state that may lie outside the floats: (the point it is taken at, state', preactivations).
+def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> Scaled:
+    """The state after a step of one that may lie outside the floats."""
+    here, missing = in_range(state)
+    return beyond(step, here, missing, step(here)[0])
+
+
+def beyond(step: Callable[[State], tuple[State, Any]], here: State, missing: Array, new: State) -> Scaled:
+    """The state after a step, new = step(here), of the state 2**missing here.
 
     Beyond the limit of `in_range` a step has a limit form, to rounding: biases vanish beside the state, or the
     state beside the biases, and an activation is its asymptote or its tangent cone. It then scales with the state,
@@ -165,17 +170,15 @@ def take_step(step: Callable[[State], tuple[State, Any]], state: Scaled) -> tupl
     Jacobian at the limit is the one sought (up to a vanishing one in the second). Which of the two it is
     shows at half the state; where it is neither (sin, x²) the new state is NaN.
     """
-    here, missing = in_range(state)
-    new, preactivations = step(here)
     carried = carry_over({"state": new}, missing, lambda part: {"state": step(times(part, here))[0]})
-    return here, scaled.normalize(carried["state"]), preactivations
+    return scaled.normalize(carried["state"])
 
 
 def burned_in(source: Source, chain: Chain, steps: int) -> Scaled:
     """The state after the first `steps` steps."""
     state = chain.initial_state()
     if steps:
-        state = lax.fori_loop(0, steps, lambda t, state: take_step(chain.step(source.drawn(t)), state)[1], state)
+        state = lax.fori_loop(0, steps, lambda t, state: take_step(chain.step(source.drawn(t)), state), state)
     return state
 
 
@@ -212,7 +215,7 @@ def times(number: Array, state: State) -> State:
 
 
 def kind(whole: State, half: State) -> tuple[Array, Array]:
-    """Does a value scale with the state, or not depend on its size? By the value at half of it, but for small entries."""
+    """Does a value scale with the state, or not depend on its size? By its value at half, small entries apart."""
     # All three maxima in one reduction, and the size that of the second: a compiler would take the first's out of the
     # loop that made the second, and find it always.
     parts = jax.tree.map(lambda w, h: jnp.stack([jnp.abs(w - 2 * h), jnp.abs(w - h), jnp.abs(h)]), whole, half)

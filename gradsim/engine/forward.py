@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradsim.engine import products
-from gradsim.engine.chain import Drawn, Source, burned_in, take_step
+from gradsim.engine.chain import Drawn, Source, beyond, burned_in, in_range
 from gradsim.engine.products import Bundle
 from gradsim.engine.statistics import Statistic, View, measure
 from gradsim.engine.tiling import Tiling, drawing, joined
@@ -65,11 +65,9 @@ def forward(
         if cell.start is not None:
             starting = t - burn_in == cell.start
             bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
-        here, state, preactivations = take_step(step, state)
-
-        def linear(tangent: State) -> State:
-            return jax.jvp(lambda state: step(state)[0], (here,), (tangent,))[1]
-
+        here, missing = in_range(state)
+        new, linear, preactivations = jax.linearize(step, here, has_aux=True)
+        state = beyond(step, here, missing, new)
         bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         view = View(network, seen.get("all"), seen.get("one"), state, preactivations)

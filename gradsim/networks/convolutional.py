@@ -20,10 +20,10 @@ PADDINGS = {"circular": "wrap", "zero": "constant"}  # name -> the mode of jax.n
 LAYOUTS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}
 
 
-def _delta_orthogonal(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
+def _delta_orthogonal(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
     """An orthogonal matrix at the kernel's centre, zeros elsewhere; rows are places, then channels."""
     channels = shape[1]
-    centre = initializers.orthogonal(u, (channels, channels), dtype)
+    centre = initializers.orthogonal(z, (channels, channels), dtype)
     before = (shape[0] - channels) // 2
     return jnp.zeros(shape, dtype).at[before : before + channels].set(centre)
 

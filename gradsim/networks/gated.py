@@ -91,7 +91,7 @@ class Gated(Recurrent):
     def draw_gates(self, key: Array, dtype: DTypeLike) -> list[Array]:
         """W of every gate, V of every gate, b of every gate, and the chrono times' logarithms."""
         # The times come last, and cells with and without chrono share their other weights.
-        times = Part(interval(1, 1 if self.chrono is None else self.chrono - 1), (self.width,))
+        times = Part(interval(1.0, 1.0 if self.chrono is None else self.chrono - 1.0), (self.width,))
         *maps, drawn = together(key, dtype, *self.parts(self.gates), times)
         return [gate for kind in maps for gate in kind] + [jnp.log(drawn)]
 

@@ -65,7 +65,7 @@ class LinearRecurrence(Network):
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
         n, (inner, outer) = self.width, self.ring
         # Uniform over the ring's area: |λ|² is uniform, as in appendix A of the source.
-        ring, angle = interval(inner**2, outer**2), interval(0, self.max_phase)
+        ring, angle = interval(inner**2, outer**2), interval(0.0, self.max_phase)
         square, phase, v = together(
             key, dtype, Part(ring, (n,)), Part(angle, (n,)), Part(GAUSSIAN, (2, self.features, n))
         )

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,6 +23,12 @@ BLOCK_BYTES = 4 * 2**20
 CPU_BYTES = 128 * 2**20
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
+# Operations in the time that a CPU takes to draw one number.
+DRAWING = 1000
+# Operations that may be wasted to spare another compilation: a hundredth of its time.
+SPARE = 1e9
+# As many calls, and code that is compiled twice as long has paid where drawing takes most of the time.
+MANY_CALLS = 64
 
 
 class Chunk(NamedTuple):
@@ -112,11 +119,41 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     room = max(1, budget // (blocks * block * cell + draw))
     if on_cpu:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
-    room = _part(seeds, room)
+    room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, _arithmetic(plan, blocks * block)))
     steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
     return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps))
+
+
+def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
+    """The plan with some more steps where that costs little, so that other depths run the same program.
+
+    Nothing but the steps beyond depends on them: forwards, where no branch is scaled by the depth.
+    """
+    if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
+        return plan
+    one_step = seeds * _arithmetic(plan, cells) / plan.depth
+    return replace(plan, depth=_rounded(plan.depth, one_step))
+
+
+def _arithmetic(plan: Plan, cells: int) -> float:
+    """About how many operations one seed of so many cells takes, a number drawn for DRAWING of them."""
+    needs = predicted(plan)
+    return plan.depth * needs.draw / np.dtype(plan.dtype).itemsize * (2 * needs.rows * cells + DRAWING)
+
+
+def _rounded(count: int, operations: float) -> int:
+    """`count` rounded up to a multiple of the largest power of two for which what is added takes few operations."""
+    powers = (2**k for k in reversed(range((count - 1).bit_length() + 1)))
+    return next(up for up in (-(-count // power) * power for power in powers) if (up - count) * operations <= SPARE)
+
+
+def optimization_level(plan: Plan, chunk: Chunk, calls: int) -> int | None:
+    """LLVM's level on a CPU: its own default compiles longer, and pays where many calls mostly draw numbers."""
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    draws_most = 2 * predicted(plan).rows * chunk.cells < DRAWING
+    return None if not on_cpu or (draws_most and calls > MANY_CALLS) else 1
 
 
 @lru_cache(maxsize=256)
