@@ -5,6 +5,7 @@ from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
 from gradsim.analysis.horizon import horizon
+from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.check import check
 from gradsim.engine.norms import jacobian_norms
@@ -41,6 +42,7 @@ __all__ = [
     "critical",
     "digits",
     "digits_sequence",
+    "enable_compilation_cache",
     "feedforward",
     "growth",
     "gru",

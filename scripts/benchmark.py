@@ -4,8 +4,12 @@ Everything is measured in one run and in turns, so that ratios hold on a noisy m
 repetition times every contender, and ratios are medians over the repetitions. Rates count only the arithmetic that
 must be done (the tangents' matrix products) against a plain matrix product of the same shape.
 
-    python scripts/benchmark.py                    every part, some ten minutes on two cores
-    python scripts/benchmark.py --parts rates      the share of the matmul rate alone
+Everything takes some twenty minutes on two cores.
+
+examples:
+  python scripts/benchmark.py
+  python scripts/benchmark.py --parts rates --repeats 9
+  python scripts/benchmark.py --parts compile first_figure --out results
 """
 
 import json
@@ -13,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,14 +28,16 @@ import numpy as np
 import tyro
 
 import gradsim as gs
-from gradsim import plot
+from gradsim import cli, plot
+from gradsim.arguments import whole
+from gradsim.cli import compiling
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
 from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
 
-Part = Literal["rates", "baselines", "memory", "scaling", "startup"]
-PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup")
+Part = Literal["rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure"]
+PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure")
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,24 @@ class Options:
     """Folder for benchmark-<device>.json and .png."""
     parts: tuple[Part, ...] = PARTS
     """What to measure: rates (share of the matmul rate), baselines (jax.jacfwd, torch.func), memory (peak against
-    depth and seeds), scaling (time against seeds, cells, depth), startup (import and compile time)."""
+    depth and seeds), scaling (time against seeds, cells, depth), startup (import and a first sweep), compile (tracing,
+    lowering and compiling each family), first_figure (scripts with an empty and with a full compilation cache)."""
     repeats: int = 5
     """Turns; each times every contender once."""
     depth: int = 50
     """Steps of the networks in `rates`."""
+
+
+def check(options: Options) -> None:
+    """Raises: ValueError naming the option that is wrong."""
+    for name in ("repeats", "depth"):
+        whole(name, getattr(options, name))
+    for part in options.parts:
+        if options.parts.count(part) > 1:
+            raise ValueError(f"parts: got {part!r} more than once; pass each once")
+    if not options.parts:
+        raise ValueError(f"parts: got none; pass one or more of: {', '.join(PARTS)}")
+    cli.writable(options.out)
 
 
 class Shape(NamedTuple):
@@ -157,9 +176,10 @@ def memory(options: Options) -> list[dict[str, Any]]:
     return table
 
 
-def fresh_process(code: str) -> str:
-    """What a new interpreter prints, run beside this file."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+def fresh_process(code: str, **environment: str) -> str:
+    """What a new interpreter prints last, run beside this file."""
+    command, environment = [sys.executable, "-c", code], {**os.environ, **environment}
+    done = subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"error: a measuring process failed: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout.strip().splitlines()[-1]
@@ -201,30 +221,66 @@ def startup(options: Options) -> dict[str, float]:
     return found
 
 
+def compilation(options: Options) -> list[dict[str, Any]]:
+    """Seconds in which each family's program is traced, lowered and compiled, by the clock and of all cores.
+
+    Medians over fresh processes, which keep nothing on disk.
+    """
+    code = "import json; from gradsim.cli import compiling; print(json.dumps(compiling.rows()))"
+    turns = range(max(1, options.repeats // 2))
+    table = compiling.table([json.loads(fresh_process(code, JAX_ENABLE_COMPILATION_CACHE="0")) for _ in turns])
+    for row in table:
+        seconds = ", ".join(f"{phase} {row['seconds'][phase]:5.2f}" for phase in compiling.PHASES)
+        total, cores = sum(row["seconds"].values()), sum(row["cpu_seconds"].values())
+        print(f"{row['name']:17s} {row['direction']:8s} {seconds}: {total:6.2f} s, {cores:6.2f} CPU s")
+    total, cores = (sum(sum(row[clock].values()) for row in table) for clock in ("seconds", "cpu_seconds"))
+    print(f"{'all of them':53s}       {total:6.2f} s, {cores:6.2f} CPU s")
+    return table
+
+
+def first_figure(options: Options) -> list[dict[str, Any]]:
+    """Seconds in which a script draws its first figures with an empty compilation cache, then with its own."""
+    table = compiling.first_figures(Path(__file__).parent)
+    for row in table:
+        print(f"{row['script']:14s} {row['cache']:5s} cache: {row['seconds']:6.1f} s, {row['cpu_seconds']:6.1f} CPU s")
+    return table
+
+
 MEASURES: dict[Part, Callable[[Options], Any]] = {
     "rates": rates,
     "baselines": baselines,
     "memory": memory,
     "scaling": scaling,
     "startup": startup,
+    "compile": compilation,
+    "first_figure": first_figure,
 }
 
 
-def main(options: Options) -> None:
-    """Measure the parts asked for, then write the JSON and the figure."""
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Measure the parts asked for, then write the JSON and the figure; returns what was written.
+
+    Exits with one line where an option is wrong or nothing can be written, before anything is measured.
+    """
+    options: Any = tyro.cli(Options, args=arguments, description=__doc__)
+    try:
+        check(options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     device = jax.local_devices()[0]
     kind = device.device_kind if device.platform != "cpu" else f"CPU, {os.cpu_count()} cores, {platform.machine()}"
     results: dict[str, Any] = {**provenance(), "device": f"{kind}, float32 at highest precision"}
     for part in options.parts:
         print(f"-- {part}")
         results[part] = MEASURES[part](options)
-    options.out.mkdir(parents=True, exist_ok=True)
     name = device.platform if device.platform == "cpu" else device.device_kind.replace(" ", "-")
     stem = options.out / f"benchmark-{name}"
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    files = plot.save(benchmark(results), stem) if PANELS.keys() & results.keys() else []
-    print("wrote", stem.with_suffix(".json"), *files)
+    figures = plot.save(benchmark(results), stem) if PANELS.keys() & results.keys() else []
+    files = [stem.with_suffix(".json"), *figures]
+    print("wrote", *files)
+    return files
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main()

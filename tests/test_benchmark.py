@@ -4,13 +4,16 @@ import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from families import FAMILIES
 from script_modules import load
 
-from gradsim.cli import timing
+import gradsim as gs
+from gradsim.cli import compiling, timing
 from gradsim.plot.benchmark import PANELS, benchmark
 
 RESULTS = json.loads((Path(__file__).parents[1] / "figures/benchmarks/benchmark-cpu.json").read_text())
@@ -82,6 +85,93 @@ def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> No
     table = module.memory(module.Options(repeats=7))
     assert [(row["peak_bytes"], row["result_bytes"]) for row in table] == 2 * [(4 * (k + 1), k) for k in range(4)]
     assert [row["cells"] for row in table] == 4 * [256] + 4 * [512]
+
+
+def test_a_family_is_traced_lowered_and_compiled_as_a_sweep_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = gs.feedforward(4)
+    jitted, given = compiling.program(network, depth=2)
+    assert set(jitted(*given)) == {"log_gain"}
+    clocks = {"perf_counter": count(0.0, 1.0).__next__, "process_time": count(0.0, 2.0).__next__}
+    monkeypatch.setattr(compiling, "time", SimpleNamespace(**clocks))  # compiling itself looks at the clock
+    monkeypatch.setattr(compiling, "program", lambda *_, **__: (jitted, given))
+    assert compiling.phases(network) == {phase: [1.0, 2.0] for phase in compiling.PHASES}
+
+
+def test_every_family_has_a_row_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {one.family for one in compiling.families()} == {one.family for one in FAMILIES.values()}
+    seen: list[tuple[str, Any]] = []
+
+    def phases(network: Any, **way: Any) -> dict[str, list[float]]:
+        seen.append((network.family, way.get("statistics")))
+        return {}
+
+    monkeypatch.setattr(compiling, "phases", phases)
+    rows = compiling.rows()
+    assert [(row["name"], row["direction"]) for row in rows] == [
+        (one.family, direction) for direction in ("forward", "backward") for one in compiling.families()
+    ]
+    assert seen[-1] == ("linear_recurrence", ("log_gradient", "log_weight_gradient"))
+
+
+def test_phases_are_medians_over_fresh_processes_without_a_cache(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, turn = load("benchmark"), count(1)
+
+    def process(code: str, **environment: str) -> str:
+        assert environment == {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+        k = next(turn)
+        return json.dumps([{"name": "lstm", "direction": "forward", **{p: [k, 10 * k] for p in compiling.PHASES}}])
+
+    monkeypatch.setattr(module, "fresh_process", process)
+    (row,) = module.compilation(module.Options(repeats=7))
+    assert row["seconds"] == dict.fromkeys(compiling.PHASES, 2.0)
+    assert row["cpu_seconds"] == dict.fromkeys(compiling.PHASES, 20.0)
+    assert "trace  2.00, lower  2.00, compile  2.00:   6.00 s,  60.00 CPU s" in capsys.readouterr().out
+
+
+def test_a_first_figure_is_drawn_with_an_empty_and_with_a_full_cache(tmp_path: Path) -> None:
+    """A script that keeps a file in the cache, in place of a program."""
+    said = tmp_path / "said"
+    code = f"""
+import os, pathlib, sys
+kept = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "program"
+print(kept.exists(), sys.argv[2].startswith(str(kept.parent)), file=open({str(said)!r}, "a"))
+kept.touch()
+"""
+    for script in compiling.SCRIPTS:
+        (tmp_path / f"{script}.py").write_text(code)
+    table = compiling.first_figures(tmp_path)
+    assert [(row["script"], row["cache"]) for row in table] == [
+        (script, state) for script in compiling.SCRIPTS for state in ("empty", "full")
+    ]
+    assert said.read_text().split() == 2 * ["False", "True", "True", "True"]
+    assert all(row["seconds"] > 0 for row in table)
+    (tmp_path / "phase_diagram.py").write_text("raise ValueError('broken')")
+    with pytest.raises(SystemExit, match=r"error: phase_diagram.py failed: ValueError: broken"):
+        compiling.first_figures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "repeats: got 0; pass a whole number of at least 1"),
+        (["--depth", "0"], "depth: got 0; pass a whole number of at least 1"),
+        (["--parts"], "parts: got none; pass one or more"),
+        (["--parts", "rates", "rates"], "parts: got 'rates' more than once"),
+        (["--out", __file__], "out: cannot write into"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_measured(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("benchmark")
+    monkeypatch.setattr(module, "MEASURES", {})
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--out", str(tmp_path), *arguments])
+    assert str(stopped.value).startswith(f"error: {message}")
+    assert "\n" not in str(stopped.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:

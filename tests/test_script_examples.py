@@ -1,5 +1,6 @@
 """Every example that a script's --help shows runs, at small sizes, and writes the figures that the script names."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from script_modules import FOLDER, load
 from gradsim.laws import LAWS
 from gradsim.laws.record import exact
 from gradsim.plot import style
+from gradsim.plot.benchmark import PANELS
 
 # What makes an example small, the same shapes as in the scripts' other tests: these sizes come after its own options,
 SIZES = {
@@ -38,6 +40,7 @@ FEWER = {
     "batchnorm_explosion": "--activations relu",
     "critical_lines": "--activations tanh relu",
 }
+MEASURED = "figures/benchmarks/benchmark-cpu.json"
 FIGURES = {
     "phase_diagram": ["phase_diagram", "schemes"],
     "critical_lines": ["critical_lines", "finite_width_scaling"],
@@ -76,8 +79,25 @@ def saved() -> dict[str, Path]:
 
 
 def test_every_script_shows_examples() -> None:
-    assert {file.stem for file in FOLDER.glob("*.py")} == {*SIZES, "benchmark"}
-    assert all(len(examples(name)) > 1 and not examples(name)[0] for name in SIZES)
+    names = {file.stem for file in FOLDER.glob("*.py")}
+    assert names == {*SIZES, "benchmark"}
+    assert all(len(examples(name)) > 1 and not examples(name)[0] for name in names)
+
+
+@pytest.mark.parametrize("example", [shlex.join(example) for example in examples("benchmark")])
+def test_an_example_of_the_benchmark_writes_what_was_measured(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has been measured once stands for each part; there are no small sizes."""
+    module, measured = load("benchmark"), json.loads((FOLDER.parent / MEASURED).read_text())
+    monkeypatch.setattr(
+        module, "MEASURES", {part: lambda _, part=part: measured.get(part, []) for part in module.PARTS}
+    )
+    files = module.main([*shlex.split(example), "--out", str(tmp_path)])
+    drawn = PANELS.keys() & set(shlex.split(example) if "--parts" in example else module.PARTS)
+    assert [file.suffix for file in files] == [".json", ".png"][: 1 + bool(drawn)]
+    written = json.loads(files[0].read_text())
+    assert {part: measured.get(part, []) for part in module.PARTS if part in written}.items() <= written.items()
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradsim.cli.options import Chosen, check_counts
 from gradsim.cli.saving import Datasets, load, save, writable
+from gradsim.compilation_cache import enable_compilation_cache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +32,7 @@ def run(
         check_counts(options)
         writable(options.out)
         if options.data is None:
+            enable_compilation_cache()
             datasets = measure(options)
             print(f"data    {save(datasets, options.out / f'{name}.zarr', name)}")
         else:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
@@ -130,7 +129,7 @@ def _by_integral(activation: Activation, q: np.ndarray, epsilon: np.ndarray, rea
     return _chunked(_integral_row(activation, reach), q, np.broadcast_to(epsilon, (q.size, epsilon.size)))
 
 
-Rows = Callable[[Array, Array], Array]
+Rows = Callable[[np.ndarray, np.ndarray], Array]
 
 
 @lru_cache(maxsize=64)
@@ -170,7 +169,7 @@ def _chunked(function: Rows, q: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
     def piece(start: int) -> np.ndarray:
         rows = np.arange(start, start + _CHUNK).clip(max=len(q) - 1)
         with jax.enable_x64(True):  # the setting belongs to the thread
-            return np.asarray(function(jnp.asarray(q[rows]), jnp.asarray(epsilon[rows])))
+            return np.asarray(function(q[rows], epsilon[rows]))
 
     first = piece(0)  # compiles, before the threads ask for it together
     with ThreadPoolExecutor(os.cpu_count()) as pool:

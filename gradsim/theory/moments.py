@@ -15,6 +15,7 @@ from gradsim.theory.chebyshev import Interpolant
 # Moments are analytic in ln q for |Im ln q| < π/2 at least, so 18 points a nat leave rounding alone.
 _ORDER = 18
 _LOWEST, _SPLIT, _HIGHEST = -56.0, 0.0, 38.0  # ln q, from 5e-25 to 3e16
+_NARROW_REACH = 16.0  # a narrow Gaussian needs no panel further out, which matters where a sine has thousands
 _GRID_END = 100.0
 _HIGHEST_OSCILLATING = 14.0  # 1.2e6: as far as `quadrature.panels` follows an oscillation
 
@@ -52,9 +53,7 @@ def moments(activation: Activation) -> Moments:
     edges = np.arange(_LOWEST, (_HIGHEST_OSCILLATING if quadrature.oscillates(activation) else _HIGHEST) + 1)
     log_q = chebyshev.points(edges, _ORDER)
     few, many = edges[:-1] < _SPLIT, edges[:-1] >= _SPLIT
-    # A narrow Gaussian needs no panel far out, which matters where a sine has thousands.
-    parts = [_evaluate(activation, np.exp(log_q[few]), 16.0), _evaluate(activation, np.exp(log_q[many]), np.inf)]
-    v, d, mu2, v_prime, fourth, mixed, mean = (np.concatenate(pair) for pair in zip(*parts, strict=True))
+    v, d, mu2, v_prime, fourth, mixed, mean = _evaluate(activation, np.exp(log_q[few]), np.exp(log_q[many]))
     finite = np.all(np.isfinite(v + d + mu2 + v_prime), axis=1)  # exp overflows at some length
     last = len(finite) if finite.all() else int(np.argmin(finite))
     if last < 8 or not np.any(v[:last] > 0) or not np.any(d[:last] > 0):
@@ -72,12 +71,13 @@ def moments(activation: Activation) -> Moments:
     return Moments(t[0], t[1], t[2], t[3], t[4], t[5], log_q=grid, odd=odd)
 
 
-def _evaluate(activation: Activation, q: np.ndarray, reach: float) -> np.ndarray:
-    """V, D, μ₂, V', E φ⁴, E φ²φ'² and E φ at each q: [7, panels, order]."""
-    features = quadrature.panels(activation)
-    features = features[np.abs(features) <= reach]
+def _evaluate(activation: Activation, narrow: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """V, D, μ₂, V', E φ⁴, E φ²φ'² and E φ at each q, for narrow and wide Gaussians: [7, panels, order].
 
-    def at(q: Array) -> Array:
+    One program, a panel at a time: nothing is left over that would be compiled once more.
+    """
+
+    def at(q: Array, features: np.ndarray) -> Array:
         scale = jnp.sqrt(q)
 
         def integrands(x: Array) -> Array:
@@ -88,6 +88,13 @@ def _evaluate(activation: Activation, q: np.ndarray, reach: float) -> np.ndarray
 
         return quadrature.expectation(integrands, q, features)
 
+    features = quadrature.panels(activation)
+    near = features[np.abs(features) <= _NARROW_REACH]
+
+    @jax.jit
+    def all_panels(narrow: Array, wide: Array) -> Array:
+        parts = [(narrow, near), (wide, features)]
+        return jnp.concatenate([jax.lax.map(jax.vmap(lambda q, f=f: at(q, f)), part) for part, f in parts])
+
     with jax.enable_x64(True):
-        flat = jax.jit(lambda q: jax.lax.map(at, q, batch_size=32))(jnp.asarray(q.ravel()))
-        return np.moveaxis(np.asarray(flat), -1, 0).reshape(7, *q.shape)
+        return np.moveaxis(np.asarray(all_panels(narrow, wide)), -1, 0)

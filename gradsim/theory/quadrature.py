@@ -28,6 +28,7 @@ _PAIR_NODES, _PAIR_WEIGHTS = leggauss(10)
 _PAIR_REACH = 256.0  # further out a pair rule relies on the Gaussian's own panels
 _SERIES_REACH = 512.0  # 13 standard deviations at q = 1500, past which 1024 terms do not suffice for a sine
 _CHECKED_REACH = 2.0**14  # ten standard deviations at q = 1e6
+_PIECE, _NODES_AND_ENDS = 512, 12  # of panels that are checked at once: one shape, so one compilation
 _OSCILLATING = 400  # more panels than this means structure all the way out, as in a sine
 
 
@@ -41,15 +42,17 @@ def panels(activation: Activation) -> np.ndarray:
     """
     powers = 2.0 ** np.arange(31)
     edges = np.unique(np.concatenate([-powers, [0.0], powers, np.asarray(activation.kinks, np.float64)]))
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        values_and_slopes = jax.jit(lambda x: jax.jvp(activation.function, (x,), (jnp.ones_like(x),)))
-        return _refined(edges, lambda x: tuple(np.asarray(part) for part in values_and_slopes(x)))
+    ones = np.ones((_PIECE, _NODES_AND_ENDS))
+    with jax.enable_x64(True):
+        # Compiled before it is called, which works within someone's jitted function too.
+        program = jax.jit(lambda x, dx: jax.jvp(activation.function, (x,), (dx,))).lower(ones, ones).compile()
+        return _refined(edges, lambda x: tuple(np.asarray(part) for part in program(x, ones)))
 
 
 def _refined(edges: np.ndarray, values_and_slopes: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> np.ndarray:
-    nodes, weights = leggauss(10)
+    nodes, weights = leggauss(_NODES_AND_ENDS - 2)
     lower, upper = edges[:-1], edges[1:]
-    near = np.linspace(-4.0, 4.0, 1601)
+    near = np.linspace(-4.0, 4.0, _PIECE * _NODES_AND_ENDS).reshape(_PIECE, -1)
     slope_scale = max(float(np.max(np.abs(values_and_slopes(near)[1]))), 1e-3)
     kept = [edges]
     for _ in range(64):
@@ -60,8 +63,8 @@ def _refined(edges: np.ndarray, values_and_slopes: Callable[[np.ndarray], tuple[
         if lower.size == 0 or sum(map(len, kept)) > 40_000:
             break
         error, rounding = [], []
-        for start in range(0, lower.size, 512):  # one shape, so one compilation
-            rows = np.arange(start, start + 512).clip(max=lower.size - 1)
+        for start in range(0, lower.size, _PIECE):
+            rows = np.arange(start, start + _PIECE).clip(max=lower.size - 1)
             middle, half = (lower[rows] + upper[rows]) / 2, (upper[rows] - lower[rows]) / 2
             # Just inside the edges, where a jump at the edge itself belongs to neither side.
             inside = half[:, None] * (1 - 1e-15) * np.concatenate([nodes, [-1.0, 1.0]])

@@ -105,7 +105,7 @@ def tanh_residual_growth(sigma_w: Number, depth: Number) -> Float[np.ndarray, "*
 def _mean_ratio(activation: Activation, log_q: np.ndarray) -> np.ndarray:
     """E φ / √V; beyond e^38 and below e^-56 as at those ends."""
     with jax.enable_x64(True):
-        return np.asarray(_mean_ratios(activation)(jnp.asarray(np.exp(np.clip(log_q, -56.0, 38.0)))))
+        return np.asarray(_mean_ratios(activation)(np.exp(np.clip(log_q, -56.0, 38.0))))
 
 
 @lru_cache(maxsize=64)
