@@ -60,7 +60,7 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
         first, vector = once(shape, scaled.size(jax.tree.leaves(network.observed(state))))
         u = products.along(network, state, vector)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        weights, inputs, start, gains = double(weights), double(inputs), double(first), double(gains)
+        weights, inputs, gains = double(weights), double(inputs), double(gains)
 
         def states(state: Any, steps: slice) -> Any:
             """The states after those steps, one after the other."""
@@ -74,7 +74,7 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
         def flat_observed(state: Any) -> Array:
             return ravel_pytree(network.observed(state))[0]
 
-        flat, unravel = ravel_pytree(states(network.initial_state(gains, start), slice(burn_in))[0])
+        flat, unravel = ravel_pytree(states(network.initial_state(gains, double(first)), slice(burn_in))[0])
         chain = jax.jit(
             jax.jacfwd(lambda flat: jax.vmap(flat_observed)(states(unravel(flat), slice(burn_in, None))[1]))
         )
