@@ -99,7 +99,8 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path) -> str:
     widths = {key: max(len(key), *(len(one[key]) for one in rows)) for key in shown}
     lines = ["  ".join(f"{key:<{widths[key]}}" for key in shown)]
     lines += ["  ".join(f"{one[key]:<{widths[key]}}" for key in shown) for one in rows]
-    table.to_dataframe().to_csv(folder / "laws.csv", index=False)
+    order = ["law", "statement", "source", *Check._fields, "z", "holds"]  # that of a store is not kept
+    table.to_dataframe()[order].to_csv(folder / "laws.csv", index=False)
     (folder / "laws.md").write_text(page(table, rows), encoding="utf-8")
     lines += [summary(table), f"table   {folder / 'laws.csv'}", f"page    {folder / 'laws.md'}"]
     return "\n".join(lines)
