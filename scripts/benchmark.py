@@ -26,6 +26,7 @@ import tyro
 import gradsim as gs
 from gradsim import plot
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
+from gradsim.cli.run import interruptible
 from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
@@ -212,6 +213,7 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
 
 def main(options: Options) -> None:
     """Measure the parts asked for, then write the JSON and the figure."""
+    print(f"{', '.join(options.parts)}: about {2 * len(options.parts)} min on two cores")
     device = jax.local_devices()[0]
     kind = device.device_kind if device.platform != "cpu" else f"CPU, {os.cpu_count()} cores, {platform.machine()}"
     results: dict[str, Any] = {**provenance(), "device": f"{kind}, float32 at highest precision"}
@@ -227,4 +229,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    with interruptible([]):
+        main(tyro.cli(Options, description=__doc__))

@@ -13,7 +13,7 @@ from gradsim import cli
 def test_schemes_are_those_of_the_networks_that_bear_their_names() -> None:
     chosen = ("lecun_normal", "glorot_uniform", "he_normal", "torch_linear")
     options: Any = {"depth": 3, "seeds": 2, "key": 1}
-    together = cli.schemes(("tanh", "relu"), chosen, width=8, **options)
+    together = cli.join_schemes(cli.perform(cli.schemes(("tanh", "relu"), chosen, width=8, **options)))
     for scheme in chosen:
         alone = gs.sweep(gs.feedforward(8, "tanh", scheme), **options)
         here = together.sel(activation="tanh", initializer=scheme)

@@ -1,5 +1,6 @@
 """Every example that a script's --help shows runs, at small sizes, and writes the figures that the script names."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def test_an_example_runs(
 ) -> None:  # fmt: skip
     files = load(name).main([*small(name, shlex.split(example)), "--out", str(tmp_path)])
     check_files(name, example, files, tmp_path)
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    assert re.match(r"(one|\d+) measurements?[^\n]*: (about|a few) ", progress)
     store = tmp_path / f"{name}.zarr"
     assert all(str(file) in said for file in [*files, store])
     assert "nan" not in said
@@ -93,5 +95,7 @@ def test_an_example_redraws_the_same_without_computing(
     check_files(name, example, files, tmp_path)
     first = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == first  # and no data
-    again = capsys.readouterr().out.replace(str(tmp_path), str(folder)).splitlines()
+    out, err = capsys.readouterr()
+    assert not err
+    again = out.replace(str(tmp_path), str(folder)).splitlines()
     assert [said[0].split()[0], *again] == ["data", *said[1:]]

@@ -1,7 +1,7 @@
 """Every script: what its --help teaches, its presets, and what it refuses in one line before anything is computed."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jax
@@ -104,6 +104,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("phase_diagram", ["--sigma-b", "0", "inf"], "sigma_b: got the range 0 to inf"),
         ("depth_profile", ["--schemes", "heh"], "initializer: unknown name 'heh'"),
         ("depth_profile", ["--depth", "-3"], "depth: got -3"),
+        ("derivatives", ["--factors", "0.5", "0.5"], "factors: got (0.5, 0.5); pass numbers each once"),
+        ("early_layers", ["--inputs", "digits", "--width", "8"], "width: got 8; the digits have 8 x 8 pixels, pass 64"),
         ("derivatives", ["--factors", "0.5", "1.5"], "factors: got (0.5, 1.5)"),
         ("derivatives", ["--depth", "0"], "depth: got 0"),
         ("phase_diagram", ["--schemes"], "schemes: got none; pass one or more"),
@@ -158,6 +160,7 @@ def test_wrong_options_are_refused(name: str, arguments: Sequence[str], message:
         ("depth_profile", ["--width", "32"], "width: --data redraws what was measured; leave it out"),
         ("derivatives", ["--key=3", "--depth", "2"], "key, depth: --data redraws what was measured; leave them out"),
         ("phase_diagram", ["--points_w", "32"], "points_w: --data redraws what was measured; leave it out"),
+        ("derivatives", ["--preset", "paper"], "preset: --data redraws what was measured; leave it out"),
         ("remedies", ["--factor", "2", "--width", "8"], "width: --data redraws what was measured; leave it out"),
     ],
 )
@@ -171,3 +174,22 @@ def test_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         load("derivatives").main(["--preset", "slow", "--out", str(tmp_path)])
     assert "slow" in capsys.readouterr().err
+
+
+def test_a_choice_of_yes_and_no_is_refused_beside_data(tmp_path: Path) -> None:
+    presets = {"quick": Truthful()}
+    assert not cli.parse(presets, ["--no-norm"]).norm
+    for flag in ("--no-norm", "--norm"):
+        said = refusal(lambda arguments: cli.parse(presets, arguments), ["--data", "any.zarr", flag])
+        assert said == "error: norm: --data redraws what was measured; leave it out"
+
+
+def test_the_preset_is_read_beside_data_where_it_says_what_is_shown() -> None:
+    options = cli.parse(load("recurrent_phase_diagram").PRESETS, ["--data", "any.zarr", "--preset", "paper"])
+    assert options.lengths == (10, 100, 1000)
+
+
+@dataclass(frozen=True)
+class Truthful(cli.Options):
+    norm: bool = True
+    """Whether."""

@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from gradsim.engine.chain import Keys, network_keys
 from gradsim.engine.norms import norms
@@ -15,6 +14,7 @@ from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
+from gradsim.sweeps.progress import Part, Progress
 
 PIECE = 2**17  # numbers that are finished at once
 
@@ -44,13 +44,14 @@ def measure_cells(
     *,
     key: int,
     seeds: np.ndarray,
-    bar: tqdm,
+    bar: Progress | Part,
 ) -> dict[str, np.ndarray]:
     """All cells, and the seeds of these numbers, of one network: arrays [cells, seeds, …]."""
     cells = next(iter(gains.values())).size
     chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds.size)
     results: dict[str, np.ndarray] = {}
     root = jax.random.key(key)
+    bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
     for seed_slice in chunks.slices(seeds.size, chunk.seeds):
         numbers = seeds[seed_slice]
         keys = _network_keys(root, numbers.astype(np.uint32))
@@ -58,6 +59,7 @@ def measure_cells(
         for cell_slice in chunks.slices(cells, chunk.cells):
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
             measured = _measure(plan, chunk.tiling, some_gains, keys, data, cotangent)
+            bar.phase(f"measuring {plan.network.family}")
             chunks.release_compiler_memory(plan, chunk)
             for statistic in plan.statistics:
                 _store(results, statistic, measured.pop(statistic.name), (cells, seeds.size), cell_slice, seed_slice)
