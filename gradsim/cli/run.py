@@ -39,6 +39,7 @@ def run(
             check_counts(options)
             writable(options.out)
             if options.data is None:
+                # Here is where compiled programs begin to be kept from one run to the next, once the package can.
                 datasets = measure(options)
                 saved.append(save(datasets, options.out / f"{name}.zarr", name))
                 print(f"data    {saved[0]}")

@@ -14,7 +14,7 @@ from gradsim.sweeps import chunks
 # In products' operations: a normal number drawn, a step's work on an entry of a tangent, one tangent's on a weight.
 DRAWN, ENTRY, SINGLE = 400.0, 30.0, 10.0
 # Seconds to compile a program.
-COMPILED = {"cpu": 2.0}
+COMPILED = {"cpu": 3.0}
 COMPILED_ELSEWHERE = 5.0
 UNITS = ((1, "s"), (60, "min"), (3600, "h"))
 
