@@ -44,10 +44,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 figures: $(STAMP)
 	@mkdir -p figures
-	@set -e; for script in $(SCRIPTS); do \
-		echo "$$script --preset $(PRESET)"; \
-		$(RUN) $$script --preset $(PRESET) --out figures; \
-	done
+	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) -- --preset $(PRESET) --out figures
 
 test: $(STAMP)
 	$(RUN) -m pip check --disable-pip-version-check

@@ -19,6 +19,7 @@ examples:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -74,18 +75,20 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     if options.depth < 4 or options.seeds < 2:
         raise ValueError(f"depth, seeds: got {options.depth}, {options.seeds}; pass at least 4 layers and 2 seeds")
     batches = sorted(set(options.batches))
-    measured: dict[str, xarray.Dataset] = {}
-    for name in options.activations:
-        sweeps = [
-            gs.sweep(
-                batchnorm(options.width, batch, name, epsilon=0.0), depth=options.depth, seeds=options.seeds,
-                key=options.key, burn_in=options.burn_in, statistics="log_jvp",
-            )
-            for batch in batches
-        ]  # fmt: skip
-        axis = xarray.DataArray(batches, dims="batch", name="batch", attrs={"long_name": "batch size", "units": "1"})
-        measured[name] = xarray.concat(sweeps, axis, combine_attrs="override")
-    return measured
+    jobs = {
+        (name, f"in batches of {batch}"): partial(
+            gs.sweep, batchnorm(options.width, batch, name, epsilon=0.0), depth=options.depth, seeds=options.seeds,
+            key=options.key, burn_in=options.burn_in, statistics="log_jvp",
+        )
+        for name in options.activations
+        for batch in batches
+    }  # fmt: skip
+    measured = cli.perform(jobs)
+    axis = xarray.DataArray(batches, dims="batch", name="batch", attrs={"long_name": "batch size", "units": "1"})
+    return {
+        name: xarray.concat([one for (of, _), one in measured.items() if of == name], axis, combine_attrs="override")
+        for name in options.activations
+    }
 
 
 def rates(dataset: xarray.Dataset, activation: str) -> xarray.Dataset:

@@ -32,6 +32,7 @@ from gradsim import cli, plot
 from gradsim.arguments import whole
 from gradsim.cli import compiling
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
+from gradsim.cli.run import interruptible
 from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
@@ -283,4 +284,5 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible([]):
+        main()

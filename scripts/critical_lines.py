@@ -18,18 +18,16 @@ examples:
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray
-from tqdm import tqdm
 
 import gradsim as gs
 from gradsim import cli, theory
-from gradsim.networks.network import Network
 from gradsim.plot.critical import critical_lines, finite_width_scaling
 from gradsim.theory.edge import UNSTABLE
 
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WEIGHTS = np.geomspace(0.3, 30, 160)  # among which the theory of finite depth looks for its change of sign
+ANYWHERE = (float(WEIGHTS[0]), float(WEIGHTS[-1]))
+THEORY = 1.0  # seconds, about, of one activation's
 FINER = 5  # points of a theory's line for one of measurement
 AT_ONCE = 2  # compiling, most of the time where networks are small, keeps one core busy
 
@@ -91,22 +91,23 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     bias = cli.axis("sigma_b", options.sigma_b, options.points)
     axis = xarray.DataArray(widths, dims="width", name="width", attrs={"long_name": "width", "units": "1"})
 
-    def find(job: tuple[int, str, Network]) -> xarray.Dataset:
-        place, name, network = job
-        width = network.input_shape[-1]
-        return gs.critical(
-            network, between=bracket(expected[name]), depth=options.depth, burn_in=options.burn_in, sigma_b=bias,
-            seeds=max(2, options.seeds * widths[0] // width), key=own_key(options.key, place, width), progress=False,
-        )  # fmt: skip
-
-    jobs = [(place, name, network) for place, name in enumerate(networks) for network in networks[name]]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        theories = pool.map(lambda name: expect(name, axis, options), networks)
-        expected = dict(zip(networks, tqdm(theories, "theory", len(networks), disable=None), strict=True))
-        found = list(tqdm(pool.map(find, jobs), "networks", len(jobs), disable=None))
+    jobs: dict[tuple[str, int], partial[xarray.Dataset]] = {
+        (name, network.width): partial(
+            gs.critical, network, between=ANYWHERE, depth=options.depth, burn_in=options.burn_in, sigma_b=bias,
+            seeds=max(2, options.seeds * widths[0] // network.width), key=own_key(options.key, place, network.width),
+        )
+        for place, name in enumerate(networks)
+        for network in networks[name]
+    }  # fmt: skip
+    theories = {("theory", name): partial(expect, name, axis, options) for name in networks}
+    works: dict[Any, cli.Work] = {name: cli.Work(others=THEORY) for name in theories}
+    works |= {name: cli.foresee(*job.args, **job.keywords) for name, job in jobs.items()}
+    with cli.Jobs(works, AT_ONCE) as several:
+        expected = {name: one for (_, name), one in several.run(theories).items()}
+        found = several.run({key: partial(job, between=bracket(expected[key[0]])) for key, job in jobs.items()})
     lines = {}
     for name in networks:
-        mine = [one for one, job in zip(found, jobs, strict=True) if job[1] == name]
+        mine = [one for key, one in found.items() if key[0] == name]
         one = xarray.concat(mine, axis, combine_attrs="override").merge(expected[name])
         lines[name] = one.assign(status=one["status"].astype(object))  # Zarr 3 knows no fixed-width strings
     return lines

@@ -66,10 +66,11 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     if len(options.schemes) > len(plot.COLOURS):
         raise ValueError(f"schemes: got {len(options.schemes)}; pass at most {len(plot.COLOURS)}, one colour each")
     inputs = cli.samples(options.inputs, options.width)
-    measured = cli.schemes(
+    jobs = cli.schemes(
         options.activations, options.schemes, width=options.width, depth=options.depth, seeds=options.seeds,
         key=options.key, inputs=inputs, statistics=("log_gain", "log_jvp"),
     )  # fmt: skip
+    measured = cli.join_schemes(cli.perform(jobs))
     return {"schemes": measured.assign(predicted(measured, options))}
 
 

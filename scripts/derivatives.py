@@ -14,6 +14,7 @@ examples:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         raise ValueError(f"activations: got {len(options.activations)}; pass at most {len(plot.COLOURS)}")
     if not all(0 < factor <= 1 for factor in options.factors):
         raise ValueError(f"factors: got {options.factors}; pass numbers above 0 and up to 1")
+    if len(set(options.factors)) < len(options.factors):
+        raise ValueError(f"factors: got {options.factors}; pass numbers each once")
     functions = {name: activations.get(name) for name in options.activations}
     z = np.linspace(-6, 6, options.points)
     arrays = {
@@ -65,10 +68,10 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         {"activation": list(functions), "z": ("z", z, {"long_name": "pre-activation", "units": "1"})},
     )
     # The scalar chain h' = sigma_w h: its Jacobian is sigma_w^depth.
-    chain = gs.sweep(
-        gs.feedforward(1, "identity", "identity"), depth=options.depth, seeds=1, key=options.key,
+    chain = cli.perform({"chain": partial(
+        gs.sweep, gs.feedforward(1, "identity", "identity"), depth=options.depth, seeds=1, key=options.key,
         sigma_w=np.asarray(options.factors), sigma_b=0.0,
-    )  # fmt: skip
+    )})["chain"]  # fmt: skip
     factor = np.broadcast_to(chain["sigma_w"].values.astype(np.float32)[:, None], (len(options.factors), options.depth))
     attributes = {"long_name": "the same product in float32", "units": "1"}
     product = (("sigma_w", "depth"), np.multiply.accumulate(factor, axis=1, dtype=np.float32), attributes)

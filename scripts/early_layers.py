@@ -17,6 +17,7 @@ examples:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -76,30 +77,36 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
 
     networks = {activation: gs.feedforward(options.width, activation) for activation in options.activations}
     chosen = {name: initializers.get(name) for name in (*options.schemes, options.deepest_scheme)}
-    inputs = cli.samples(options.inputs)
+    inputs = cli.samples(options.inputs, options.width)
 
-    def one(depth: int, name: str) -> "xarray.Dataset":
-        # A scheme is two gains here, and gains do not recompile.
-        gains: Any = {
-            "sigma_w": chosen[name].weight_gain(options.width, options.width),
-            "sigma_b": chosen[name].bias_gain(options.width),
-        }
-        measured = gs.sweep(
-            networks, depth=depth, seeds=options.seeds, key=options.key, inputs=inputs,
-            direction="backward", statistics="log_weight_gradient", **gains,
-        )  # fmt: skip
-        return measured.drop_vars(gains).assign_coords({"scheme": name, **gains}).expand_dims("scheme")
-
-    def several(depth: int) -> "xarray.Dataset":
-        return xarray.concat(
-            [one(depth, name) for name in options.schemes], "scheme",
-            data_vars="all", coords="different", compat="equals", join="exact", combine_attrs="override",
-        )  # fmt: skip
-
-    measured = {f"{depth} layers": several(depth) for depth in sorted(options.depths)}
+    depths = {f"{depth} layers": depth for depth in sorted(options.depths)}
+    wanted = [(title, name) for title in depths for name in options.schemes]
     if options.deepest:
-        measured[DEEPEST] = one(options.deepest, options.deepest_scheme)
-    return measured
+        depths[DEEPEST] = options.deepest
+        wanted.append((DEEPEST, options.deepest_scheme))
+    # A scheme is two gains here, and gains do not recompile.
+    gains: dict[str, Any] = {
+        name: {"sigma_w": one.weight_gain(options.width, options.width), "sigma_b": one.bias_gain(options.width)}
+        for name, one in chosen.items()
+    }
+    jobs = {
+        (title, name): partial(
+            gs.sweep, networks, depth=depths[title], seeds=options.seeds, key=options.key, inputs=inputs,
+            direction="backward", statistics="log_weight_gradient", **gains[name],
+        )
+        for title, name in wanted
+    }  # fmt: skip
+    measured: dict[str, list[xarray.Dataset]] = {title: [] for title in depths}
+    for (title, name), one in cli.perform(jobs).items():
+        labelled = one.drop_vars(gains[name]).assign_coords({"scheme": name, **gains[name]}).expand_dims("scheme")
+        measured[title].append(labelled)
+    return {
+        title: xarray.concat(
+            several, "scheme",
+            data_vars="all", coords="different", compat="equals", join="exact", combine_attrs="override",
+        )
+        for title, several in measured.items()
+    }  # fmt: skip
 
 
 def report(datasets: Mapping[str, "xarray.Dataset"]) -> str:

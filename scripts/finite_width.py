@@ -18,6 +18,7 @@ examples:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -68,15 +69,18 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     widths = sorted(set(options.widths))
     if widths[0] < 2:
         raise ValueError(f"widths: got {widths[0]}; pass 2 units or more")
-    measured = {}
-    for name in options.activations:
-        for width in widths:
-            one = gs.sweep(
-                gs.feedforward(width, name), depth=options.ratio * width, seeds=options.seeds, key=options.key,
-                sigma_w=SIGMA_W[name], statistics="log_jvp",
-            )  # fmt: skip
-            measured[f"{name} {width}"] = one.assign_attrs(activation=name, width=width)
-    return measured
+    jobs = {
+        (name, width): partial(
+            gs.sweep, gs.feedforward(width, name), depth=options.ratio * width, seeds=options.seeds, key=options.key,
+            sigma_w=SIGMA_W[name], statistics="log_jvp",
+        )
+        for name in options.activations
+        for width in widths
+    }  # fmt: skip
+    return {
+        f"{name} {width}": one.assign_attrs(activation=name, width=width)
+        for (name, width), one in cli.perform(jobs).items()
+    }
 
 
 def layer_law(activation: str, width: int) -> tuple[float, float]:

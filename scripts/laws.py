@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import xarray
-from tqdm import tqdm
 
 from gradsim import cli
 from gradsim.laws import ERRORS, LAWS, Check, Law
@@ -31,6 +30,9 @@ from gradsim.sweeps import dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# About how many seconds a law takes to compile, and to measure at effort 1.
+COMPILING, EFFORT = 2.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,9 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     if unknown:
         raise ValueError(f"only: got {', '.join(unknown)}; pass some of: {'; '.join(LAWS)}")
     chosen = [law for law in LAWS.values() if not options.only or law.id in options.only]
-    rows = []
-    with tqdm(chosen, unit="law", disable=not sys.stderr.isatty()) as bar:
-        for law in bar:
-            bar.set_description(law.id)
-            rows += [row(law, check) for check in law.measure(options.effort, options.key)]
+    with cli.Jobs({law.id: cli.Work(others=COMPILING + options.effort * EFFORT) for law in chosen}) as several:
+        checks = several.run({law.id: partial(law.measure, options.effort, options.key) for law in chosen})
+    rows = [row(law, check) for law in chosen for check in checks[law.id]]
     columns = {key: ("check", [one[key] for one in rows]) for key in rows[0]}
     choices = {"effort": options.effort, "key": options.key, "standard_errors": ERRORS}
     return {"laws": xarray.Dataset(columns, attrs={**dataset.provenance(), **choices})}
@@ -99,7 +99,8 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path) -> str:
     widths = {key: max(len(key), *(len(one[key]) for one in rows)) for key in shown}
     lines = ["  ".join(f"{key:<{widths[key]}}" for key in shown)]
     lines += ["  ".join(f"{one[key]:<{widths[key]}}" for key in shown) for one in rows]
-    table.to_dataframe().to_csv(folder / "laws.csv", index=False)
+    order = ["law", "statement", "source", *Check._fields, "z", "holds"]  # that of a store is not kept
+    table.to_dataframe()[order].to_csv(folder / "laws.csv", index=False)
     (folder / "laws.md").write_text(page(table, rows), encoding="utf-8")
     lines += [summary(table), f"table   {folder / 'laws.csv'}", f"page    {folder / 'laws.md'}"]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ examples:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -105,20 +106,21 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     ranges = {name: options.sigma_w or SIGMA_W.get(name, (0.5, 3.0)) for name in networks}
     weights = {name: cli.axis("sigma_w", limits, options.points_w) for name, limits in ranges.items()}
     bias = cli.axis("sigma_b", options.sigma_b, options.points_b)
-    schemes = {}
-    if options.rows:
-        schemes[SCHEMES] = cli.schemes(
-            options.rows, options.schemes, width=options.scheme_width, depth=options.scheme_depth, seeds=options.seeds,
-            key=options.key, inputs=inputs,
-        )  # fmt: skip
-    maps = {}
-    for name, network in networks.items():
-        one = gs.sweep(
-            network, depth=options.depth, seeds=options.seeds, key=options.key, burn_in=options.burn_in,
+    schemes = cli.schemes(
+        options.rows, options.schemes, width=options.scheme_width, depth=options.scheme_depth, seeds=options.seeds,
+        key=options.key, inputs=inputs,
+    )  # fmt: skip
+    maps = {
+        ("map", name): partial(
+            gs.sweep, network, depth=options.depth, seeds=options.seeds, key=options.key, burn_in=options.burn_in,
             inputs=inputs, sigma_w=weights[name], sigma_b=bias,
-        )  # fmt: skip
-        maps[name] = one.assign(_theory(name, one, options))
-    return maps | schemes
+        )
+        for name, network in networks.items()
+    }  # fmt: skip
+    measured = cli.perform({**(schemes if options.rows else {}), **maps})
+    datasets = {name: measured["map", name] for name in networks}
+    datasets = {name: one.assign(_theory(name, one, options)) for name, one in datasets.items()}
+    return {**datasets, SCHEMES: cli.join_schemes(measured)} if options.rows else datasets
 
 
 def _theory(name: str, one: xarray.Dataset, options: Options) -> dict[str, xarray.DataArray]:

@@ -51,7 +51,7 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 class Options(cli.Options):
     """Options of the recurrent phase diagram."""
 
-    redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "lengths")
+    redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "preset", "lengths")
 
     families: tuple[str, ...] = tuple(FAMILIES)
     """Which families, one row of maps each."""
@@ -87,19 +87,17 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
         raise ValueError(f"families: got {', '.join(unknown)}; pass some of: {', '.join(FAMILIES)}")
     inputs = sequences(options.inputs)
     features = options.width if inputs is None else inputs.shape[2]
-    measured = {}
+    jobs, gains = {}, dict[str, dict[str, Any]]()
     for name in options.families:
         build, ranges = FAMILIES[name]
         network = build(options.width, features)
-        gains: dict[str, Any] = {gain: cli.axis(gain, ends, options.points) for gain, ends in ranges.items()}
-        one = gs.sweep(
-            network, depth=max(shown(options.lengths, inputs)), seeds=options.seeds, key=options.key,
-            inputs=widened(inputs, network.input_shape[0], options.key), **gains,
+        gains[name] = {gain: cli.axis(gain, ends, options.points) for gain, ends in ranges.items()}
+        jobs[name] = partial(
+            gs.sweep, network, depth=max(shown(options.lengths, inputs)), seeds=options.seeds, key=options.key,
+            inputs=widened(inputs, network.input_shape[0], options.key), **gains[name],
         )  # fmt: skip
-        if inputs is None:
-            one = one.assign(edge(name, gains))
-        measured[name] = one
-    return measured
+    measured = cli.perform(jobs)
+    return measured if inputs is not None else {n: one.assign(edge(n, gains[n])) for n, one in measured.items()}
 
 
 def edge(name: str, gains: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -109,14 +109,13 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     if min(options.depth, options.length) < 2:
         raise ValueError(f"depth, length: got {options.depth}, {options.length}; pass at least 2")
     _fraction(options.factor)
-    measured = {}
+    jobs = {}
     for name in options.networks or NETWORKS:
-        kind, build, gains = NETWORKS[name]
+        _, build, gains = NETWORKS[name]
         network = build(options)
         steps = options.length if network.axis == "time" else options.depth
-        one = gs.sweep(network, depth=steps, seeds=options.seeds, key=options.key, **gains)
-        measured[name] = one.assign_attrs(kind=kind)
-    return measured
+        jobs[name] = partial(gs.sweep, network, depth=steps, seeds=options.seeds, key=options.key, **gains)
+    return {name: one.assign_attrs(kind=NETWORKS[name][0]) for name, one in cli.perform(jobs).items()}
 
 
 def _fraction(factor: float) -> float:

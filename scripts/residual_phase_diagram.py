@@ -16,14 +16,15 @@ examples:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
 
 import gradsim as gs
-from gradsim import Network, cli, theory
+from gradsim import cli, theory
 from gradsim.analysis.growth import growth
 from gradsim.networks.normalized import layernorm
 from gradsim.networks.residual import residual
@@ -93,18 +94,18 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     networks = {MAPS[0]: gs.feedforward(n, phi), MAPS[1]: residual(n, phi, form="post_activation")}
     blocks = {BRANCHES[0]: residual(n, "relu"), BRANCHES[1]: layernorm(n, "relu", form="pre")}
 
-    def sweep(network: Network, depth: int, **gains: Any) -> xarray.Dataset:
-        return gs.sweep(network, depth=depth, seeds=options.seeds, key=options.key, **gains)
-
-    measured = {name: sweep(one, options.depth, sigma_w=weight, sigma_b=bias) for name, one in networks.items()}
+    sweep = partial(gs.sweep, seeds=options.seeds, key=options.key)
+    over_gains = partial(sweep, depth=options.depth, sigma_w=weight, sigma_b=bias)
+    over_depth = partial(sweep, depth=options.max_depth, branch_gain=branch)
+    jobs = {name: partial(over_gains, one) for name, one in networks.items()}
+    measured = cli.perform(jobs | {name: partial(over_depth, block) for name, block in blocks.items()})
     for name, edge in zip(MAPS, (theory.edge_of_chaos(phi, bias), np.full(bias.size, np.nan)), strict=True):
         attributes = {"long_name": "edge of chaos", "units": "1"}  # with the skip there is none
         measured[name] = measured[name].assign(edge_of_chaos=("sigma_b", edge, attributes)).assign_attrs(activation=phi)
     measured[MAPS[1]] = measured[MAPS[1]].assign(growth_theory=growth_with_skip(phi, measured[MAPS[1]]))
-    for name, block in blocks.items():
-        one = sweep(block, options.max_depth, branch_gain=branch)
-        measured[name] = one.assign(theory=mean_square(name, one))
-    return measured
+    return {
+        name: one.assign(theory=mean_square(name, one)) if name in blocks else one for name, one in measured.items()
+    }
 
 
 def growth_with_skip(activation: str, one: xarray.Dataset) -> xarray.DataArray:

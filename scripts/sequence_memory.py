@@ -107,15 +107,16 @@ def measure(options: Options) -> dict[str, "xarray.Dataset"]:
     unknown = [name for name in options.networks if name not in NETWORKS]
     if unknown:
         raise ValueError(f"networks: got {', '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
-    measured = {}
-    for name in options.networks:
-        build, gains = NETWORKS[name]
-        measured[name] = gs.sweep(
-            build(options.width, features, length), depth=length, seeds=options.seeds, key=options.key,
-            direction="backward", inputs=inputs, **gains,
-        )  # fmt: skip
-        if name in ACTIVATIONS and inputs is None:
-            measured[name] = measured[name].assign(theory=("time", predicted(name, length), {"units": "nat"}))
+    jobs = {
+        name: partial(
+            gs.sweep, NETWORKS[name][0](options.width, features, length), depth=length, seeds=options.seeds,
+            key=options.key, direction="backward", inputs=inputs, **NETWORKS[name][1],
+        )
+        for name in options.networks
+    }  # fmt: skip
+    measured = cli.perform(jobs)
+    for name in measured.keys() & ACTIVATIONS if inputs is None else ():
+        measured[name] = measured[name].assign(theory=("time", predicted(name, length), {"units": "nat"}))
     return measured
 
 

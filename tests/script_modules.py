@@ -1,11 +1,46 @@
-"""The scripts as modules."""
+"""The scripts as modules, and what makes a run of each small."""
 
 import importlib.util
+import re
+import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
+
+import pytest
+
+from gradsim import cli
 
 FOLDER = Path(__file__).parents[1] / "scripts"
+# What makes a run small: these sizes come after its own options,
+SIZES = {
+    "phase_diagram": "--width 8 --scheme-width 8 --depth 4 --burn-in 2 --seeds 2 --points-w 5 --points-b 3 "
+    "--scheme-depth 3",
+    "depth_profile": "--width 8 --depth 4 --seeds 3",
+    "derivatives": "--points 101",
+    "sequence_memory": "--width 6 --length 12 --seeds 3",
+    "recurrent_phase_diagram": "--width 6 --lengths 3 6 --seeds 2 --points 4",
+    "early_layers": "--width 6 --depths 3 --seeds 2",
+    "remedies": "--width 8 --depth 20 --length 30 --seeds 4",
+    "residual_phase_diagram": "--width 8 --depth 8 --points 4 --max-depth 16 --seeds 2",
+    "batchnorm_explosion": "--width 32 --depth 8 --burn-in 4 --seeds 3 --batches 6 12",
+    "critical_lines": "--widths 24 12 --depth 12 --burn-in 4 --seeds 300 --points 2",
+    "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
+    "laws": "--effort 1",
+}
+# and these before, so that its own names count.
+FEWER = {
+    "phase_diagram": "--activations tanh --rows tanh --schemes lecun_normal he_normal",
+    "depth_profile": "--activations tanh --schemes lecun_normal he_normal torch_linear",
+    "sequence_memory": '--networks "tanh RNN" "LSTM, chrono"',
+    "recurrent_phase_diagram": '--families "tanh RNN" minimalRNN',
+    "early_layers": "--activations sigmoid --deepest 40",
+    "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
+    "batchnorm_explosion": "--activations relu",
+    "critical_lines": "--activations tanh relu",
+}
 
 
 def load(name: str) -> ModuleType:
@@ -18,3 +53,30 @@ def load(name: str) -> ModuleType:
         sys.modules[spec.name] = module  # tyro reads the options' docstrings from there
         spec.loader.exec_module(module)
     return module
+
+
+def small(name: str, example: list[str]) -> list[str]:
+    """The example with small sizes around it; the digits are 64 wide."""
+    sizes = re.sub(r"--\S*width \d+", "", SIZES[name]) if "digits" in example else SIZES[name]
+    return [*shlex.split(FEWER.get(name, "")), *example, *shlex.split(sizes)]
+
+
+def measured(name: str, *arguments: str) -> Any:
+    """What a small run of a script measures, with these arguments of its own, by its module; nothing is drawn."""
+    module = load(name)
+    return module.measure(cli.parse(module.PRESETS, small(name, list(arguments))))
+
+
+def refusal(main: Callable[[Sequence[str]], Any], arguments: Sequence[str]) -> str:
+    """The one line with which a script refuses these arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    message = str(stopped.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def refuse(*args: Any, **options: Any) -> NoReturn:
+    """In place of what must not be called."""
+    raise AssertionError("something was computed")

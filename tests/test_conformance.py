@@ -79,8 +79,8 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
             jax.jacfwd(lambda flat: jax.vmap(flat_observed)(states(unravel(flat), slice(burn_in, None))[1]))
         )
         select = np.asarray(jax.jacfwd(lambda flat: flat_observed(unravel(flat)))(flat))
-        vector = np.asarray(ravel_pytree(jax.tree.map(lambda leaf: leaf[0], double(u)))[0])
-        return np.asarray(chain(flat)) @ select.T, select @ vector
+        unit = np.asarray(ravel_pytree(jax.tree.map(lambda leaf: leaf[0], double(u)))[0])
+        return np.asarray(chain(flat)) @ select.T, select @ unit
 
 
 @families

@@ -1,4 +1,4 @@
-"""The scripts of the cures: tiny runs end to end, the numbers in their tables, and what they refuse."""
+"""The scripts of the cures: the numbers in their tables and figures."""
 
 import csv
 import math
@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from script_modules import load
+from script_modules import load, measured
 
 import gradsim as gs
-from gradsim import cli
 from gradsim.analysis.growth import growth
 from gradsim.networks.residual import residual
 from gradsim.plot import remedies as remedies_plot
@@ -21,12 +20,6 @@ from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
 remedies, residual_phase_diagram, batchnorm_explosion = map(
     load, ("remedies", "residual_phase_diagram", "batchnorm_explosion")
 )
-
-REMEDIES = ("--networks", "sigmoid, Glorot", "ReLU, He", "tanh RNN", "--width", "8", "--depth", "20", "--length", "30",
-            "--seeds", "4")  # fmt: skip
-RESIDUAL = ("--width", "8", "--depth", "8", "--points", "4", "--max-depth", "16", "--seeds", "2")
-EXPLOSION = ("--width", "32", "--depth", "8", "--burn-in", "4", "--seeds", "3", "--batches", "6", "12",
-             "--activations", "relu")  # fmt: skip
 
 
 def deep(log_gain: Any, **attributes: Any) -> xarray.Dataset:
@@ -56,18 +49,14 @@ def test_batchnorm_growth_refuses_what_has_no_closed_form(activation: str, batch
         batchnorm_growth(activation, batch)
 
 
-def test_remedies_writes_figure_data_and_table_and_redraws_them(tmp_path: Path) -> None:
-    files = remedies.main([*REMEDIES, "--out", str(tmp_path)])
-    assert files == [tmp_path / "remedies.png"]
-    first = (tmp_path / "remedies.csv").read_text()
-    rows = {row["network"]: row for row in csv.DictReader(first.splitlines())}
+def test_remedies_writes_its_table(tmp_path: Path) -> None:
+    datasets = measured("remedies")
+    assert str(tmp_path / "remedies.csv") in remedies.report(datasets, folder=tmp_path)
+    rows = {row["network"]: row for row in csv.DictReader((tmp_path / "remedies.csv").read_text().splitlines())}
     assert list(rows) == ["sigmoid, Glorot", "ReLU, He", "tanh RNN"]
     assert float(rows["sigmoid, Glorot"]["growth"]) == pytest.approx(-1.5, abs=0.3)
     assert rows["sigmoid, Glorot"]["change"] == rows["tanh RNN"]["change"] == "falls"
     assert rows["tanh RNN"]["axis"] == "time"
-    again = remedies.main(["--data", str(tmp_path / "remedies.zarr"), "--out", str(tmp_path / "again")])
-    assert again[0].stat().st_size > 0
-    assert (tmp_path / "again" / "remedies.csv").read_text() == first
 
 
 def test_every_network_of_remedies_builds_and_has_a_kind() -> None:
@@ -96,13 +85,10 @@ def test_names_are_pushed_apart_and_stay_in_order() -> None:
     assert places[:3].mean() == pytest.approx(0.1)
 
 
-def test_the_residual_diagram_has_no_vanishing_phase_with_the_skip(tmp_path: Path) -> None:
-    (file,) = residual_phase_diagram.main([*RESIDUAL, "--out", str(tmp_path)])
-    assert file.stat().st_size > 0
-    measured = cli.load(tmp_path / "residual_phase_diagram.zarr")
-    assert float(growth(measured["without skip"]).min()) < -0.5
-    assert float(growth(measured["with skip"]).min()) > -0.05
-    residual_phase_diagram.main(["--data", str(tmp_path / "residual_phase_diagram.zarr"), "--out", str(tmp_path)])
+def test_the_residual_diagram_has_no_vanishing_phase_with_the_skip() -> None:
+    maps = measured("residual_phase_diagram")
+    assert float(growth(maps["without skip"]).min()) < -0.5
+    assert float(growth(maps["with skip"]).min()) > -0.05
 
 
 def test_the_growth_with_the_skip_is_that_of_theory() -> None:
@@ -123,14 +109,10 @@ def test_law_A8_the_mean_square_over_branch_gain() -> None:
     assert float((np.abs(squares.mean("seed") - predicted) / error).max()) < 4.5
 
 
-def test_the_explosion_is_that_of_theory(tmp_path: Path) -> None:
-    (file,) = batchnorm_explosion.main([*EXPLOSION, "--out", str(tmp_path)])
-    assert file.stat().st_size > 0
-    one = cli.load(tmp_path / "batchnorm_explosion.zarr")["relu"]
-    found = batchnorm_explosion.rates(one, "relu")
+def test_the_explosion_is_that_of_theory() -> None:
+    found = batchnorm_explosion.rates(measured("batchnorm_explosion")["relu"], "relu")
     assert found["batch"].values.tolist() == [6, 12]
     np.testing.assert_allclose(found["mean_square"], found["theory"], atol=0.15)
-    batchnorm_explosion.main(["--data", str(tmp_path / "batchnorm_explosion.zarr"), "--out", str(tmp_path)])
 
 
 def test_the_explosion_shows_residuals_in_standard_errors() -> None:
@@ -151,35 +133,3 @@ def test_rates_of_a_known_growth() -> None:
     assert found["typical_error"].item() == pytest.approx(0.1)
     mean = [np.log(np.mean(np.exp(2 * slopes * depth))) for depth in (2, 8)]
     assert found["mean_square"].item() == pytest.approx((mean[1] - mean[0]) / 12)
-
-
-@pytest.mark.parametrize(
-    ("main", "arguments", "words"),
-    [
-        (remedies.main, ["--networks", "ResNet"], "networks: got ResNet"),
-        (remedies.main, ["--factor", "1"], "factor: got 1"),
-        (remedies.main, ["--depth", "1"], "depth, length: got 1"),
-        (remedies.main, ["--data", "nowhere.zarr"], "data: nothing at nowhere.zarr"),
-        (residual_phase_diagram.main, ["--branch-gain", "0", "1"], "branch_gain: got the range 0 to 1"),
-        (residual_phase_diagram.main, ["--branch-gain", "1", "inf"], "branch_gain: got the range 1 to inf"),
-        (residual_phase_diagram.main, ["--max-depth", "1"], "max_depth: got 1; pass at least 2"),
-        (residual_phase_diagram.main, ["--points", "1"], "points of sigma_w: got 1"),
-        (batchnorm_explosion.main, ["--batches", "3"], r"batches: got \(3,\)"),
-        (batchnorm_explosion.main, ["--seeds", "1"], "depth, seeds: got 32, 1"),
-    ],
-)
-def test_a_wrong_option_is_one_line_before_anything_is_computed(
-    main: Any, arguments: list[str], words: str, tmp_path: Path
-) -> None:
-    with pytest.raises(SystemExit, match=f"^error: {words}"):
-        main([*arguments, "--out", str(tmp_path)])
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("main", [remedies.main, residual_phase_diagram.main, batchnorm_explosion.main])
-def test_help_teaches(main: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    words = capsys.readouterr().out
-    assert "examples:" in words
-    assert "--preset" in words

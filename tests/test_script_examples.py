@@ -6,40 +6,19 @@ import shlex
 from pathlib import Path
 
 import pytest
-from script_modules import FOLDER, load
+from script_modules import FOLDER, SIZES, load, refuse, small
 
+import gradsim as gs
+from gradsim import cli
 from gradsim.laws import LAWS
 from gradsim.laws.record import exact
 from gradsim.plot import style
 from gradsim.plot.benchmark import PANELS
 
-# What makes an example small, the same shapes as in the scripts' other tests: these sizes come after its own options,
-SIZES = {
-    "phase_diagram": "--width 8 --scheme-width 8 --depth 4 --burn-in 2 --seeds 2 --points-w 5 --points-b 3 "
-    "--scheme-depth 3",
-    "depth_profile": "--width 8 --depth 4 --seeds 3",
-    "derivatives": "--points 101",
-    "sequence_memory": "--width 6 --length 12 --seeds 3",
-    "recurrent_phase_diagram": "--width 6 --lengths 3 6 --seeds 2 --points 4",
-    "early_layers": "--width 6 --depths 3 --seeds 2",
-    "remedies": "--width 8 --depth 20 --length 30 --seeds 4",
-    "residual_phase_diagram": "--width 8 --depth 8 --points 4 --max-depth 16 --seeds 2",
-    "batchnorm_explosion": "--width 32 --depth 8 --burn-in 4 --seeds 3 --batches 6 12",
-    "critical_lines": "--widths 12 24 --depth 12 --burn-in 4 --seeds 300 --points 2",
-    "finite_width": "--widths 2 4 --ratio 2 --seeds 400",
-    "laws": "--effort 1",
-}
-# and these before, so that an example's own names count.
-FEWER = {
-    "phase_diagram": "--activations tanh --rows tanh --schemes lecun_normal he_normal",
-    "depth_profile": "--activations tanh --schemes lecun_normal he_normal torch_linear",
-    "sequence_memory": '--networks "tanh RNN" "LSTM, chrono"',
-    "recurrent_phase_diagram": '--families "tanh RNN" minimalRNN',
-    "early_layers": "--activations sigmoid --deepest 40",
-    "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
-    "batchnorm_explosion": "--activations relu",
-    "critical_lines": "--activations tanh relu",
-}
+# Time steps of small runs on digits.
+STEPS = {"sequence_memory": 12, "recurrent_phase_diagram": 6}
+# What a run is drawn again with to show what it has shown.
+AGAIN = {"recurrent_phase_diagram": ["--lengths", "3", "6"]}
 MEASURED = "figures/benchmarks/benchmark-cpu.json"
 FIGURES = {
     "phase_diagram": ["phase_diagram", "schemes"],
@@ -55,12 +34,6 @@ def examples(name: str) -> list[list[str]]:
     return [command[2:] for command in commands]
 
 
-def small(name: str, example: list[str]) -> list[str]:
-    """The example with small sizes around it; the digits are 64 wide."""
-    sizes = re.sub(r"--\S*width \d+", "", SIZES[name]) if "digits" in example else SIZES[name]
-    return [*shlex.split(FEWER.get(name, "")), *example, *shlex.split(sizes)]
-
-
 EXAMPLES = [(name, shlex.join(example)) for name in SIZES for example in examples(name)]
 
 
@@ -73,8 +46,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved() -> dict[str, Path]:
-    """The data that the first example of each script has saved."""
+def saved() -> dict[str, tuple[Path, list[str]]]:
+    """The folder of the first example of each script, and the lines that it printed."""
     return {}
 
 
@@ -100,23 +73,49 @@ def test_an_example_of_the_benchmark_writes_what_was_measured(
     assert {part: measured.get(part, []) for part in module.PARTS if part in written}.items() <= written.items()
 
 
-@pytest.mark.parametrize(("name", "example"), EXAMPLES)
-def test_an_example_runs(
-    name: str, example: str, saved: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = shlex.split(example)
-    if "--data" in given:
-        place = given.index("--data") + 1
-        assert given[place] == f"figures/{name}.zarr"
-        given[place] = str(saved[name])
-    else:
-        given = small(name, given)
-    files = load(name).main([*given, "--out", str(tmp_path)])
+def check_files(name: str, example: str, files: list[Path], folder: Path) -> None:
+    """The figures are those that the example asks for, and none is empty."""
     endings = ["png", "pdf"] if "--formats png pdf" in example else ["pdf"] if "--formats pdf" in example else ["png"]
-    assert files == [tmp_path / f"{title}.{end}" for title in FIGURES.get(name, [name]) for end in endings]
+    assert files == [folder / f"{title}.{end}" for title in FIGURES.get(name, [name]) for end in endings]
     assert all(file.stat().st_size > 0 for file in files)
+
+
+@pytest.mark.parametrize(("name", "example"), [one for one in EXAMPLES if "--data" not in one[1]])
+def test_an_example_runs(
+    name: str, example: str, saved: dict[str, tuple[Path, list[str]]], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    files = load(name).main([*small(name, shlex.split(example)), "--out", str(tmp_path)])
+    check_files(name, example, files, tmp_path)
+    said, progress = capsys.readouterr()
+    assert re.match(r"(one|\d+) measurements?[^\n]*: (about|a few) ", progress)
     store = tmp_path / f"{name}.zarr"
-    assert store.exists() == ("--data" not in given)
-    said = capsys.readouterr().out
-    assert all(str(file) in said for file in [*files, *([store] if store.exists() else [])])
-    saved.setdefault(name, store)
+    assert all(str(file) in said for file in [*files, store])
+    assert "nan" not in said
+    saved.setdefault(name, (tmp_path, said.splitlines()))
+    if "--inputs" in example:
+        for one in cli.load(store).values():
+            assert one.attrs["inputs"].startswith("given, 1797 samples")
+            assert one.sizes.get("time") == STEPS.get(name)
+
+
+@pytest.mark.parametrize(("name", "example"), [one for one in EXAMPLES if "--data" in one[1]])
+def test_an_example_redraws_the_same_without_computing(
+    name: str, example: str, saved: dict[str, tuple[Path, list[str]]], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for module, function in ((gs, "sweep"), (gs, "critical"), (gs.theory, "log_gain")):
+        monkeypatch.setattr(module, function, refuse)
+    for law in LAWS:
+        monkeypatch.setitem(LAWS, law, LAWS[law]._replace(measure=refuse))
+    folder, said = saved[name]
+    given = shlex.split(example.replace(f"figures/{name}.zarr", str(folder / f"{name}.zarr")))
+    assert str(folder) in shlex.join(given)
+    files = load(name).main([*given, *AGAIN.get(name, []), "--out", str(tmp_path)])
+    check_files(name, example, files, tmp_path)
+    first = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == first  # and no data
+    out, err = capsys.readouterr()
+    assert not err
+    again = out.replace(str(tmp_path), str(folder)).splitlines()
+    assert [said[0].split()[0], *again] == ["data", *said[1:]]

@@ -1,75 +1,48 @@
-"""Scripts: each runs from its options alone, saves what it draws from, and refuses what is wrong in one line."""
+"""Every script: what its --help teaches, its presets, and what it refuses in one line before anything is computed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 import pytest
 import xarray
-from script_modules import load
+from script_modules import SIZES, load, refusal, refuse
 
 import gradsim as gs
 from gradsim import cli
 
-FOLDER = Path(__file__).parents[1] / "scripts"
-TINY = {
-    "phase_diagram": (
-        "--activations", "tanh", "--rows", "tanh", "--schemes", "lecun_normal", "he_normal", "--width", "8",
-        "--scheme-width", "8", "--depth", "4", "--burn-in", "2", "--seeds", "2", "--points-w", "5", "--points-b", "3",
-        "--scheme-depth", "3",
-    ),
-    "depth_profile": (
-        "--activations", "tanh", "--schemes", "lecun_normal", "he_normal", "torch_linear", "--width", "8",
-        "--depth", "4", "--seeds", "3",
-    ),
-    "derivatives": ("--activations", "sigmoid", "tanh", "--points", "101"),
-}  # fmt: skip
-FIGURES = {
-    "phase_diagram": ["phase_diagram.png", "schemes.png"],
-    "depth_profile": ["depth_profile.png"],
-    "derivatives": ["derivatives.png"],
-}
-names = pytest.mark.parametrize("name", list(TINY))
+names = pytest.mark.parametrize("name", list(SIZES))
 
 
-def refuse(*args: Any, **options: Any) -> None:
-    raise AssertionError("something was computed")
-
-
-@names
-def test_a_script_draws_and_redraws(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = load(name).main([*TINY[name], "--out", str(tmp_path / "new")])
-    assert [file.name for file in files] == FIGURES[name]
-    said = capsys.readouterr().out
-    assert f"{name}.zarr" in said
-    assert all(str(file) in said for file in files)
-
-    monkeypatch.setattr(gs, "sweep", refuse)
-    again = load(name).main(["--data", str(tmp_path / "new" / f"{name}.zarr"), "--out", str(tmp_path / "again")])
-    assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]
-    assert not (tmp_path / "again" / f"{name}.zarr").exists()
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be drawn, every draw starts with fold_in, and no costly theory computed."""
+    monkeypatch.setattr(jax.random, "fold_in", refuse)
+    monkeypatch.setattr(gs.theory, "log_gain", refuse)
 
 
 @names
 def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load(name)
     with pytest.raises(SystemExit, match="0"):
-        load(name).main(["--help"])
-    said = capsys.readouterr().out
+        module.main(["--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "?" in said  # the question that it answers
-    for wanted in (f"python scripts/{name}.py", "--preset", "--out", "--data", "--formats", "--key", "quick"):
-        assert wanted in said
+    options = [field.name for field in fields(module.Options)]
+    for wanted in (f"examples: python scripts/{name}.py", "quick", *options):
+        assert wanted in said.replace("--", "").replace("-", "_") or wanted in said
+    assert "seeds" not in options or "independent networks" in said.lower()
 
 
 @names
 def test_a_preset_yields_to_what_is_given(name: str) -> None:
     module = load(name)
-    for preset in ("quick", "paper", "accelerator"):
+    assert list(module.PRESETS) == ["quick", "paper", "accelerator"]
+    for preset, values in module.PRESETS.items():
+        assert values.preset == preset
         options = cli.parse(module.PRESETS, ["--preset", preset, "--key", "7"])
-        assert options == type(options)(**{**vars(module.PRESETS[preset]), "preset": preset, "key": 7})
+        assert options == type(options)(**{**vars(values), "key": 7})
 
 
 @names
@@ -78,22 +51,34 @@ def test_a_preset_yields_to_what_is_given(name: str) -> None:
     [
         (["--out", "{file}"], "error: out: cannot write into"),
         (["--out", "{file}/below"], "error: out: cannot write into"),
-        (["--data", "{folder}/missing.zarr"], "error: data: nothing at"),
+        (["--data", "{folder}/missing.zarr"], "error: data: nothing at {folder}/missing.zarr"),
         (["--data", "{file}"], "cannot be read as Zarr"),
-        (["--activations", "tanhh"], "error: activation: unknown name 'tanhh'; known names: identity"),
+        (["--data", "{foreign}"], "error: data: {foreign} "),
+        (["--data", "{named}"], "error: data: {named} was saved by other.py; pass what {name}.py has saved"),
+        (["--data", "{foreign}", "--key", "1"], "error: key: --data redraws what was measured; leave it out"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(
-    name: str, arguments: Sequence[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("idle")
+def test_wrong_paths_are_refused(
+    name: str, arguments: Sequence[str], message: str, stores: dict[str, Path], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(gs, "sweep", refuse)
-    file = tmp_path / "file"
-    file.write_text("not a folder")
-    filled = [argument.format(file=file, folder=tmp_path) for argument in arguments]
-    with pytest.raises(SystemExit) as stopped:
-        load(name).main(["--out", str(tmp_path), *filled])
-    assert message in str(stopped.value)
-    assert "\n" not in str(stopped.value)
+    known = {**stores, "folder": tmp_path, "name": name}
+    said = refusal(load(name).main, ["--out", str(tmp_path), *(argument.format(**known) for argument in arguments)])
+    assert message.format(**known) in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file, data that no script names as its own, and data of another script."""
+    folder = tmp_path_factory.mktemp("stores")
+    (folder / "file").write_text("not a folder")
+    one = xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})
+    return {
+        "file": folder / "file",
+        "foreign": cli.save({"one": one}, folder / "foreign.zarr"),
+        "named": cli.save({"one": one}, folder / "named.zarr", "other"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,41 +104,54 @@ def test_what_is_wrong_is_said_in_a_line(
         ("phase_diagram", ["--sigma-b", "0", "inf"], "sigma_b: got the range 0 to inf"),
         ("depth_profile", ["--schemes", "heh"], "initializer: unknown name 'heh'"),
         ("depth_profile", ["--depth", "-3"], "depth: got -3"),
+        ("derivatives", ["--factors", "0.5", "0.5"], "factors: got (0.5, 0.5); pass numbers each once"),
+        ("early_layers", ["--inputs", "digits", "--width", "8"], "width: got 8; the digits have 8 x 8 pixels, pass 64"),
         ("derivatives", ["--factors", "0.5", "1.5"], "factors: got (0.5, 1.5)"),
         ("derivatives", ["--depth", "0"], "depth: got 0"),
         ("phase_diagram", ["--schemes"], "schemes: got none; pass one or more"),
         ("depth_profile", ["--activations"], "activations: got none; pass one or more"),
+        ("sequence_memory", ["--networks", "ESN"], "networks: got ESN"),
+        ("sequence_memory", ["--networks"], "networks: got none; pass one or more"),
+        ("sequence_memory", ["--length", "1"], "length: got 1; pass at least 2"),
+        ("sequence_memory", ["--seeds", "0"], "seeds"),
+        ("recurrent_phase_diagram", ["--families", "ESN"], "families: got ESN"),
+        ("recurrent_phase_diagram", ["--lengths", "5", "0"], "lengths: got 0; pass a whole number of at least 1"),
+        ("recurrent_phase_diagram", ["--families"], "families: got none; pass one or more"),
+        ("recurrent_phase_diagram", ["--points", "1"], "points"),
+        ("early_layers", ["--depths", "5", "5"], "depths"),
+        ("early_layers", ["--activations", "step"], "activation: unknown name 'step'"),
+        ("early_layers", ["--schemes", "magic"], "initializer: unknown name 'magic'"),
+        ("remedies", ["--networks", "ResNet"], "networks: got ResNet"),
+        ("remedies", ["--factor", "1"], "factor: got 1"),
+        ("remedies", ["--depth", "1"], "depth, length: got 1"),
+        ("residual_phase_diagram", ["--branch-gain", "0", "1"], "branch_gain: got the range 0 to 1"),
+        ("residual_phase_diagram", ["--branch-gain", "1", "inf"], "branch_gain: got the range 1 to inf"),
+        ("residual_phase_diagram", ["--max-depth", "1"], "max_depth: got 1; pass at least 2"),
+        ("residual_phase_diagram", ["--points", "1"], "points of sigma_w: got 1"),
+        ("batchnorm_explosion", ["--batches", "3"], "batches: got (3,)"),
+        ("batchnorm_explosion", ["--seeds", "1"], "depth, seeds: got 32, 1"),
+        ("critical_lines", ["--activations", "tanhh"], "activation: unknown name 'tanhh'; known names: identity"),
+        ("critical_lines", ["--widths", "8", "0"], "widths: got 0; pass a whole number of at least 1"),
+        ("critical_lines", ["--widths", *map(str, range(1, 9))], "widths: got 8; pass at most 7"),
+        ("critical_lines", ["--widths"], "widths: got none; pass one or more"),
+        ("critical_lines", ["--activations"], "activations: got none"),
+        ("critical_lines", ["--seeds", "1"], "seeds: got 1; pass at least 2"),
+        ("critical_lines", ["--depth", "0"], "depth: got 0"),
+        ("critical_lines", ["--points", "1"], "points of sigma_b: got 1"),
+        ("critical_lines", ["--sigma-b", "2", "1"], "sigma_b: got the range 2 to 1"),
+        ("finite_width", ["--widths", "1"], "widths: got 1; pass 2 units or more"),
+        ("finite_width", ["--activations"], "activations: got none; pass one or more"),
+        ("finite_width", ["--seeds", "9"], "seeds: got 9; pass at least 10"),
+        ("finite_width", ["--ratio", "0"], "ratio: got 0"),
+        ("phase_diagram", ["--activations", "tanhh"], "activation: unknown name 'tanhh'; known names: identity"),
+        ("depth_profile", ["--activations", "tanhh"], "activation: unknown name 'tanhh'"),
+        ("derivatives", ["--activations", "tanhh"], "activation: unknown name 'tanhh'"),
     ],
 )
-def test_wrong_options_are_refused(
-    name: str, arguments: Sequence[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jax.random, "fold_in", refuse)  # every draw starts with it
-    with pytest.raises(SystemExit) as stopped:
-        load(name).main(["--out", str(tmp_path), *arguments])
-    assert message in str(stopped.value)
-    assert "\n" not in str(stopped.value)
+@pytest.mark.usefixtures("idle")
+def test_wrong_options_are_refused(name: str, arguments: Sequence[str], message: str, tmp_path: Path) -> None:
+    assert refusal(load(name).main, ["--out", str(tmp_path), *arguments]).startswith(f"error: {message}")
     assert not list(tmp_path.iterdir())
-
-
-def test_data_of_another_script_are_refused(tmp_path: Path) -> None:
-    store = cli.save({"schemes": xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})}, tmp_path / "other.zarr")
-    named = cli.save({"schemes": xarray.Dataset()}, tmp_path / "named.zarr", "remedies")
-    for name in ("depth_profile", "derivatives"):
-        with pytest.raises(SystemExit) as stopped:
-            load(name).main(["--data", str(named), "--out", str(tmp_path)])
-        assert stopped.value.code == f"error: data: {named} was saved by remedies.py; pass what {name}.py has saved"
-        with pytest.raises(SystemExit, match=f"error: data: {store} holds no .*; pass what {name}.py has saved"):
-            load(name).main(["--data", str(store), "--out", str(tmp_path)])
-
-
-@pytest.mark.parametrize("name", ["remedies", "sequence_memory", "finite_width", "critical_lines", "early_layers"])
-def test_foreign_data_without_a_name_are_refused_in_a_line(name: str, tmp_path: Path) -> None:
-    store = cli.save({"one": xarray.Dataset({"log_gain": (("seed", "depth"), [[0.0]])})}, tmp_path / "other.zarr")
-    with pytest.raises(SystemExit) as stopped:
-        load(name).main(["--data", str(store), "--out", str(tmp_path)])
-    assert str(stopped.value.code).startswith(f"error: data: {store} ")
-    assert "\n" not in str(stopped.value.code)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +160,7 @@ def test_foreign_data_without_a_name_are_refused_in_a_line(name: str, tmp_path: 
         ("depth_profile", ["--width", "32"], "width: --data redraws what was measured; leave it out"),
         ("derivatives", ["--key=3", "--depth", "2"], "key, depth: --data redraws what was measured; leave them out"),
         ("phase_diagram", ["--points_w", "32"], "points_w: --data redraws what was measured; leave it out"),
+        ("derivatives", ["--preset", "paper"], "preset: --data redraws what was measured; leave it out"),
         ("remedies", ["--factor", "2", "--width", "8"], "width: --data redraws what was measured; leave it out"),
     ],
 )
@@ -177,70 +176,20 @@ def test_an_unknown_preset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "slow" in capsys.readouterr().err
 
 
-def test_digits_go_in(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
-    arguments = [
-        "--inputs",
-        "digits",
-        "--activations",
-        "tanh",
-        "--schemes",
-        "he_normal",
-        "--depth",
-        "2",
-        "--seeds",
-        "2",
-    ]
-    load("depth_profile").main([*arguments, "--out", str(tmp_path), "--formats"])
-    assert [file.name for file in tmp_path.iterdir()] == ["depth_profile.zarr"]
-    dataset = cli.load(tmp_path / "depth_profile.zarr")["schemes"]
-    assert dataset.attrs["inputs"].startswith("given, 1797 samples")
+def test_a_choice_of_yes_and_no_is_refused_beside_data(tmp_path: Path) -> None:
+    presets = {"quick": Truthful()}
+    assert not cli.parse(presets, ["--no-norm"]).norm
+    for flag in ("--no-norm", "--norm"):
+        said = refusal(lambda arguments: cli.parse(presets, arguments), ["--data", "any.zarr", flag])
+        assert said == "error: norm: --data redraws what was measured; leave it out"
 
 
-def test_schemes_are_those_of_the_networks_that_bear_their_names() -> None:
-    chosen = ("lecun_normal", "glorot_uniform", "he_normal", "torch_linear")
-    options: Any = {"depth": 3, "seeds": 2, "key": 1}
-    together = cli.schemes(("tanh", "relu"), chosen, width=8, **options)
-    for scheme in chosen:
-        alone = gs.sweep(gs.feedforward(8, "tanh", scheme), **options)
-        here = together.sel(activation="tanh", initializer=scheme)
-        np.testing.assert_allclose(here["log_gain"], alone["log_gain"], rtol=1e-6)
-        assert here["sigma_w"] == alone["sigma_w"]
-        assert here["sigma_b"] == alone["sigma_b"]
+def test_the_preset_is_read_beside_data_where_it_says_what_is_shown() -> None:
+    options = cli.parse(load("recurrent_phase_diagram").PRESETS, ["--data", "any.zarr", "--preset", "paper"])
+    assert options.lengths == (10, 100, 1000)
 
 
-def test_the_measured_edge_of_tanh_is_that_of_theory(tmp_path: Path) -> None:
-    """The first map of the quick preset: the zero contour lies within 3 % of the edge of chaos in sigma_w."""
-    module = load("phase_diagram")
-    module.main(["--activations", "tanh", "--rows", "--out", str(tmp_path)])
-    apart = module.deviation(cli.load(tmp_path / "phase_diagram.zarr")["tanh"])
-    assert apart.size == module.PRESETS["quick"].points_b
-    assert np.all(np.abs(apart) < 0.03)
-
-
-def test_random_directions_fall_as_theory_of_the_first_order_says() -> None:
-    module = load("depth_profile")
-    names = ["--activations", "tanh", "relu", "--schemes", "orthogonal", "he_normal", "identity"]
-    options = cli.parse(module.PRESETS, [*names, "--width", "32", "--depth", "8", "--seeds", "400"])
-    one = module.measure(options)["schemes"]
-    assert one["log_jvp_theory"].sel(initializer="identity").isnull().all()
-    log_jvp = one["log_jvp"].drop_sel(initializer="identity")
-    residual = (log_jvp.mean("seed") - one["log_jvp_theory"]) / (log_jvp.std("seed") / 20)
-    assert float(abs(residual).max()) < 4
-    from_infinite = (log_jvp.mean("seed") - one["theory"]) / (log_jvp.std("seed") / 20)
-    assert float(from_infinite.sel(initializer="he_normal", depth=8).max()) < -4
-
-
-def test_the_figure_of_derivatives_says_what_it_must(tmp_path: Path) -> None:
-    module = load("derivatives")
-    datasets = module.measure(cli.parse(module.PRESETS, []))
-    slope = datasets["activations"]["slope"]
-    assert slope.sel(activation="sigmoid").max() == 0.25
-    assert slope.sel(activation="tanh").max() == 1
-    last = datasets["chain"].sel(sigma_w=0.1).isel(depth=-1, seed=0)
-    assert last["log_gain"] == pytest.approx(-115.12925, abs=1e-5)
-    assert last["float32_product"] == 0
-    figure = module.draw(datasets)["derivatives"]
-    said = [text.get_text() for ax in figure.axes for text in ax.texts]
-    assert "0 from layer 46" in said
-    assert "$10^{-50}$" in said
+@dataclass(frozen=True)
+class Truthful(cli.Options):
+    norm: bool = True
+    """Whether."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.loop import measure_cells
+from gradsim.sweeps.progress import reporting
 
 if TYPE_CHECKING:
     import xarray
@@ -74,8 +73,8 @@ def critical(
     chunks.check_result(plan, {**axes, gain: np.zeros(POINTS)}, networks=1, seeds=numbers.size)
     cells = grid.cells(plan, {**axes, gain: np.asarray(low)})
     data = plans.inputs(plan, inputs)
-    hidden = not (sys.stderr.isatty() if progress is None else arguments.flag("progress", progress))
-    with tqdm(unit="cell", disable=hidden) as bar, jax.enable_x64(plan.dtype == "float64"):
+    total = cells[gain].size * POINTS * ROUNDS * numbers.size
+    with reporting(progress, total) as bar, jax.enable_x64(plan.dtype == "float64"):
 
         def growths(points: np.ndarray) -> np.ndarray:
             """Growth a step of [cells, points] candidates, for every seed: [cells, points, seeds]."""

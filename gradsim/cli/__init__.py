@@ -1,8 +1,24 @@
-"""What only scripts and benchmarks need: options, saving, running, timing."""
+"""What only scripts and benchmarks need: options, jobs, saving, running, timing."""
 
+from gradsim.cli.jobs import Jobs, Work, foresee, perform
 from gradsim.cli.options import Options, axis, parse, samples
 from gradsim.cli.run import run
 from gradsim.cli.saving import load, save, writable
-from gradsim.cli.schemes import schemes
+from gradsim.cli.schemes import join_schemes, schemes
 
-__all__ = ["Options", "axis", "load", "parse", "run", "samples", "save", "schemes", "writable"]
+__all__ = [
+    "Jobs",
+    "Options",
+    "Work",
+    "axis",
+    "foresee",
+    "join_schemes",
+    "load",
+    "parse",
+    "perform",
+    "run",
+    "samples",
+    "save",
+    "schemes",
+    "writable",
+]

@@ -31,22 +31,25 @@ def families() -> list[gs.Network]:
 
 
 class Reached(Exception):
-    """The program of a sweep is about to run; carries what it would be given."""
+    """The program of a sweep is about to run; carries it and what it would be given."""
 
 
-def program(network: gs.Network, **options: Any) -> tuple[Any, tuple[Any, ...]]:
+def program(network: gs.Network, **options: Any) -> tuple[Any, ...]:
     """The jitted function that a sweep of this network calls first, and its arguments; nothing runs."""
-    jitted = loop._measure
+    chosen = loop.program
 
-    def reached(*given: Any) -> NoReturn:
-        raise Reached(*given)
+    def reached(*choice: Any) -> Any:
+        def call(*given: Any) -> NoReturn:
+            raise Reached(chosen(*choice), given)
+
+        return call
 
     gains: Any = dict.fromkeys(list(network.gains)[:2], GAINS)
-    with patch.object(loop, "_measure", reached):
+    with patch.object(loop, "program", reached):
         try:
             gs.sweep(network, **{**SIZES, **options}, **gains, progress=False)
         except Reached as caught:
-            return jitted, caught.args
+            return caught.args
     raise RuntimeError("program: the sweep ended without calling it")
 
 

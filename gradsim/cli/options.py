@@ -21,7 +21,7 @@ class Options:
     may_be_none: ClassVar[tuple[str, ...]] = ("key", "burn_in", "formats")
     """Whole numbers that may be 0, and lists that may be empty."""
 
-    redraws: ClassVar[tuple[str, ...]] = ("preset", "out", "data", "formats")
+    redraws: ClassVar[tuple[str, ...]] = ("out", "data", "formats")
     """What is read where nothing is measured; with `data` all else is refused."""
 
     preset: Literal["quick", "paper", "accelerator"] = "quick"
@@ -68,7 +68,8 @@ def parse(presets: Mapping[str, Chosen], arguments: Sequence[str] | None = None,
 
 def _unread(options: Options, arguments: Sequence[str]) -> list[str]:
     """The options among the arguments that are not read where nothing is measured."""
-    flags = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments if argument[:2] == "--"}
+    flags = {argument.partition("=")[0][2:].replace("-", "_") for argument in arguments if argument[:2] == "--"}
+    flags |= {flag.removeprefix("no_") for flag in flags}  # a choice of yes and no has both
     return [field.name for field in fields(options) if field.name in flags and field.name not in options.redraws]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ from gradsim.compilation_cache import enable_compilation_cache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+INTERRUPTED = 130  # what shells take for a Ctrl-C
 
 
 def run(
@@ -24,32 +29,52 @@ def run(
 ) -> list[Path]:
     """Measure (or load), save the data, say what was measured, draw, and say where all went.
 
-    Exits with one line where an option is wrong or a folder cannot be used, before anything is computed.
+    Exits with one line where an option is wrong or a folder cannot be used, before anything is computed; and where
+    Ctrl-C is pressed, with what has been saved by then.
     """
     from gradsim import plot
 
-    try:
-        check_counts(options)
-        writable(options.out)
-        if options.data is None:
-            enable_compilation_cache()
-            datasets = measure(options)
-            print(f"data    {save(datasets, options.out / f'{name}.zarr', name)}")
-        else:
-            datasets = load(options.data, name)
-        print(report(datasets))
-        files = [
-            file
-            for title, figure in draw(datasets).items()
-            for file in plot.save(figure, options.out / title, options.formats)
-        ]
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        if options.data is None and not isinstance(error, ValueError | TypeError):
-            raise
-        sys.exit(f"error: {_said(error, name, options)}")
-    for file in files:
+    saved: list[Path] = []
+    with interruptible(saved):
+        try:
+            check_counts(options)
+            writable(options.out)
+            if options.data is None:
+                enable_compilation_cache()
+                datasets = measure(options)
+                saved.append(save(datasets, options.out / f"{name}.zarr", name))
+                print(f"data    {saved[0]}")
+            else:
+                datasets = load(options.data, name)
+            print(report(datasets))
+            for title, figure in draw(datasets).items():
+                saved += plot.save(figure, options.out / title, options.formats)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if options.data is None and not isinstance(error, ValueError | TypeError):
+                raise
+            sys.exit(f"error: {_said(error, name, options)}")
+    figures = saved[options.data is None :]
+    for file in figures:
         print(f"figure  {file}")
-    return files
+    return figures
+
+
+@contextmanager
+def interruptible(saved: list[Path]) -> Iterator[None]:
+    """Ctrl-C ends the process with a line that names the files saved by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; saved: {', '.join(map(str, saved)) or 'nothing'}", file=sys.stderr)
+        atexit.register(_leave)
+        sys.exit(INTERRUPTED)
+
+
+def _leave() -> None:
+    """End the process at once: what was interrupted on the device may crash while the interpreter is taken down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _said(error: Exception, name: str, options: Chosen) -> str:

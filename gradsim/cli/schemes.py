@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradsim
@@ -13,24 +14,37 @@ if TYPE_CHECKING:
     import xarray
 
 
-def schemes(activations: Sequence[str], schemes: Sequence[str], *, width: int, **options: Any) -> xarray.Dataset:
-    """Sweep every activation under every initialization scheme: axes activation, initializer, seed, depth.
+SCHEME = "scheme"
+Jobs = dict[tuple[str, str], "partial[xarray.Dataset]"]
+
+
+def schemes(activations: Sequence[str], schemes: Sequence[str], *, width: int, **options: Any) -> Jobs:
+    """The sweep of every activation under each initialization scheme, by the name of the scheme.
 
     A scheme is a law and its gains, and gains do not recompile: he_normal is lecun_normal with sigma_w = √2,
     and without a bias its law does not matter, so schemes that can share a compilation do.
 
-    Raises: ValueError or TypeError for an unknown name, before anything is compiled.
+    Raises: ValueError or TypeError for an unknown name.
     """
-    import xarray
-
     chosen = {name: initializers.get(name) for name in schemes}
-    columns = []
+    jobs: Jobs = {}
     for name, scheme in chosen.items():
         law = _shared(scheme, list(chosen.values()), width)
         networks = {activation: gradsim.feedforward(width, activation, law) for activation in activations}
         gains: Any = {"sigma_w": scheme.weight_gain(width, width), "sigma_b": scheme.bias_gain(width)}
-        column = gradsim.sweep(networks, **gains, **options)
-        columns.append(column.rename(network="activation").assign_coords(initializer=name))
+        jobs[SCHEME, name] = partial(gradsim.sweep, networks, **gains, **options)
+    return jobs
+
+
+def join_schemes(measured: Mapping[Any, xarray.Dataset]) -> xarray.Dataset:
+    """What the sweeps of `schemes`, or those among others, have measured: axes activation, initializer, seed, depth."""
+    import xarray
+
+    columns = [
+        one.rename(network="activation").assign_coords(initializer=key[1])
+        for key, one in measured.items()
+        if key[0] == SCHEME
+    ]
     return xarray.concat(
         columns, "initializer", data_vars="all", coords="different", compat="equals", join="exact",
         combine_attrs="override",

@@ -23,10 +23,10 @@ BLOCK_BYTES = 4 * 2**20
 CPU_BYTES = 128 * 2**20
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
-# Operations in the time that a CPU takes to draw one number.
-DRAWING = 1000
-# Operations that may be wasted to spare another compilation: a hundredth of its time.
-SPARE = 1e9
+# In products' operations: a number drawn, a step's work on an entry of a tangent, that on a weight for the state alone.
+DRAWN, ENTRY, SINGLE = 400.0, 30.0, 10.0
+# Operations that may be wasted to spare another compilation: some thousandths of its time.
+SPARE = 3e8
 # As many calls, and code that is compiled twice as long has paid where drawing takes most of the time.
 MANY_CALLS = 64
 
@@ -53,12 +53,18 @@ def _bytes(tree: Any) -> int:
 
 
 class Needs(NamedTuple):
-    """Predicted bytes of one cell at its peak, of its tangents, of one step's draw; and its rows in a product."""
+    """Predicted bytes of one cell at its peak, of its tangents, of one step's draw; its rows in a product; operations.
+
+    Operations are worth one of a matrix product: those of a step of one cell, of its state alone, and of its draw.
+    """
 
     cell: int
     tangents: int
     draw: int
     rows: int
+    step: float
+    state: float
+    drawing: float
 
 
 @lru_cache(maxsize=256)
@@ -66,7 +72,8 @@ def predicted(plan: Plan) -> Needs:
     """What one cell of this plan needs."""
     network = plan.network
     state = plan.state_shape()
-    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
+    leaves = jax.tree.leaves(state)
+    size = sum(math.prod(leaf.shape) for leaf in leaves)
     needs = {need for statistic in plan.statistics for need in statistic.needs}
     draw = draw_bytes(network, plan.dtype)
     rows = (("all" in needs) * size + ("one" in needs)) * (plan.depth if plan.pairs else 1)
@@ -75,7 +82,14 @@ def predicted(plan: Plan) -> Needs:
     outputs = 8 * plan.depth * len(plan.statistics) * (plan.depth if plan.pairs else 1)
     cell = ((COPIES + 2 * decomposed) * (rows + 1) + states) * _bytes(state) + outputs
     cell += COPIES * ("weights" in needs) * draw
-    return Needs(cell, max(1, rows) * _bytes(state), draw, rows)
+    weights = draw / np.dtype(plan.dtype).itemsize
+    met = weights * max(math.prod(leaf.shape[:-1]) for leaf in leaves)  # positions of a state share the weights
+    single, back = SINGLE * met, 2 if plan.direction == "backward" else 1
+    if network.driven:  # tangents do not meet the weights of the inputs
+        width = leaves[0].shape[-1]
+        met *= width / (width + network.input_shape[-1])
+    step = 2 * rows * met + back * (rows * size * ENTRY + single)
+    return Needs(cell, max(1, rows) * _bytes(state), draw, rows, step, single, back * weights * DRAWN)
 
 
 def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, seeds: int) -> None:
@@ -101,7 +115,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
-    cell, tangents, one_draw, rows = predicted(plan)
+    cell, tangents, one_draw, rows, *_ = predicted(plan)
     draw = 2 * one_draw  # while it is made
     available = memory_at_hand() // 2
     if cell + draw > available:
@@ -119,7 +133,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     room = max(1, budget // (blocks * block * cell + draw))
     if on_cpu:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
-    room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, _arithmetic(plan, blocks * block)))
+    room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, operations(plan, blocks * block)))
     steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
@@ -133,14 +147,14 @@ def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
     """
     if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
         return plan
-    one_step = seeds * _arithmetic(plan, cells) / plan.depth
-    return replace(plan, depth=_rounded(plan.depth, one_step))
-
-
-def _arithmetic(plan: Plan, cells: int) -> float:
-    """About how many operations one seed of so many cells takes, a number drawn for DRAWING of them."""
     needs = predicted(plan)
-    return plan.depth * needs.draw / np.dtype(plan.dtype).itemsize * (2 * needs.rows * cells + DRAWING)
+    return replace(plan, depth=_rounded(plan.depth, seeds * (cells * needs.step + needs.drawing)))
+
+
+def operations(plan: Plan, cells: int) -> float:
+    """About how many operations one seed of so many cells takes, whose weights are drawn once."""
+    needs = predicted(plan)
+    return plan.depth * (cells * needs.step + needs.drawing) + plan.burn_in * (cells * needs.state + needs.drawing)
 
 
 def _rounded(count: int, operations: float) -> int:
@@ -152,7 +166,8 @@ def _rounded(count: int, operations: float) -> int:
 def optimization_level(plan: Plan, chunk: Chunk, calls: int) -> int | None:
     """LLVM's level on a CPU: its own default compiles longer, and pays where many calls mostly draw numbers."""
     on_cpu = jax.local_devices()[0].platform == "cpu"
-    draws_most = 2 * predicted(plan).rows * chunk.cells < DRAWING
+    needs = predicted(plan)
+    draws_most = chunk.cells * needs.step < needs.drawing
     return None if not on_cpu or (draws_most and calls > MANY_CALLS) else 1
 
 

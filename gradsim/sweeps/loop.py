@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array, random
-from tqdm import tqdm
 
 from gradsim.engine.chain import Ahead, ahead, lengths, network_keys
 from gradsim.engine.norms import norms
@@ -16,6 +15,7 @@ from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
+from gradsim.sweeps.progress import Part, Progress
 
 PIECE = 2**17  # numbers that are finished at once
 
@@ -69,7 +69,7 @@ def measure_cells(
     *,
     key: int,
     seeds: np.ndarray,
-    bar: tqdm,
+    bar: Progress | Part,
 ) -> dict[str, np.ndarray]:
     """All cells, and the seeds of these numbers, of one network: arrays [cells, seeds, …]."""
     cells = next(iter(gains.values())).size
@@ -78,6 +78,7 @@ def measure_cells(
     results: dict[str, np.ndarray] = {}
     seed_slices, cell_slices = chunks.slices(seeds.size, chunk.seeds), chunks.slices(cells, chunk.cells)
     measure = program(plan, chunk, len(seed_slices) * len(cell_slices))
+    bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
     for seed_slice in seed_slices:
         numbers = seeds[seed_slice]
         drawn = hashed_ahead(plan, key, numbers)
@@ -85,6 +86,7 @@ def measure_cells(
         for cell_slice in cell_slices:
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
             measured = measure(plan, chunk.tiling, some_gains, drawn, data, cotangent)
+            bar.phase(f"measuring {plan.network.family}")
             chunks.release_compiler_memory(plan, chunk)
             for statistic in plan.statistics:
                 value = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :, :depth], measured.pop(statistic.name))

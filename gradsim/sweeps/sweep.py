@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from gradsim import arguments
 from gradsim.engine import plan as plans
@@ -20,6 +18,7 @@ from gradsim.engine.statistics import Statistic
 from gradsim.networks.network import Network, State
 from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.loop import measure_cells
+from gradsim.sweeps.progress import reporting
 
 if TYPE_CHECKING:
     import xarray
@@ -67,7 +66,8 @@ def sweep(
         cotangent: backward only, the gradient with respect to the final state. By default a random unit vector.
         dtype: "float32" or "float64", of the same networks; matrix products run at the highest precision in both.
         widths: several widths of the one network, which add a leading axis `width`.
-        progress: show a bar on stderr; by default only in a terminal.
+        progress: show how far it is on stderr, as a bar in a terminal or a notebook and as lines elsewhere; by default
+            only where it is a bar.
         **gains: numbers, or 1-d arrays which become axes in the order given: sigma_w, sigma_b, … The numbers of a
             network that lacks a gain repeat along its axis.
 
@@ -126,7 +126,6 @@ def _run(
 ) -> xarray.Dataset:
     """Check what is left to check, measure each network as it is planned, and label the arrays."""
     numbers, key = grid.seeds(seeds), arguments.key(key)
-    hidden = not (sys.stderr.isatty() if progress is None else arguments.flag("progress", progress))
     axes = grid.axes(several, gains)
     own = [grid.own(plan.network, axes) for plan in planned]
     chunks.check_result(planned[0], axes, networks=len(planned), seeds=numbers.size)
@@ -135,7 +134,7 @@ def _run(
         for plan, some in zip(planned, own, strict=True)
     ]
     total = numbers.size * sum(map(grid.size, own))
-    with tqdm(total=total, unit="cell", disable=hidden) as bar, jax.enable_x64(planned[0].dtype == "float64"):
+    with reporting(progress, total) as bar, jax.enable_x64(planned[0].dtype == "float64"):
         for plan, some in zip(planned, own, strict=True):  # one that cannot fit is refused before another is measured
             chunks.plan_chunk(plan, cells=grid.size(some), seeds=numbers.size)
         measured = [measure_cells(*job, key=key, seeds=numbers, bar=bar) for job in jobs]

@@ -1,0 +1,127 @@
+"""The sweeps of a script as data: what they will take is said before the first, and how far they are from then on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from gradsim.analysis import critical as bracketed
+from gradsim.engine import plan as plans
+from gradsim.sweeps import cost, grid
+from gradsim.sweeps.progress import Part, bar_or_lines
+
+if TYPE_CHECKING:
+    import xarray
+
+Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
+# Seconds, about, that theory, figures and saving take beside the measurements.
+DRAWING = 3.0
+# What is no choice of a plan, and no gain.
+OTHERS = ("key", "inputs", "cotangent", "between", "max_lost")
+
+
+class Work(NamedTuple):
+    """Random networks, the longest one's steps, programs to be compiled, operations, and seconds of other things."""
+
+    networks: int = 0
+    steps: int = 0
+    programs: frozenset[Any] = frozenset()
+    flops: float = 0.0
+    others: float = 0.0
+
+    def seconds(self) -> float:
+        """About how long it takes here."""
+        return self.flops / cost.machine_rate() + cost.compiling() * len(self.programs) + self.others
+
+
+def foresee(network: Any, *, seeds: Any, widths: Any = None, **options: Any) -> Work:
+    """What `gradsim.sweep`, or `gradsim.critical` of its `gain`, will do with these arguments.
+
+    Raises: ValueError or TypeError as they do, for what is wrong with the network or its plan.
+    """
+    several, numbers = grid.networks(network, widths), grid.seeds(seeds)
+    points = 1
+    if "between" in options:
+        points = bracketed.POINTS * bracketed.ROUNDS
+        options = {"burn_in": 20, "statistics": options.pop("statistic", "log_jvp"), **options}
+        options.pop("gain", None)
+    choices = ("depth", "statistics", "direction", "at", "burn_in", "dtype", "loss")
+    chosen = {"statistics": "log_gain", **{name: options[name] for name in choices if name in options}}
+    axes = grid.axes(several, {name: options[name] for name in options if name not in (*choices, *OTHERS)})
+    networks, flops, programs = 0, 0.0, set()
+    for one in several.each.values():
+        plan = plans.planned(one, **chosen)
+        cells = points * grid.size(grid.own(one, axes))
+        networks += cells * numbers.size
+        flops += cost.flops(plan, cells=cells, seeds=numbers.size)
+        programs.add((plan, cells, numbers.size))
+    return Work(networks, plan.burn_in + plan.depth, frozenset(programs), flops)
+
+
+class Jobs:
+    """Measurements with names under one progress, which begins with a line that says what comes.
+
+    Args:
+        works: what each will do, by its name, in the order in which they are run.
+        at_once: how many are run at a time.
+    """
+
+    def __init__(self, works: Mapping[Any, Work], at_once: int = 1) -> None:
+        self.seconds, known = dict[Any, float](), frozenset[Any]()
+        for name, work in works.items():  # a program that one has compiled is another's too
+            self.seconds[name] = work._replace(programs=work.programs - known).seconds()
+            known |= work.programs
+        self.at_once, self.number = at_once, 0
+        total = sum(self.seconds.values())
+        networks, steps = (
+            sum(work.networks for work in works.values()),
+            max((work.steps for work in works.values()), default=0),
+        )
+        number = f"{len(works)} measurements" if len(works) > 1 else "one measurement"
+        what = f" of {networks:,} random networks, up to {steps:,} steps each" if networks else ""
+        say(f"{number}{what}: {cost.words(total + DRAWING)}")
+        self.progress = bar_or_lines(total)
+
+    def __enter__(self) -> Jobs:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.progress.__exit__(*error)
+
+    def run(self, jobs: Mapping[Name, Callable[[], Result]]) -> dict[Name, Result]:
+        """The result of each of these jobs, by its name."""
+        if self.at_once == 1:
+            return {name: self._one(name, job) for name, job in jobs.items()}
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                return dict(zip(jobs, pool.map(self._one, *zip(*jobs.items(), strict=True)), strict=True))
+            except BaseException:
+                self.progress.stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _one(self, name: Name, job: Callable[[], Result]) -> Result:
+        self.number += 1
+        title = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+        with Part(self.progress, f"{self.number}/{len(self.seconds)} {title}", self.seconds[name]) as part:
+            part.phase("starting")
+            return job()
+
+
+def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.Dataset]:
+    """The Dataset of each job, `functools.partial` of `gradsim.sweep` or `gradsim.critical`, by its name.
+
+    Raises: ValueError or TypeError for what is wrong with any of them, before the first is measured.
+    """
+    with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}) as several:
+        return several.run(jobs)
+
+
+def say(line: str) -> None:
+    """A line about how it goes, beside what the script reports."""
+    print(line, file=sys.stderr, flush=True)

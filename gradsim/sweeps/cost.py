@@ -1,0 +1,52 @@
+"""What a sweep will take: its arithmetic over the machine's rate, and what compiling takes."""
+
+import time
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+
+from gradsim.engine.plan import Plan
+from gradsim.sweeps import chunks
+
+# Seconds to compile a program.
+COMPILED = {"cpu": 3.0}
+COMPILED_ELSEWHERE = 5.0
+UNITS = ((1, "s"), (60, "min"), (3600, "h"))
+
+
+def flops(plan: Plan, *, cells: int, seeds: int) -> float:
+    """About how many operations all cells and seeds of one network take, each worth one of a matrix product."""
+    chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds)
+    return seeds * sum(chunks.operations(plan, part.size) for part in chunks.slices(cells, chunk.cells))
+
+
+@lru_cache(maxsize=1)
+def machine_rate() -> float:
+    """Operations a second of this machine's matrix products, measured in some milliseconds."""
+    size = 512 if jax.local_devices()[0].platform == "cpu" else 4096
+    square = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    product(square).block_until_ready()
+    return 2.0 * size**3 / min(_seconds(product, square) for _ in range(3))
+
+
+def _seconds(product: jax.stages.Wrapped, square: jax.Array) -> float:
+    start = time.perf_counter()
+    product(square).block_until_ready()
+    return time.perf_counter() - start
+
+
+def compiling() -> float:
+    """Seconds that a program takes to compile, about."""
+    return COMPILED.get(jax.local_devices()[0].platform, COMPILED_ELSEWHERE)
+
+
+def words(seconds: float | int) -> str:
+    """A time that is known to a factor of two, in words."""
+    if seconds < 3:
+        return "a few seconds"
+    length, unit = next((length, unit) for length, unit in UNITS if seconds < 90 * length or unit == "h")
+    number = seconds / length
+    step = next((step for top, step in ((10, 1), (30, 5)) if number < top), 10)
+    return f"about {round(number / step) * step:,} {unit}"

@@ -1,0 +1,54 @@
+"""Several scripts in one process: each as from its own command line, and none stops another by failing."""
+
+from pathlib import Path
+
+import pytest
+
+from gradsim.cli import figures
+
+GOOD = "import sys\nprint('arguments', *sys.argv[1:], __name__)\n"
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> dict[str, str]:
+    bodies = {
+        "good": GOOD,
+        "refuses": "import sys\nsys.exit('error: width: got 0')\n",
+        "breaks": "raise RuntimeError('broken')\n",
+        "ends": GOOD + "sys.exit(0)\n",
+        "interrupted": "import sys\nsys.exit(130)\n",
+    }
+    for name, body in bodies.items():
+        (tmp_path / f"{name}.py").write_text(body)
+    return {name: str(tmp_path / f"{name}.py") for name in bodies}
+
+
+def test_one_that_fails_stops_no_other(scripts: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = [scripts[name] for name in ("refuses", "breaks", "good", "ends")]
+    assert figures.main([*chosen, "--", "--preset", "paper"]) == chosen[:2]
+    out, err = capsys.readouterr()
+    heads = [f"== {number}/4 {script} --preset paper" for number, script in enumerate(chosen, 1)]
+    assert out.splitlines() == [
+        *heads[:3],
+        "arguments --preset paper __main__",
+        heads[3],
+        "arguments --preset paper __main__",
+    ]
+    assert err.startswith("error: width: got 0\n")
+    assert "RuntimeError: broken" in err
+
+
+def test_an_interrupt_ends_all(scripts: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="130"):
+        figures.main([scripts["interrupted"], scripts["good"]])
+    assert "arguments" not in capsys.readouterr().out
+
+
+def test_a_missing_script_is_refused_before_any_is_run(
+    scripts: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        figures.main([scripts["good"], "missing.py"])
+    out, err = capsys.readouterr()
+    assert not out
+    assert "nothing at missing.py; pass the path of a script" in err
