@@ -148,7 +148,8 @@ def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
     if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
         return plan
     needs = predicted(plan)
-    return replace(plan, depth=_rounded(plan.depth, seeds * (cells * needs.step + needs.drawing)))
+    depth = _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing))
+    return replace(plan, depth=depth, at=plan.at if any(one.costly for one in plan.statistics) else ())
 
 
 def operations(plan: Plan, cells: int) -> float:

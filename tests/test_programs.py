@@ -1,0 +1,149 @@
+"""What is compiled does not change what is measured: levels of optimization, sizes that share a program, draws."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+import gradsim as gs
+from gradsim.cli.compiling import families
+from gradsim.draws import GAUSSIAN, Part, Transform, interval, together
+from gradsim.engine.chain import ahead, lengths, network_keys
+from gradsim.engine.plan import planned
+from gradsim.networks.network import Network
+from gradsim.sweeps import chunks, loop
+
+# One ends a process with jaxlib 0.12, and is that release's only choice.
+EMITTERS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
+# Products of a step's own are summed in another order.
+ROUNDED = {"attention": 1e-6, "lstm": 1e-6}
+SMALL: dict[str, Any] = {"depth": 5, "seeds": 2, "progress": False}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """The plan, tiling and number of networks of each call of a program."""
+    calls: list[tuple[Any, ...]] = []
+    chosen = loop.program
+
+    def program(*choice: Any) -> Any:
+        def call(plan: Any, tiling: Any, gains: Any, drawn: Any, *others: Any) -> Any:
+            calls.append((plan, tiling, drawn.normals.shape))
+            return chosen(*choice)(plan, tiling, gains, drawn, *others)
+
+        return call
+
+    monkeypatch.setattr(loop, "program", program)
+    return calls
+
+
+@pytest.mark.parametrize("network", families(), ids=lambda network: network.family)
+def test_both_levels_of_optimization_measure_the_same(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit at width 64; where a row does not fill the machine's vectors, 2e-7 apart."""
+
+    def measured(level: int) -> Any:
+        options = {"xla_backend_optimization_level": level, **EMITTERS}
+        jitted = jax.jit(loop._measure, static_argnames=("plan", "tiling"), compiler_options=options)
+        monkeypatch.setitem(loop._MEASURE, 1, jitted)
+        return gs.sweep(network, statistics=("log_gain", "length"), **SMALL)
+
+    quick, default = measured(1), measured(3)
+    for name in ("log_gain", "length"):
+        np.testing.assert_allclose(quick[name], default[name], rtol=0, atol=ROUNDED.get(network.family, 0))
+
+
+def test_the_level_is_chosen_by_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = gs.feedforward(64)
+    plan = planned(network, depth=50, statistics="log_jvp")
+    one, many = (chunks.plan_chunk(plan, cells=cells, seeds=300) for cells in (1, 400))
+    assert chunks.optimization_level(plan, one, 1) == 1
+    assert chunks.optimization_level(plan, one, 1000) is None  # mostly drawing, for long
+    assert chunks.optimization_level(plan, many, 1000) == 1
+    monkeypatch.setattr(jax, "local_devices", lambda: [type("Device", (), {"platform": "gpu"})])
+    assert chunks.optimization_level(plan, one, 1) is None
+
+
+@pytest.mark.parametrize(
+    "family", [gs.feedforward(8), gs.vanilla_rnn(8), gs.lstm(8, tied=False)], ids=lambda one: one.family
+)
+def test_one_more_seed_or_layer_runs_the_same_program_and_changes_nothing(
+    family: Network, counted: list[tuple[Any, ...]]
+) -> None:
+    few = gs.sweep(family, depth=101, seeds=9, progress=False)
+    more = gs.sweep(family, depth=102, seeds=10, progress=False)
+    assert counted[0] == counted[1]
+    assert few.sizes[family.axis] == 101
+    assert few.sizes["seed"] == 9
+    np.testing.assert_array_equal(more["log_gain"].values[:9, :101], few["log_gain"])
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        (gs.residual(8, scaling="inverse_depth", layers=5), {}),
+        (gs.feedforward(8), {"direction": "backward", "statistics": "log_gradient"}),
+    ],
+    ids=["scaled by the depth", "backward"],
+)
+def test_where_the_depth_counts_no_step_is_added(
+    network: Network, options: dict[str, Any], counted: list[tuple[Any, ...]]
+) -> None:
+    gs.sweep(network, **SMALL, **options)
+    assert counted[0][0].depth == 5
+
+
+def test_long_measurements_are_not_made_longer() -> None:
+    plan = planned(gs.feedforward(64), depth=50, statistics="log_gain")
+    padded = chunks.padded(plan, cells=1000, seeds=100)
+    assert padded.depth == 50
+    assert chunks.padded(plan, cells=1, seeds=1).depth == 64
+
+
+def test_draws_are_a_function_of_key_seed_and_step_alone() -> None:
+    network, keys = gs.vanilla_rnn(8), network_keys(random.key(3), 5)
+    few, many = (ahead(keys, *lengths(network, steps)) for steps in (4, 64))
+    for name in ("weights", "inputs"):
+        one, other = (np.asarray(random.key_data(getattr(drawn, name))) for drawn in (few, many))
+        np.testing.assert_array_equal(one, other[: len(one)])
+        assert len(np.unique(other, axis=0)) == len(other)
+    np.testing.assert_array_equal(few.normals, many.normals)
+    one, other = (np.asarray(random.key_data(drawn)) for drawn in (many.weights, many.inputs))
+    assert not (one[:, None] == other[None]).all(axis=2).any()
+
+
+SQUARE = Transform(lambda z, shape, dtype: z.reshape(shape).astype(dtype) ** 2)
+PARTS = (
+    Part(interval(-1.0, 3.0), (7,)),
+    Part(GAUSSIAN, (5, 3)),
+    Part(random.exponential, (4,)),
+    Part(GAUSSIAN, (2, 2), copies=3),
+    Part(SQUARE, (6,)),
+)
+
+
+def test_parts_drawn_together_are_independent_and_keep_their_laws() -> None:
+    """Means, variances and all correlations of 20,000 draws, within 5 standard errors."""
+    drawn = jax.vmap(lambda key: together(key, jnp.float32, *PARTS))(random.split(random.key(0), 20_000))
+    assert [leaf.shape[1:] for leaf in drawn] == [(7,), (5, 3), (4,), (3, 2, 2), (6,)]
+    for leaf, mean, variance in zip(drawn, (1, 0, 1, 0, 1), (4 / 3, 1, 1, 1, 2), strict=True):
+        entries = np.asarray(leaf, np.float64).reshape(20_000, -1)
+        np.testing.assert_allclose(entries.mean(axis=0), mean, rtol=0, atol=5 * np.sqrt(variance / 20_000))
+        spread = entries.var(axis=0)
+        fourth = ((entries - entries.mean(axis=0)) ** 4).mean(axis=0) - spread**2
+        np.testing.assert_array_less(np.abs(spread - variance), 5 * np.sqrt(fourth / 20_000))
+    every = np.concatenate([np.asarray(leaf, np.float64).reshape(20_000, -1) for leaf in drawn], axis=1)
+    apart = np.corrcoef(every.T) - np.eye(every.shape[1])
+    assert np.abs(apart).max() < 5 / np.sqrt(20_000)
+    squares = np.corrcoef(every.T**2) - np.eye(every.shape[1])  # and what is uncorrelated may still depend
+    assert np.abs(squares).max() < 6 / np.sqrt(20_000)
+
+
+def test_a_part_is_the_same_whatever_the_dtype() -> None:
+    with jax.enable_x64(True):
+        wide = together(random.key(1), jnp.float64, *PARTS[:2])
+        narrow = together(random.key(1), jnp.float32, *PARTS[:2])
+    for one, other in zip(wide, narrow, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
