@@ -6,7 +6,7 @@ are drawn in float32 and widened, so that a run in float64 measures the same net
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -61,23 +61,34 @@ class Part(NamedTuple):
 
 
 def together(key: Array, dtype: DTypeLike, *parts: Part) -> list[Array]:
-    """The arrays of these parts, independent of one another: one hash for all `Transform`s, a key for any other law."""
+    """The arrays of these parts, independent of one another: one hash for all `Transform`s, a key for any other law.
+
+    A part's numbers depend on the sizes of those before it and on nothing else about them.
+    """
     keys = [key]
     if others := sum(not isinstance(part.law, Transform) for part in parts):
         keys = list(random.split(key, 1 + others))
-    laws = [(i, part.law, part) for i, part in enumerate(parts) if isinstance(part.law, Transform)]
-    laws.sort(key=lambda law: not law[1].normal)  # stable: normal numbers first, and all in one pass
-    counts = [law.count(part.shape) * (part.copies or 1) for _, law, part in laws]
-    normals = sum(count for count, (_, law, _) in zip(counts, laws, strict=True) if law.normal)
-    cuts = jnp.split(_numbers(keys.pop(0), normals, sum(counts) - normals), np.cumsum(counts)[:-1])
-    drawn = {i: _of_numbers(part, law, z, dtype) for z, (i, law, part) in zip(cuts, laws, strict=True)}
-    return [drawn[i] if i in drawn else _of_key(part, keys.pop(0), dtype) for i, part in enumerate(parts)]
+    laws = [(part, part.law) for part in parts if isinstance(part.law, Transform)]
+    cuts = iter(_numbers(keys.pop(0), [(law.count(part.shape) * (part.copies or 1), law.normal) for part, law in laws]))
+    return [
+        _of_numbers(part, part.law, next(cuts), dtype)
+        if isinstance(part.law, Transform)
+        else _of_key(part, keys.pop(0), dtype)
+        for part in parts
+    ]
 
 
-def _numbers(key: Array, normals: int, uniforms: int) -> Array:
-    """So many normal and then uniform numbers, whole: a compiler would draw one anew wherever it is read."""
-    u = random.uniform(key, (normals + uniforms,), jnp.float32, LOWEST, 1)
-    return lax.optimization_barrier(jnp.concatenate([standard_normal(u[:normals]), u[normals:]]))
+def _numbers(key: Array, wanted: Sequence[tuple[int, bool]]) -> list[Array]:
+    """So many numbers for each, normal or uniform; all are made at once: a compiler would draw one where it is read."""
+    ends = np.cumsum([count for count, _ in wanted])[:-1]
+    uniform = jnp.split(random.uniform(key, (sum(count for count, _ in wanted),), jnp.float32, LOWEST, 1), ends)
+    order = sorted(range(len(wanted)), key=lambda i: not wanted[i][1])  # normal ones in one pass
+    normals = sum(normal for _, normal in wanted)
+    sorted_ = [uniform[i] for i in order]
+    made = [standard_normal(jnp.concatenate(sorted_[:normals]))] if normals else []
+    whole = lax.optimization_barrier(jnp.concatenate([*made, *sorted_[normals:]]))
+    cuts = jnp.split(whole, np.cumsum([wanted[i][0] for i in order])[:-1])
+    return [cut for _, cut in sorted(zip(order, cuts, strict=True), key=lambda pair: pair[0])]
 
 
 def _of_numbers(part: Part, law: Transform, z: Array, dtype: DTypeLike) -> Array:
@@ -98,7 +109,9 @@ def standard_normal(u: Array) -> Array:
 
 
 def _interval(u: Array, shape: Shape, dtype: DTypeLike, low: float, high: float) -> Array:
-    return (low + (high - low) * (0.5 * u + 0.5)).reshape(shape).astype(dtype)
+    return low + (high - low) * (
+        0.5 * u.reshape(shape).astype(dtype) + 0.5
+    )  # of the wide number, lest programs round apart
 
 
 def interval(low: float, high: float) -> Transform:

@@ -161,7 +161,7 @@ TANH = {"V": 0.3942944903, "D": 0.4644029020}  # E tanh² and E tanh'² at q = 1
 def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str, zeta: float) -> None:
     """E‖Ju‖² = ((l + l₀)/(k + l₀))^ζ between layers k and l, l₀ = 1/(σ_w² V) for the length that the input brings."""
     variance = 0.5 if activation == "relu" else TANH["V"]
-    seeds, first, last = 24, 20, 300
+    seeds, first, last = 32, 20, 300
     network = layernorm(256, activation, form="pre", epsilon=0.0)
     data = gs.sweep(network, depth=last, seeds=seeds, sigma_w=[0.5, 1.0, 2.0], statistics="log_jvp")
     log = 2 * (data.log_jvp.sel(depth=last) - data.log_jvp.sel(depth=first))

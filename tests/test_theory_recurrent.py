@@ -46,7 +46,7 @@ def test_law_E5_published_edge_lies_within_the_digits_of_the_input_variance() ->
 
 
 def test_law_E5_measured_edge_of_the_minimal_rnn() -> None:
-    seeds, burn_in, depth, n = 24, 10, 40, 192
+    seeds, burn_in, depth, n = 64, 10, 40, 192
     inputs = math.sqrt(0.46) * np.random.default_rng(0).standard_normal((seeds, burn_in + depth, n))
     sigma_w = np.array([6.2, 6.9, 7.6])
     maps = gs.sweep(

@@ -64,7 +64,7 @@ def test_law_D2_is_the_limit_of_the_recursion() -> None:
 
 
 def test_law_D2_in_a_sweep() -> None:
-    seeds, depth, sigma_w = 48, 40, np.array([0.5, 1.0])
+    seeds, depth, sigma_w = 64, 40, np.array([0.5, 1.0])
     network = gs.residual(128, "tanh", form="pre_activation")
     data = gs.sweep(network, depth=depth, seeds=seeds, sigma_w=sigma_w, statistics=("log_jvp", "length"))
     path = theory.residual("tanh", sigma_w, 0.0, depth, form="pre_activation")

@@ -48,8 +48,8 @@ def _measure(
     return jax.vmap(one, in_axes=(0, None, None if inputs is None else 0, None))(drawn, gains, inputs, cotangent)
 
 
-# By level of optimization. LLVM's level 1 takes half the time to compile and gives the same numbers, to rounding where a
-# row does not fill the machine's vectors (level 0 rounds differently, and runs at half the speed).
+# By level of optimization. LLVM's level 1 takes half the time to compile and gives the same numbers, to rounding where
+# a row does not fill the machine's vectors (level 0 rounds differently, and runs at half the speed).
 _MEASURE = {
     level: jax.jit(_measure, static_argnames=("plan", "tiling"), compiler_options=options)
     for level, options in {None: None, 1: {"xla_backend_optimization_level": 1}}.items()
