@@ -63,7 +63,7 @@ class Part(NamedTuple):
 def together(key: Array, dtype: DTypeLike, *parts: Part) -> list[Array]:
     """The arrays of these parts, independent of one another: one hash for all `Transform`s, a key for any other law.
 
-    A part's numbers depend on the sizes of those before it and on nothing else about them.
+    Among `Transform`s, a part's numbers depend on the sizes of the others and not on their laws.
     """
     keys = [key]
     if others := sum(not isinstance(part.law, Transform) for part in parts):
