@@ -13,7 +13,7 @@ from jax import Array
 import gradsim as gs
 from gradsim.engine import statistics
 from gradsim.engine.chain import Source, network_keys
-from gradsim.engine.forward import Cells, forward
+from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.tiling import Tiling, joined
 
 
@@ -61,7 +61,7 @@ def test_a_call_holds_the_tangents_of_its_grid_once_at_any_depth() -> None:
     def memory(depth: int) -> Any:
         def measured(key: Array) -> Any:
             source = Source.of(network, network_keys(key, 0), None, "float32", depth)
-            return forward(source, Cells(gains), statistics.get("log_gain"), depth=depth, tiling=Tiling(4, 8))
+            return forward(source, Cells(gains), Task(statistics.get("log_gain"), depth, Tiling(4, 8)))
 
         return jax.jit(measured).lower(jax.random.key(0)).compile().memory_analysis()
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from gradsim import Network, scaled
 from gradsim.engine.chain import Chain, Source, network_keys
-from gradsim.engine.forward import Cells, forward
+from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistics import Statistic, View
 from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled
@@ -51,7 +51,7 @@ class Bound(NamedTuple):
     def forward(self, statistics: tuple[Statistic, ...], depth: int) -> dict[str, Scaled]:
         """The engine's statistics, leaves [depth]."""
         cells = Cells(jax.tree.map(lambda gain: jnp.asarray(gain)[None], self.gains))
-        measured = forward(self.source, cells, statistics, depth=depth, tiling=Tiling(cells=1, steps=3))
+        measured = forward(self.source, cells, Task(statistics, depth, Tiling(cells=1, steps=3)))
         return jax.tree.map(lambda leaf: leaf[0], measured)
 
 

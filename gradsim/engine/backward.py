@@ -14,10 +14,10 @@ from jax import Array
 from gradsim import scaled
 from gradsim.engine import products
 from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, in_range, take_step, times
-from gradsim.engine.forward import Cells
+from gradsim.engine.forward import Cells, Task
 from gradsim.engine.products import Bundle
-from gradsim.engine.statistics import Statistic, View, measure
-from gradsim.engine.tiling import Tiling, drawing, joined
+from gradsim.engine.statistics import View
+from gradsim.engine.tiling import drawing, joined
 from gradsim.networks.network import Network, State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled
 
@@ -33,12 +33,7 @@ class Carry(NamedTuple):
 def backward(
     source: Source,
     cells: Cells,
-    statistics: tuple[Statistic, ...],
-    *,
-    depth: int,
-    tiling: Tiling,
-    at: tuple[int, ...] = (),
-    burn_in: int = 0,
+    task: Task,
     loss: Callable[[State], Array] | None = None,
     cotangent: State | None = None,
 ) -> dict[str, Scaled]:
@@ -48,12 +43,12 @@ def backward(
     from one random unit vector. Memory holds the states: O(depth · n).
     """
     network, bind = source.network, source.bind()
-    needs = {need for statistic in statistics for need in statistic.needs}
+    needs, tiling = task.needs, task.tiling
 
     def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
         t, drawn, _ = x
         new = take_step(bind(cell.gains).step(drawn), state)
-        return jax.tree.map(lambda new, old: jnp.where(t >= burn_in, new, old), new, state), state
+        return jax.tree.map(lambda new, old: jnp.where(t >= task.burn_in, new, old), new, state), state
 
     def turn(cell: Cells, last: Scaled) -> Carry:
         end, bundles, sums = in_range(last)[0], {}, {}
@@ -82,14 +77,14 @@ def backward(
         }
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums)
-        return Carry(before, bundles, sums), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
+        return Carry(before, bundles, sums), task.measure(view, t)
 
-    steps = tiling.segments(burn_in, depth, to_end=True)
+    steps = tiling.segments(task.burn_in, task.depth, to_end=True)
     draw = drawing(source, steps)
-    start = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), burn_in))(cells)
+    start = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), task.burn_in))(cells)
     last, befores = tiling.walk(ahead, cells, lambda cell, state: state, start, draw, steps)
     measured = tiling.walk(body, cells, turn, last, draw, steps, xs=befores, reverse=True)[1]
-    return jax.tree.map(lambda leaf: joined(leaf)[:, -depth:], measured)
+    return jax.tree.map(lambda leaf: joined(leaf)[:, -task.depth :], measured)
 
 
 def _gradient(

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from gradsim import arguments
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source, network_keys
-from gradsim.engine.forward import Cells, forward
+from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistics import Statistic, View, matrix
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.check import problems
@@ -83,7 +83,7 @@ def _three_ways(network: Network) -> tuple[Array, tuple[Any, ...], tuple[Any, ..
             state = chain.step(source.drawn(t))(state)[0]
         return ravel_pytree(network.observed(state))[0]
 
-    options: dict[str, Any] = {"depth": STEPS, "tiling": Tiling(1, 1)}
-    ahead, back = (run(source, cells, (PRODUCT,), **options)["product"] for run in (forward, backward))
+    task = Task((PRODUCT,), STEPS, Tiling(1, 1))
+    ahead, back = (run(source, cells, task)["product"] for run in (forward, backward))
     last, all_the_way = jax.tree.map(lambda leaf: leaf[0, -1], ahead), jax.tree.map(lambda leaf: leaf[0, 0], back)
     return jax.jacfwd(whole)(jnp.zeros_like(flat)), tuple(last), tuple(all_the_way)

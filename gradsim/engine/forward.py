@@ -28,29 +28,40 @@ class Cells(NamedTuple):
     start: Array | None = None  # the step after which the product starts; 0 if not given
 
 
-def forward(
-    source: Source,
-    cells: Cells,
-    statistics: tuple[Statistic, ...],
-    *,
-    depth: int,
-    tiling: Tiling,
-    at: tuple[int, ...] = (),
-    burn_in: int = 0,
-) -> dict[str, Scaled]:
+class Task(NamedTuple):
+    """What is measured of a chain, either way: step 1 of `depth` comes after `burn_in` steps.
+
+    Costly statistics are measured at the depths `at` and are NaN elsewhere.
+    """
+
+    statistics: tuple[Statistic, ...]
+    depth: int
+    tiling: Tiling
+    at: tuple[int, ...] = ()
+    burn_in: int = 0
+
+    @property
+    def needs(self) -> set[str]:
+        """What the statistics are made of."""
+        return {need for statistic in self.statistics for need in statistic.needs}
+
+    def measure(self, view: View, t: Array) -> dict[str, Scaled]:
+        """Each statistic after step number t of the chain."""
+        return {one.name: measure(one, view, t - self.burn_in + 1, self.at) for one in self.statistics}
+
+
+def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
     """The statistics of the prefixes J_l … J_1 for every l = 1 … depth, leaves [cells, depth].
 
-    Step 1 comes after `burn_in` steps. Costly statistics are measured at the depths `at` and are NaN
-    elsewhere. With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there.
+    With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there.
     """
     network, bind = source.network, source.bind()
 
     def fresh(state: State) -> dict[str, Bundle]:
-        needs = {need for statistic in statistics for need in statistic.needs}
         bundles = {}
-        if "all" in needs:
+        if "all" in task.needs:
             bundles["all"] = products.start(products.basis(network, state))
-        if "one" in needs:
+        if "one" in task.needs:
             bundles["one"] = products.start(products.along(network, state, source.vector()))
         return bundles
 
@@ -63,7 +74,7 @@ def forward(
         (state, bundles), (t, drawn, _) = carry, x
         step = bind(cell.gains).step(drawn)
         if cell.start is not None:
-            starting = t - burn_in == cell.start
+            starting = t - task.burn_in == cell.start
             bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
         here, missing = in_range(state)
         new, linear, preactivations = jax.linearize(step, here, has_aux=True)
@@ -71,9 +82,9 @@ def forward(
         bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         view = View(network, seen.get("all"), seen.get("one"), state, preactivations)
-        return (state, bundles), {s.name: measure(s, view, t - burn_in + 1, at) for s in statistics}
+        return (state, bundles), task.measure(view, t)
 
-    steps = tiling.segments(burn_in, depth)
-    states = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), burn_in))(cells)
-    _, measured = tiling.walk(body, cells, begin, states, drawing(source, steps), steps)
-    return jax.tree.map(lambda leaf: joined(leaf)[:, :depth], measured)
+    steps = task.tiling.segments(task.burn_in, task.depth)
+    states = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), task.burn_in))(cells)
+    _, measured = task.tiling.walk(body, cells, begin, states, drawing(source, steps), steps)
+    return jax.tree.map(lambda leaf: joined(leaf)[:, : task.depth], measured)

@@ -16,7 +16,7 @@ from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Ahead, Source, ahead, lengths, streams
-from gradsim.engine.forward import Cells, forward
+from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import Statistic
 from gradsim.engine.tiling import Tiling, segment
@@ -28,23 +28,23 @@ def norms(
     plan: Plan, tiling: Tiling, drawn: Ahead, gains: Mapping[str, Array], inputs: Array | None, cotangent: State | None
 ) -> dict[str, Scaled]:
     """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …]."""
-    options: dict[str, Any] = {"depth": plan.depth, "at": plan.at, "burn_in": plan.burn_in, "tiling": tiling}
+    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in)
     source = Source(plan.network, drawn, inputs, plan.dtype)
     with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
         if plan.direction == "backward":
-            return backward(source, Cells(gains), plan.statistics, loss=plan.loss, cotangent=cotangent, **options)
+            return backward(source, Cells(gains), task, plan.loss, cotangent)
         if plan.pairs:
-            return _pairs(source, gains, plan, options)
-        return forward(source, Cells(gains), plan.statistics, **options)
+            return _pairs(source, gains, task)
+        return forward(source, Cells(gains), task)
 
 
-def _pairs(source: Source, gains: Mapping[str, Array], plan: Plan, options: dict[str, Any]) -> dict[str, Scaled]:
+def _pairs(source: Source, gains: Mapping[str, Array], task: Task) -> dict[str, Scaled]:
     """The product from every start, leaves [cells, starts, …]: each is a cell of its own to the engine."""
-    every = {name: jnp.repeat(values, plan.depth) for name, values in gains.items()}
+    every = {name: jnp.repeat(values, task.depth) for name, values in gains.items()}
     cells = next(iter(gains.values())).size
-    start = jnp.tile(jnp.arange(plan.depth, dtype=jnp.int32), cells)
-    measured = forward(source, Cells(every, start), plan.statistics, **options)
-    return jax.tree.map(lambda leaf: leaf.reshape(cells, plan.depth, *leaf.shape[1:]), measured)
+    start = jnp.tile(jnp.arange(task.depth, dtype=jnp.int32), cells)
+    measured = forward(source, Cells(every, start), task)
+    return jax.tree.map(lambda leaf: leaf.reshape(cells, task.depth, *leaf.shape[1:]), measured)
 
 
 def jacobian_norms(

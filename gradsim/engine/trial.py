@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradsim import arguments
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source, network_keys
-from gradsim.engine.forward import Cells, forward
+from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import Network
@@ -49,7 +49,7 @@ def _one_step(network: Network, statistic: Statistic, direction: str, dtype: str
         source = Source.of(network, network_keys(jax.random.key(0), 0), None, dtype, 1)
         cells = Cells({name: jnp.ones(1, dtype) for name in network.gains})
         run = {"forward": forward, "backward": backward}[direction]
-        return run(source, cells, (statistic,), depth=1, tiling=Tiling(1, 1))[statistic.name]
+        return run(source, cells, Task((statistic,), 1, Tiling(1, 1)))[statistic.name]
 
     with jax.enable_x64(dtype == "float64"):
         return jax.eval_shape(one)
