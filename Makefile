@@ -7,6 +7,8 @@
 PYTHON ?= python3
 PRESET ?= quick
 WORKERS ?= auto
+# Scripts that overlap; one process takes an accelerator's whole memory.
+AT_ONCE ?= $(if $(filter accelerator,$(PRESET)),1,2)
 SCRIPTS ?= $(addprefix scripts/,phase_diagram.py derivatives.py depth_profile.py early_layers.py sequence_memory.py remedies.py \
 	recurrent_phase_diagram.py residual_phase_diagram.py batchnorm_explosion.py critical_lines.py finite_width.py laws.py)
 
@@ -44,7 +46,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 figures: $(STAMP)
 	@mkdir -p figures
-	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) -- --preset $(PRESET) --out figures
+	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures
 
 test: $(STAMP)
 	$(RUN) -m pip check --disable-pip-version-check

@@ -52,3 +52,24 @@ def test_a_missing_script_is_refused_before_any_is_run(
     out, err = capsys.readouterr()
     assert not out
     assert "nothing at missing.py; pass the path of a script" in err
+
+
+def test_two_at_once_do_the_same_under_their_names(scripts: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    chosen = [scripts[name] for name in ("refuses", "breaks", "good", "ends")]
+    assert figures.main([*chosen, "--at-once", "2", "--", "--preset", "paper"]) == chosen[:2]
+    out, err = capfd.readouterr()
+    heads = {f"{Path(path).stem}: == {i}/4 {path} --preset paper" for i, path in enumerate(chosen, 1)}
+    said = {f"{name}: arguments --preset paper __main__" for name in ("good", "ends")}
+    assert {*out.splitlines()} == heads | said
+    assert "refuses: error: width: got 0\n" in err
+    assert "breaks: RuntimeError: broken\n" in err
+
+
+def test_an_interrupt_of_one_of_two_ends_all(
+    scripts: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(2)\n")
+    chosen = [scripts["interrupted"], str(tmp_path / "slow.py"), str(tmp_path / "slow.py"), *[scripts["good"]] * 9]
+    with pytest.raises(SystemExit, match="130"):
+        figures.main([*chosen, "--at-once", "2"])
+    assert "9/12" not in capfd.readouterr().out
