@@ -109,9 +109,11 @@ def standard_normal(u: Array) -> Array:
 
 
 def _interval(u: Array, shape: Shape, dtype: DTypeLike, low: float, high: float) -> Array:
-    return low + (high - low) * (
-        0.5 * u.reshape(shape).astype(dtype) + 0.5
-    )  # of the wide number, lest programs round apart
+    u, middle, half = u.reshape(shape), (low + high) / 2, (high - low) / 2
+    if not middle:
+        return (half * u).astype(dtype)
+    # A sum in the wide dtype: in float32 some programs round it once with the product, and others twice.
+    return jnp.clip(middle + half * u.astype(dtype), low, high)
 
 
 def interval(low: float, high: float) -> Transform:
