@@ -69,7 +69,8 @@ def together(key: Array, dtype: DTypeLike, *parts: Part) -> list[Array]:
     if others := sum(not isinstance(part.law, Transform) for part in parts):
         keys = list(random.split(key, 1 + others))
     laws = [(part, part.law) for part in parts if isinstance(part.law, Transform)]
-    cuts = iter(_numbers(keys.pop(0), [(law.count(part.shape) * (part.copies or 1), law.normal) for part, law in laws]))
+    wanted = [(law.count(part.shape) * (part.copies or 1), law.normal) for part, law in laws]
+    cuts, keys = iter(_numbers(keys[0], wanted) if wanted else []), keys[1:]
     return [
         _of_numbers(part, part.law, next(cuts), dtype)
         if isinstance(part.law, Transform)

@@ -18,7 +18,7 @@ from gradsim.sweeps import chunks, loop
 
 # One ends a process with jaxlib 0.12, and is that release's only choice.
 EMITTERS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
-# Products of a step's own are summed in another order.
+# 1e-7 has been seen where a machine takes the sums within a step in another order.
 ROUNDED = {"attention": 1e-6, "lstm": 1e-6}
 SMALL: dict[str, Any] = {"depth": 5, "seeds": 2, "progress": False}
 
@@ -138,12 +138,38 @@ def test_parts_drawn_together_are_independent_and_keep_their_laws() -> None:
     apart = np.corrcoef(every.T) - np.eye(every.shape[1])
     assert np.abs(apart).max() < 5 / np.sqrt(20_000)
     squares = np.corrcoef(every.T**2) - np.eye(every.shape[1])  # and what is uncorrelated may still depend
-    assert np.abs(squares).max() < 6 / np.sqrt(20_000)
+    assert np.abs(squares).max() < 5 / np.sqrt(20_000)
 
 
 def test_a_part_is_the_same_whatever_the_dtype() -> None:
+    """An interval about zero and what is normal to the bit; a sum has its own rounding."""
+    parts = (*PARTS[:2], Part(interval(-2.0, 2.0), (9,)))
     with jax.enable_x64(True):
-        wide = together(random.key(1), jnp.float64, *PARTS[:2])
-        narrow = together(random.key(1), jnp.float32, *PARTS[:2])
-    for one, other in zip(wide, narrow, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+        wide, narrow = (together(random.key(1), dtype, *parts) for dtype in (jnp.float64, jnp.float32))
+    for one, other, apart in zip(wide, narrow, (2 * 2.0**-23, 0, 0), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=apart)
+
+
+OWN = gs.Initializer(
+    "own",
+    lambda key, shape, dtype: random.normal(key, shape, dtype) / np.float32(np.sqrt(shape[0])),
+    draw_bias=lambda key, shape, dtype: random.normal(key, shape, dtype),
+)
+
+
+OF_OWN = [
+    *(family(4, "tanh", OWN) for family in (gs.feedforward, gs.residual, gs.highway, gs.layernorm)),
+    gs.batchnorm(4, 4, "tanh", OWN),
+    gs.convolutional(4, 4, initializer=OWN),
+    *(gs.attention(4, 2, 3, mlp=mlp, initializer=OWN) for mlp in (0, 2)),
+    *(cell(4, initializer=OWN, input_initializer=OWN) for cell in (gs.vanilla_rnn, gs.minimal_rnn, gs.lstm, gs.gru)),
+]
+
+
+@pytest.mark.parametrize("network", OF_OWN, ids=lambda network: network.family)
+def test_laws_of_ones_own_alone_draw_every_weight_apart(network: Network) -> None:
+    weights = network.draw(random.key(0), jnp.dtype("float32"))
+    drawn = {name: leaf for name, leaf in weights._asdict().items() if name != "log_time"}  # of uniform numbers
+    entries = np.concatenate([np.ravel(leaf) for leaf in drawn.values()])
+    assert np.isfinite(entries).all()
+    assert len(np.unique(entries)) == len(entries)

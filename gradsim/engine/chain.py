@@ -53,7 +53,7 @@ def ahead(keys: Keys, steps: int, numbers: int) -> Ahead:
 @lru_cache(maxsize=256)
 def lengths(network: Network, steps: int) -> tuple[int, int]:
     """What `ahead` needs for so many steps of a network, rounded up to powers of two: other sizes share its program."""
-    return tuple(2 ** math.ceil(math.log2(max(1, n))) for n in (steps, sum(_once(network))))
+    return tuple(2 ** (n - 1).bit_length() for n in (steps, sum(_once(network))))
 
 
 @lru_cache(maxsize=256)
