@@ -61,6 +61,20 @@ def _largest_slope(activation: Activation) -> float:
 # JAX differentiates these in a form that cancels where they saturate (1 − tanh² is exactly 0
 # beyond z = 9 in float32); a slope is only ever multiplied, so its relative precision is what counts.
 @jax.custom_jvp
+def _logistic_density(z: Array) -> Array:
+    """σ'(z) = σ(z) σ(−z)."""
+    e = jnp.exp(-jnp.abs(z))
+    return e / (1 + e) ** 2
+
+
+@_logistic_density.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), (dz,) = primals, tangents
+    density = _logistic_density(z)
+    return density, -density * _tanh(z / 2) * dz
+
+
+@jax.custom_jvp
 def _sigmoid(z: Array) -> Array:
     return nn.sigmoid(z)
 
@@ -68,7 +82,7 @@ def _sigmoid(z: Array) -> Array:
 @_sigmoid.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
-    return _sigmoid(z), _sigmoid(z) * _sigmoid(-z) * dz
+    return _sigmoid(z), _logistic_density(z) * dz
 
 
 @jax.custom_jvp
@@ -79,7 +93,7 @@ def _tanh(z: Array) -> Array:
 @_tanh.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
-    return _tanh(z), 4 * _sigmoid(2 * z) * _sigmoid(-2 * z) * dz
+    return _tanh(z), 4 * _logistic_density(2 * z) * dz
 
 
 @jax.custom_jvp

@@ -11,7 +11,7 @@ from jax import random
 import gradsim as gs
 from gradsim.cli.compiling import families
 from gradsim.draws import GAUSSIAN, Part, Transform, interval, together
-from gradsim.engine.chain import ahead, lengths, network_keys
+from gradsim.engine.chain import ahead, extent, network_keys
 from gradsim.engine.plan import planned
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, loop
@@ -104,14 +104,25 @@ def test_long_measurements_are_not_made_longer() -> None:
 
 def test_draws_are_a_function_of_key_seed_and_step_alone() -> None:
     network, keys = gs.vanilla_rnn(8), network_keys(random.key(3), 5)
-    few, many = (ahead(keys, *lengths(network, steps)) for steps in (4, 64))
-    for name in ("weights", "inputs"):
-        one, other = (np.asarray(random.key_data(getattr(drawn, name))) for drawn in (few, many))
+    few, many = (
+        drawn._replace(weights=random.key_data(drawn.weights))
+        for drawn in (ahead(keys, extent(network, steps, given=False)) for steps in (4, 64))
+    )
+    for one, other in ((few.weights, many.weights), (few.inputs, many.inputs)):
         np.testing.assert_array_equal(one, other[: len(one)])
         assert len(np.unique(other, axis=0)) == len(other)
     np.testing.assert_array_equal(few.normals, many.normals)
-    one, other = (np.asarray(random.key_data(drawn)) for drawn in (many.weights, many.inputs))
-    assert not (one[:, None] == other[None]).all(axis=2).any()
+    by_hand = [random.normal(random.fold_in(keys.inputs, step), (8,)) for step in range(4)]
+    np.testing.assert_array_equal(few.inputs, by_hand)
+    of_inputs = random.key_data(jax.vmap(lambda step: random.fold_in(keys.inputs, step))(np.arange(64)))
+    assert not (np.asarray(many.weights)[:, None] == np.asarray(of_inputs)[None]).all(axis=2).any()
+
+
+def test_inputs_too_many_to_be_held_are_the_same() -> None:
+    network, options = gs.vanilla_rnn(4, features=4096), dict[str, Any](statistics="log_length", seeds=3)
+    held, read = (gs.sweep(network, depth=depth, **options).log_length.values[:, :64] for depth in (64, 65))
+    assert [extent(network, depth, given=False).shape for depth in (64, 65)] == [(4096,), None]
+    np.testing.assert_array_equal(held, read)
 
 
 SQUARE = Transform(lambda z, shape, dtype: z.reshape(shape).astype(dtype) ** 2)

@@ -16,6 +16,9 @@ from gradsim.draws import normal
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 
+# Numbers of a network's inputs that are held at once; those of longer sequences are drawn as they are read.
+MOST_INPUTS = 2**18
+
 
 class Keys(NamedTuple):
     """A network's independent streams; a step's draws fold its number in, and so do not depend on the depth."""
@@ -39,21 +42,34 @@ class Ahead(NamedTuple):
     """What is hashed ahead by a program that all networks share: that of a chain then hashes its weights alone."""
 
     weights: Array  # a key for each step, [steps]
-    inputs: Array  # the same
+    inputs: Array  # [steps, *shape], or a key for each step where that is many numbers
     normals: Array  # what is drawn once for a network, [numbers]
 
 
-def ahead(keys: Keys, steps: int, numbers: int) -> Ahead:
+class Extent(NamedTuple):
+    """How much is hashed ahead; other sizes share its program, since two of these are powers of two."""
+
+    steps: int
+    numbers: int
+    shape: tuple[int, ...] | None  # of a step's input; (0,) where none is drawn, None for keys
+
+
+def ahead(keys: Keys, extent: Extent) -> Ahead:
     """So much of the streams; the first of it does not depend on how much."""
     fold = jax.vmap(random.fold_in, in_axes=(None, 0))
-    weights, inputs = jax.vmap(fold, in_axes=(0, None))(jnp.stack([keys.weights, keys.inputs]), jnp.arange(steps))
-    return Ahead(weights, inputs, normal(keys.once, (numbers,), jnp.float32))
+    both = jnp.stack([keys.weights, keys.inputs])
+    weights, inputs = jax.vmap(fold, in_axes=(0, None))(both, jnp.arange(extent.steps))
+    if (shape := extent.shape) is not None:
+        inputs = jax.vmap(lambda key: normal(key, shape, jnp.float32))(inputs)
+    return Ahead(weights, inputs, normal(keys.once, (extent.numbers,), jnp.float32))
 
 
 @lru_cache(maxsize=256)
-def lengths(network: Network, steps: int) -> tuple[int, int]:
-    """What `ahead` needs for so many steps of a network, rounded up to powers of two: other sizes share its program."""
-    return tuple(2 ** (n - 1).bit_length() for n in (steps, sum(_once(network))))
+def extent(network: Network, steps: int, *, given: bool) -> Extent:
+    """What `ahead` draws for so many steps of a network, whose inputs may be given."""
+    steps, numbers = (2 ** (n - 1).bit_length() for n in (steps, sum(_once(network))))
+    shape = network.input_shape if network.driven and not given else (0,)
+    return Extent(steps, numbers, shape if steps * math.prod(shape) <= MOST_INPUTS else None)
 
 
 @lru_cache(maxsize=256)
@@ -84,7 +100,7 @@ class Source:
     @classmethod
     def of(cls, network: Network, keys: Keys, inputs: Array | None, dtype: DTypeLike, steps: int) -> "Source":
         """That of these streams, for so many steps."""
-        return cls(network, ahead(keys, *lengths(network, steps)), inputs, dtype)
+        return cls(network, ahead(keys, extent(network, steps, given=inputs is not None)), inputs, dtype)
 
     def weights(self, t: Array | int) -> Weights:
         """The weights that are drawn for step t."""
@@ -92,9 +108,10 @@ class Source:
 
     def input(self, t: Array | int) -> Array:
         """The input of step t of a driven network."""
-        if self.inputs is None:
-            return normal(_at(self.ahead.inputs, t), self.network.input_shape, self.dtype)
-        return _at(self.inputs, t)
+        here = _at(self.ahead.inputs if self.inputs is None else self.inputs, t)
+        if jnp.issubdtype(here.dtype, jax.dtypes.prng_key):
+            return normal(here, self.network.input_shape, self.dtype)
+        return here.astype(self.dtype)
 
     def first_input(self) -> Array:
         """What the state before step 0 is made of."""

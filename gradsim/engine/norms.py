@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
 from gradsim.engine.backward import backward
-from gradsim.engine.chain import Ahead, Source, ahead, lengths, streams
+from gradsim.engine.chain import Ahead, Source, ahead, extent, streams
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import Statistic
@@ -96,7 +96,7 @@ def jacobian_norms(
     measured = norms(
         plan,
         Tiling(max(1, reduce(int.__mul__, shape, 1)), segment(plan.network, plan.dtype, plan.depth)),
-        ahead(streams(_key(key)), *lengths(plan.network, plan.steps)),
+        ahead(streams(_key(key)), extent(plan.network, plan.steps, given=one is not None)),
         cells,
         None if one is None else jnp.asarray(one, plan.dtype),
         jax.tree.map(lambda leaf: jnp.asarray(leaf, plan.dtype), plans.cotangent(plan, cotangent)),

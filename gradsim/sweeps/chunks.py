@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import psutil
 
+from gradsim.engine.chain import extent
 from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
 
@@ -53,14 +54,16 @@ def _bytes(tree: Any) -> int:
 
 
 class Needs(NamedTuple):
-    """Predicted bytes of one cell at its peak, of its tangents, of one step's draw; its rows in a product; operations.
+    """Predicted bytes of one cell at its peak, of its tangents, of one step's draw, of all inputs; rows; operations.
 
-    Operations are worth one of a matrix product: those of a step of one cell, of its state alone, and of its draw.
+    Rows are those of a cell in a product. Operations are worth one of a matrix product: those of a step of one cell,
+    of its state alone, and of its draw.
     """
 
     cell: int
     tangents: int
     draw: int
+    inputs: int
     rows: int
     step: float
     state: float
@@ -89,7 +92,9 @@ def predicted(plan: Plan) -> Needs:
         width = leaves[0].shape[-1]
         met *= width / (width + network.input_shape[-1])
     step = 2 * rows * met + back * (rows * size * ENTRY + single)
-    return Needs(cell, max(1, rows) * _bytes(state), draw, rows, step, single, back * weights * DRAWN)
+    ahead = extent(network, plan.steps, given=False)
+    inputs = 2 * 4 * ahead.steps * math.prod(ahead.shape or (0,))  # while they are made
+    return Needs(cell, max(1, rows) * _bytes(state), draw, inputs, rows, step, single, back * weights * DRAWN)
 
 
 def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, seeds: int) -> None:
@@ -115,8 +120,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
-    cell, tangents, one_draw, rows, *_ = predicted(plan)
-    draw = 2 * one_draw  # while it is made
+    cell, tangents, one_draw, inputs, rows, *_ = predicted(plan)
+    draw = 2 * one_draw + inputs  # while it is made
     available = memory_at_hand() // 2
     if cell + draw > available:
         fits = math.sqrt(available / (cell + draw))

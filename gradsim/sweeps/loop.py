@@ -4,10 +4,11 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from gradsim.engine.chain import Ahead, ahead, lengths, network_keys
+from gradsim.engine.chain import Ahead, Extent, ahead, extent, network_keys
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import Statistic
@@ -20,17 +21,23 @@ from gradsim.sweeps.progress import Part, Progress
 PIECE = 2**17  # numbers that are finished at once
 
 
-@partial(jax.jit, static_argnames=("steps", "numbers"))
-def _ahead(key: Array, seeds: Array, steps: int, numbers: int) -> Ahead:
+@partial(jax.jit, static_argnames="extent")
+def _ahead(key: Array, seeds: Array, extent: Extent) -> Ahead:
     """`ahead` for every seed; keys as their data."""
-    drawn = jax.vmap(lambda seed: ahead(network_keys(key, seed), steps, numbers))(seeds)
-    return drawn._replace(weights=random.key_data(drawn.weights), inputs=random.key_data(drawn.inputs))
+    drawn = jax.vmap(lambda seed: ahead(network_keys(key, seed), extent))(seeds)
+    return jax.tree.map(lambda leaf: random.key_data(leaf) if _are_keys(leaf) else leaf, drawn)
 
 
-def hashed_ahead(plan: Plan, key: int, seeds: np.ndarray) -> Ahead:
+def _are_keys(array: Array) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jax.dtypes.prng_key))
+
+
+def hashed_ahead(plan: Plan, key: int, seeds: np.ndarray, *, given: bool) -> Ahead:
     """What the seeds of these numbers hash ahead, by a program that few sizes of a power of two need anew."""
     padded = np.resize(seeds.astype(np.uint32), 2 ** (seeds.size - 1).bit_length())
-    drawn = _ahead(random.key(key), padded, *lengths(plan.network, plan.steps))
+    drawn = _ahead(random.key(key), padded, extent(plan.network, plan.steps, given=given))
+    if padded.size == seeds.size:
+        return drawn
     return jax.tree.map(lambda array: np.asarray(array)[: seeds.size], drawn)
 
 
@@ -43,7 +50,7 @@ def _measure(
     cotangent: State | None,
 ) -> dict[str, Scaled]:
     """Statistics of every seed and cell, leaves [seeds, cells, …]; the cells of a seed share its weights."""
-    drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights), inputs=random.wrap_key_data(drawn.inputs))
+    drawn = jax.tree.map(lambda leaf: random.wrap_key_data(leaf) if leaf.dtype == jnp.uint32 else leaf, drawn)
     one = partial(norms, plan, tiling)
     return jax.vmap(one, in_axes=(0, None, None if inputs is None else 0, None))(drawn, gains, inputs, cotangent)
 
@@ -81,7 +88,7 @@ def measure_cells(
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
     for seed_slice in seed_slices:
         numbers = seeds[seed_slice]
-        drawn = hashed_ahead(plan, key, numbers)
+        drawn = hashed_ahead(plan, key, numbers, given=inputs is not None)
         data = None if inputs is None else inputs[numbers % len(inputs)]
         for cell_slice in cell_slices:
             some_gains = {name: values[cell_slice] for name, values in gains.items()}
