@@ -106,15 +106,15 @@ def test_draws_are_a_function_of_key_seed_and_step_alone() -> None:
     network, keys = gs.vanilla_rnn(8), network_keys(random.key(3), 5)
     few, many = (
         drawn._replace(weights=random.key_data(drawn.weights))
-        for drawn in (ahead(keys, extent(network, steps, given=False)) for steps in (4, 64))
+        for drawn in (ahead(keys, extent(network, steps, given=False)) for steps in (64, 128))
     )
     for one, other in ((few.weights, many.weights), (few.inputs, many.inputs)):
         np.testing.assert_array_equal(one, other[: len(one)])
         assert len(np.unique(other, axis=0)) == len(other)
     np.testing.assert_array_equal(few.normals, many.normals)
     by_hand = [random.normal(random.fold_in(keys.inputs, step), (8,)) for step in range(4)]
-    np.testing.assert_array_equal(few.inputs, by_hand)
-    of_inputs = random.key_data(jax.vmap(lambda step: random.fold_in(keys.inputs, step))(np.arange(64)))
+    np.testing.assert_array_equal(few.inputs[:4], by_hand)
+    of_inputs = random.key_data(jax.vmap(lambda step: random.fold_in(keys.inputs, step))(np.arange(128)))
     assert not (np.asarray(many.weights)[:, None] == np.asarray(of_inputs)[None]).all(axis=2).any()
 
 

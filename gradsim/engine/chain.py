@@ -47,7 +47,7 @@ class Ahead(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How much is hashed ahead; other sizes share its program, since two of these are powers of two."""
+    """How much is hashed ahead; other sizes share its program, since two of these are powers of two, none small."""
 
     steps: int
     numbers: int
@@ -67,9 +67,14 @@ def ahead(keys: Keys, extent: Extent) -> Ahead:
 @lru_cache(maxsize=256)
 def extent(network: Network, steps: int, *, given: bool) -> Extent:
     """What `ahead` draws for so many steps of a network, whose inputs may be given."""
-    steps, numbers = (2 ** (n - 1).bit_length() for n in (steps, sum(_once(network))))
+    steps, numbers = power_above(steps, 64), power_above(sum(_once(network)), 256)
     shape = network.input_shape if network.driven and not given else (0,)
     return Extent(steps, numbers, shape if steps * math.prod(shape) <= MOST_INPUTS else None)
+
+
+def power_above(n: int, least: int) -> int:
+    """The smallest power of two that is smaller than neither."""
+    return int(2 ** (max(n, least) - 1).bit_length())
 
 
 @lru_cache(maxsize=256)

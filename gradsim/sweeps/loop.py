@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from gradsim.engine.chain import Ahead, Extent, ahead, extent, network_keys
+from gradsim.engine.chain import Ahead, Extent, ahead, extent, network_keys, power_above
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import Statistic
@@ -34,7 +34,7 @@ def _are_keys(array: Array) -> bool:
 
 def hashed_ahead(plan: Plan, key: int, seeds: np.ndarray, *, given: bool) -> Ahead:
     """What the seeds of these numbers hash ahead, by a program that few sizes of a power of two need anew."""
-    padded = np.resize(seeds.astype(np.uint32), 2 ** (seeds.size - 1).bit_length())
+    padded = np.resize(seeds.astype(np.uint32), power_above(seeds.size, 8))
     drawn = _ahead(random.key(key), padded, extent(plan.network, plan.steps, given=given))
     if padded.size == seeds.size:
         return drawn
