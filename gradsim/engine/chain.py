@@ -221,8 +221,9 @@ def carry_over(
         known = {name: scales | constant for name, (scales, constant) in kinds.items()}
         return jnp.zeros_like(carry[0]), half, scales, known
 
-    yes = {name: jnp.ones((), bool) for name in values}
-    one = jnp.ones((), jax.tree.leaves(values)[0].dtype)
+    # Made of `missing`: what vmap maps from the start, it traces once.
+    yes = dict.fromkeys(values, missing == missing)
+    one = (missing == missing).astype(jax.tree.leaves(values)[0].dtype)
     _, _, scales, known = lax.while_loop(lambda carry: carry[0], look, (missing != 0, one, yes, yes))
     exponents = {name: jnp.where(scales[name], missing, 0) for name in values}
     return {name: Scaled(_or_nan(known[name], value), exponents[name]) for name, value in values.items()}

@@ -75,7 +75,8 @@ class Tiling(NamedTuple):
             drawn = draw(t)
 
             def one(start: Any, cell: Any, xs: Any) -> tuple[Any, Any]:
-                return lax.scan(partial(body, cell), begin(cell, start), (t, drawn, xs), reverse=reverse)
+                carry = _mapped_like((cell, start, drawn), begin(cell, start))
+                return lax.scan(partial(body, cell), carry, (t, drawn, xs), reverse=reverse)
 
             return jax.vmap(one)
 
@@ -110,6 +111,12 @@ class Tiling(NamedTuple):
         carry, args = jax.tree.map(lambda leaf: leaf.reshape(blocks, self.cells, *leaf.shape[1:]), (carry, args))
         done = lax.scan(block, carry, (jnp.arange(blocks), args))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
+
+
+def _mapped_like(mapped: Any, carry: Any) -> Any:
+    """The same carry, each leaf an axis of every vmap that has one here: a loop is then traced once for it, not twice."""
+    always = jnp.all(jnp.stack([leaf.ravel()[0] == leaf.ravel()[0] for leaf in jax.tree.leaves(mapped)]))
+    return jax.tree.map(lambda leaf: jnp.where(always, leaf, leaf), carry)
 
 
 def drawing(source: Source, steps: Array) -> Callable[[Array], Drawn]:
