@@ -1,6 +1,7 @@
 """Settings of every test: arithmetic between dtypes must be spelled out, warnings are errors (pyproject.toml)."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage
 tests_run = count(1)
 
 

@@ -161,8 +161,8 @@ TANH = {"V": 0.3942944903, "D": 0.4644029020}  # E tanh² and E tanh'² at q = 1
 def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str, zeta: float) -> None:
     """E‖Ju‖² = ((l + l₀)/(k + l₀))^ζ between layers k and l, l₀ = 1/(σ_w² V) for the length that the input brings."""
     variance = 0.5 if activation == "relu" else TANH["V"]
-    seeds, first, last = 32, 20, 300
-    network = layernorm(256, activation, form="pre", epsilon=0.0)
+    seeds, first, last = 64, 20, 300
+    network = layernorm(128, activation, form="pre", epsilon=0.0)
     data = gs.sweep(network, depth=last, seeds=seeds, sigma_w=[0.5, 1.0, 2.0], statistics="log_jvp")
     log = 2 * (data.log_jvp.sel(depth=last) - data.log_jvp.sel(depth=first))
     offset = 1 / (data.sigma_w**2 * variance)
@@ -174,8 +174,8 @@ def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str, zeta: 
 
 def test_law_D3_with_biases() -> None:
     # ζ = σ_w² D(1) / (σ_w² V(1) + σ_b²): ReLU, σ_w = 1, σ_b² = ½: ½.
-    seeds, first, last = 24, 20, 300
-    network = layernorm(256, "relu", form="pre", epsilon=0.0)
+    seeds, first, last = 48, 20, 300
+    network = layernorm(128, "relu", form="pre", epsilon=0.0)
     data = gs.sweep(network, depth=last, seeds=seeds, sigma_b=math.sqrt(0.5), statistics="log_jvp")
     log = 2 * (data.log_jvp.sel(depth=last) - data.log_jvp.sel(depth=first))
     squares = np.exp(log - 0.5 * math.log((last + 1) / (first + 1)))
@@ -186,7 +186,7 @@ def test_law_D3_with_biases() -> None:
 def test_law_D3_post_layer_norm_grows_exponentially(activation: str, chi: float) -> None:
     if activation == "tanh":
         assert chi == pytest.approx((1 + TANH["D"]) / (1 + TANH["V"]), abs=1e-9)
-    mean, error = growth(layernorm(500, activation, form="post", epsilon=0.0), depth=80, seeds=8, burn_in=5)
+    mean, error = growth(layernorm(250, activation, form="post", epsilon=0.0), depth=80, seeds=16, burn_in=5)
     assert error < 0.004
     assert abs(mean - chi) < 4 * error
 

@@ -1,6 +1,7 @@
 """Piecewise Chebyshev interpolation, so that a smooth function is integrated a few hundred times, not a million."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -35,16 +36,21 @@ class Interpolant:
         """The interpolated values at x."""
         x = np.asarray(x, np.float64)
         low, high = self.edges[0], self.edges[-1]
-        inside = self._inside(np.clip(x, low, high))
-        (first, second), (third, last) = self._inside(self.edges[:2]), self._inside(self.edges[-2:])
-        below = np.minimum(x - low, 0.0) * (second - first) / (self.edges[1] - low)
-        above = np.maximum(x - high, 0.0) * (last - third) / (high - self.edges[-2])
-        return inside + below + above
+        rise, last_rise = self._rises
+        below = np.minimum(x - low, 0.0) * rise / (self.edges[1] - low)
+        above = np.maximum(x - high, 0.0) * last_rise / (high - self.edges[-2])
+        return self._inside(np.clip(x, low, high)) + below + above
 
     def derivative(self) -> "Interpolant":
         """The derivative, panel by panel."""
         half = (self.edges[1:] - self.edges[:-1])[:, None] / 2
         return Interpolant(self.edges, chebyshev.chebder(self.coefficients, axis=-1) / half)
+
+    @cached_property
+    def _rises(self) -> tuple[float, float]:
+        """By how much the first and the last panel rise."""
+        first, second, third, last = self._inside(self.edges[[0, 1, -2, -1]])
+        return second - first, last - third
 
     def _inside(self, x: np.ndarray) -> np.ndarray:
         panel = np.clip(np.searchsorted(self.edges, x, side="right") - 1, 0, len(self.edges) - 2)
