@@ -114,7 +114,7 @@ class Tiling(NamedTuple):
 
 
 def _mapped_like(mapped: Any, carry: Any) -> Any:
-    """The same carry, each leaf an axis of every vmap that has one here: a loop is then traced once for it, not twice."""
+    """The same carry, each leaf mapped by every vmap that maps one here: it traces a loop over it once, not twice."""
     always = jnp.all(jnp.stack([leaf.ravel()[0] == leaf.ravel()[0] for leaf in jax.tree.leaves(mapped)]))
     return jax.tree.map(lambda leaf: jnp.where(always, leaf, leaf), carry)
 
