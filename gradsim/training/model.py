@@ -20,6 +20,7 @@ from gradsim.networks.network import Gains, Network, State, Weights, path_name
 from gradsim.training import tasks
 from gradsim.training.tasks import Sample, Task
 
+READ = ("sigma_in", "sigma_out")  # gains of the read-in and of the read-out, which every network has
 # {"read_in": {"w", "b"} where there is one, "layers": {path: array}, "read_out": {"w", "b"}}; the arrays of layers
 # are [depth, …], or those of the one draw that all steps share where the network is tied.
 Parameters = dict[str, dict[str, Array]]

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
 
-from gradsim import scaled
-from gradsim.engine.chain import Ahead, network_keys
+from gradsim import arguments, scaled
+from gradsim.engine.chain import Ahead, ahead, lengths, network_keys
 from gradsim.training import model as models
 from gradsim.training import records
 from gradsim.training.model import Fixed, Model, Parameters
@@ -71,8 +71,7 @@ def _blocks(run: Run, source: Any, numbers: Array) -> Sample:
     return jax.vmap(partial(_samples, run, source))(numbers)
 
 
-@partial(jax.jit, static_argnames=("run",))
-def begin(
+def _begin(
     run: Run,
     drawn: Ahead,
     key: Array,
@@ -87,10 +86,8 @@ def begin(
     def one(drawn: Ahead, seed: Array, gains: dict[str, Array], rate: Array) -> tuple[Trained, Setting]:
         drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights), inputs=random.wrap_key_data(drawn.inputs))
         parameters, fixed = models.begin(run.model, drawn, network_keys(key, seed).once, gains)
-        zero = jnp.zeros((), run.model.plan.dtype)
-        state = run.optimizer(rate).init(parameters)
         start = records.probe(run.model, parameters, fixed, first) if run.by_layer else None
-        return Trained(parameters, state, jnp.int32(0), zero, jnp.int32(NEVER)), Setting(fixed, rate, start)
+        return _start(run, rate, parameters), Setting(fixed, rate, start)
 
     with jax.default_matmul_precision("highest"):
         first = _samples(run, source, held_out[0, : run.batch])
@@ -103,15 +100,47 @@ def _updates(run: Run, trained: Trained, setting: Setting, batch: Sample) -> tup
 
     loss = models.loss_of(run.model, setting.fixed, batch)
     value, gradient = jax.value_and_grad(loss)(trained.parameters)
-    optimizer = optax.with_extra_args_support(run.optimizer(setting.rate))
-    update, state = optimizer.update(
-        gradient, trained.optimizer, trained.parameters, value=value, grad=gradient, value_fn=loss
-    )
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        optimizer = optax.with_extra_args_support(run.optimizer(setting.rate))
+        update, state = optimizer.update(
+            gradient, trained.optimizer, trained.parameters, value=value, grad=gradient, value_fn=loss
+        )
     return value, gradient, update, state
 
 
-@partial(jax.jit, static_argnames=("run",), donate_argnames=("trained",))
-def advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers: Array, count: Array) -> Trained:
+def check_optimizer(run: Run) -> None:
+    """Raises: ValueError where the optimizer does not take the parameters of this network."""
+    plan = run.model.plan
+
+    def take(rate: Array, drawn: Ahead, key: Array, gains: dict[str, Array]) -> Any:
+        parameters, fixed = models.begin(run.model, drawn, key, gains)
+        state = _start(run, rate, parameters)
+        shape = (run.batch, *run.model.task.shape)
+        answers = jnp.zeros((run.batch, run.model.task.outputs), "int32" if run.model.task.classes else plan.dtype)
+        return _updates(run, state, Setting(fixed, rate, None), Sample(jnp.zeros(shape, plan.dtype), answers))
+
+    with jax.enable_x64(plan.dtype == "float64"):
+        number = jax.ShapeDtypeStruct((), plan.dtype)
+        gains = dict.fromkeys((*plan.network.gains, *models.READ), number)
+        steps, numbers = lengths(plan.network, plan.steps)
+        drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), steps, numbers))
+        try:
+            jax.eval_shape(take, number, drawn, jax.eval_shape(lambda: random.key(0)), gains)
+        except Exception as error:
+            raise ValueError(
+                f"optimizer: it does not take the parameters of {plan.network.family}, a dict of "
+                f"'read_in', 'layers' and 'read_out' ({arguments.reason(error)})"
+            ) from error
+
+
+def _start(run: Run, rate: Array, parameters: Parameters) -> Trained:
+    with jax.numpy_dtype_promotion("standard"):
+        state = run.optimizer(rate).init(parameters)
+    zero = jnp.zeros((), run.model.plan.dtype)
+    return Trained(parameters, state, jnp.int32(0), zero, jnp.int32(NEVER))
+
+
+def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers: Array, count: Array) -> Trained:
     """Networks after `count` more steps; `numbers` are those of the samples, [networks, steps, batch]."""
     import optax
 
@@ -134,8 +163,7 @@ def advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers:
         return _each(one, trained, settings, numbers)
 
 
-@partial(jax.jit, static_argnames=("run",), donate_argnames=("trained",))
-def measure(
+def _measure(
     run: Run, trained: Trained, settings: Setting, source: Any, numbers: Array, held_out: Array
 ) -> tuple[Trained, dict[str, Any]]:
     """What is recorded of each network before a step on the samples of these numbers, [networks, batch]."""
@@ -169,3 +197,16 @@ def measure(
         blocks = _blocks(run, source, held_out)
         first = jax.tree.map(lambda leaf: leaf[0, : run.batch], blocks)
         return _each(one, trained, settings, numbers)
+
+
+def _jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`function` compiled at LLVM's level 1 on a CPU, in less time: it runs once where `advance` takes many steps."""
+    quick = {"xla_backend_optimization_level": 1}
+    on_cpu = jax.jit(function, static_argnames=("run",), compiler_options=quick, **options)
+    elsewhere = jax.jit(function, static_argnames=("run",), **options)
+    return lambda *args: (on_cpu if jax.default_backend() == "cpu" else elsewhere)(*args)
+
+
+begin = _jitted(_begin)
+advance = jax.jit(_advance, static_argnames=("run",), donate_argnames=("trained",))
+measure = _jitted(_measure, donate_argnames=("trained",))

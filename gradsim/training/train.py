@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -16,17 +15,17 @@ from gradsim.networks.network import Network
 from gradsim.sweeps import grid
 from gradsim.sweeps.progress import reporting
 from gradsim.sweeps.sweep import digest
-from gradsim.training import dataset, tasks
+from gradsim.training import dataset, optimizers, tasks
 from gradsim.training.loop import Job, train_networks
-from gradsim.training.model import Model
-from gradsim.training.programs import Run
+from gradsim.training.model import READ, Model
+from gradsim.training.optimizers import Optimizers
+from gradsim.training.programs import Run, check_optimizer
 from gradsim.training.tasks import Data, Generated
 
 if TYPE_CHECKING:
     import xarray
 
 BATCH, RECORDS = 32, 10
-READ = ("sigma_in", "sigma_out")  # gains of the read-in and of the read-out, which every network has
 
 
 def train(
@@ -93,31 +92,31 @@ def train(
     key, numbers = arguments.key(key), grid.seeds(seeds)
     steps = arguments.whole("steps", steps, maximum=2**31 - 2)
     recorded = _recorded(record, steps)
-    rates, make = _optimizer(optimizer, learning_rate)
+    chosen = optimizers.get(optimizer, learning_rate)
     by_layer, held_out = arguments.flag("by_layer", by_layer), arguments.share("held_out", held_out)
     axes = _axes(several, gains)
-    every = axes if rates is None else {**axes, "learning_rate": rates}
-    jobs = []
-    for one in several.each.values():
-        job, length = _job(
-            one, axes, rates, make, data=data, depth=depth, batch=batch, classes=classes, held_out=held_out, key=key,
+    every = axes if chosen.rates is None else {**axes, "learning_rate": chosen.rates}
+    jobs = [
+        _jobs(
+            one, axes, chosen, data=data, depth=depth, batch=batch, classes=classes, held_out=held_out, key=key,
             dtype=dtype, by_layer=by_layer, seeds=numbers, record=recorded,
-        )  # fmt: skip
-        jobs.append(job)
+        )
+        for one in several.each.values()
+    ]  # fmt: skip
+    first = jobs[0][0]
     attrs = {
-        "key": key, "dtype": dtype, "steps": steps, "batch": jobs[0].run.batch, "optimizer": _named(optimizer),
-        "data": jobs[0].data.task.name, "data_digest": digest(jobs[0].data.source),
-        "held_out": jobs[0].data.held_out.size,
-        "loss": "cross-entropy" if jobs[0].data.task.classes else "squared error",
+        "key": key, "dtype": dtype, "steps": steps, "batch": first.run.batch, "optimizer": optimizers.named(optimizer),
+        "data": first.data.task.name, "data_digest": digest(first.data.source), "held_out": first.data.held_out.size,
+        "loss": "cross-entropy" if first.data.task.classes else "squared error",
     }  # fmt: skip
 
     def found() -> xarray.Dataset:
-        arrays = [_on_all_axes(job, several, every, numbers.size) for job in jobs]
-        return dataset.build(several, every, arrays, numbers, recorded, length, attrs)
+        arrays = [_on_all_axes(some, every, numbers.size) for some in jobs]
+        return dataset.build(several, every, arrays, numbers, recorded, first.run.depth, attrs)
 
     try:
-        with reporting(progress, steps * sum(job.networks for job in jobs)) as bar:
-            for job in jobs:
+        with reporting(progress, steps * sum(job.networks for some in jobs for job in some)) as bar:
+            for job in itertools.chain(*jobs):
                 train_networks(job, bar)
     except KeyboardInterrupt as interrupt:
         interrupt.partial = found()  # type: ignore[attr-defined]
@@ -137,64 +136,6 @@ def _recorded(record: Any, steps: int) -> list[int]:
     return sorted(chosen)
 
 
-@dataclass(frozen=True)
-class _Finished:
-    """An optimizer that knows its learning rate."""
-
-    transformation: Any
-
-    def __call__(self, rate: Any) -> Any:
-        return self.transformation
-
-
-WANTED = "pass an optax transformation, or a function of the learning rate such as optax.adam that returns one"
-
-
-def _optimizer(optimizer: Any, learning_rate: Any) -> tuple[np.ndarray | None, Callable[[Any], Any]]:
-    """The learning rates, and the function of one that makes the optimizer; tried on shapes."""
-    import optax
-
-    finished = isinstance(optimizer, optax.GradientTransformation)
-    if not finished:
-        arguments.function("optimizer", optimizer)
-    if finished and learning_rate is not None:
-        raise ValueError(
-            f"learning_rate: got {arguments.shown(learning_rate)} beside an optimizer that has one already; leave it "
-            "out, or pass a function of it, such as optimizer=optax.sgd"
-        )
-    if not finished and learning_rate is None:
-        raise ValueError(
-            "learning_rate: got None; the optimizer is a function of it, pass a positive number or several"
-        )
-    rates = None if finished else _rates(learning_rate)
-    make = _Finished(optimizer) if finished else optimizer
-
-    def state(rate: Any) -> Any:
-        made = make(rate)
-        if not isinstance(made, optax.GradientTransformation):
-            raise TypeError(
-                f"optimizer: got {arguments.shown(optimizer)}, which returned {type(made).__name__}; {WANTED}"
-            )
-        return ()
-
-    try:
-        jax.eval_shape(state, jax.ShapeDtypeStruct((), "float32"))
-    except Exception as error:
-        if isinstance(error, TypeError) and str(error).startswith("optimizer:"):
-            raise
-        raise ValueError(
-            f"optimizer: it cannot be made of a learning rate that JAX traces ({arguments.reason(error)}); {WANTED}"
-        ) from error
-    return rates, make
-
-
-def _rates(value: Any) -> np.ndarray:
-    rates = arguments.gain("learning_rate", value)
-    if np.any(rates <= 0):
-        raise ValueError(f"learning_rate: got {rates[rates <= 0].flat[0]}; pass positive numbers")
-    return rates
-
-
 def _axes(several: grid.Networks, gains: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The gains given, in their order; those of read-in and read-out belong to every network."""
     axes: dict[str, np.ndarray] = {}
@@ -207,49 +148,53 @@ def _own(network: Network, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     return {name: axis for name, axis in axes.items() if name in network.gains or name in READ}
 
 
-def _job(
-    network: Network, axes: Mapping[str, np.ndarray], rates: np.ndarray | None, make: Any, *, data: Any, depth: Any,
-    batch: Any, classes: Any, held_out: float, key: int, dtype: str, by_layer: bool, seeds: np.ndarray,
-    record: list[int],
-) -> tuple[Job, int]:  # fmt: skip
-    """All networks of one family, checked: cells, learning rates and seeds, the last running fastest."""
+def _jobs(
+    network: Network, axes: Mapping[str, np.ndarray], chosen: Optimizers, *, data: Any, depth: Any, batch: Any,
+    classes: Any, held_out: float, key: int, dtype: str, by_layer: bool, seeds: np.ndarray, record: list[int],
+) -> list[Job]:  # fmt: skip
+    """All networks of one family, checked, a job for each program: cells, learning rates, seeds, the last fastest."""
     if not network.parameters:
         raise ValueError(
             f"network: {network.family} names no weights in its `parameters`; pass one that can be trained"
         )
     samples, depth = tasks.get(data, network, depth=depth, classes=classes, held_out=held_out, key=key, dtype=dtype)
-    if depth is None:
-        raise ValueError("depth: got None; pass the number of layers")
     plan = plans.planned(network, depth=depth, statistics="length", dtype=dtype)
-    run = Run(Model(plan, samples.task), make, _batch(batch, network, samples), by_layer)
-    cells = grid.cells(plan, _own(network, axes))
-    rate = arguments.in_dtype("learning_rate", np.ravel(1.0 if rates is None else rates), dtype)
-    shape = (next(iter(cells.values())).size, rate.size, seeds.size)
-    cell, which, seed = (index.ravel() for index in np.indices(shape))
-    gains = {name: values[cell] for name, values in cells.items()}
-    gains |= {name: np.ones(cell.size, dtype) for name in READ if name not in gains}
-    return Job(run, samples, gains, rate[which], seeds[seed], key, record), plan.depth
+    model, size, cells = (
+        Model(plan, samples.task),
+        _batch(batch, network, samples),
+        grid.cells(plan, _own(network, axes)),
+    )
+    jobs = []
+    for make, rates in chosen.programs:
+        run, rate = Run(model, make, size, by_layer), arguments.in_dtype("learning_rate", rates, dtype)
+        check_optimizer(run)
+        shape = (next(iter(cells.values())).size, rate.size, seeds.size)
+        cell, which, seed = (index.ravel() for index in np.indices(shape))
+        gains = {name: values[cell] for name, values in cells.items()}
+        gains |= {name: np.ones(cell.size, dtype) for name in READ if name not in gains}
+        jobs.append(Job(run, samples, gains, rate[which], seeds[seed], key, record))
+    return jobs
 
 
 def _batch(batch: Any, network: Network, data: Data) -> int:
     """The samples of a step, of which there must be so many."""
     own = network.input_shape[0] if tasks.coupled(network) else None
-    size = arguments.size("batch", BATCH if batch is None else batch) if own is None or batch is not None else own
+    size = arguments.size("batch", batch) if batch is not None else own or min(BATCH, data.training)
     if own is not None and size != own:
         raise ValueError(f"batch: got {size}; a state of {network.family} is a batch of {own}, leave it out")
     most = data.training if own is None else min(data.training, data.held_out.size)
     if size > most:
-        raise ValueError(f"batch: got {size}; pass at most {most}, the samples there are")
+        raise ValueError(f"batch: got {size}; pass at most {most}, the samples that there are")
     return size
 
 
-def _on_all_axes(job: Job, several: grid.Networks, axes: Mapping[str, np.ndarray], seeds: int) -> dict[str, np.ndarray]:
-    """Arrays [networks, …] as [gains…, (learning_rate,) seed, …]."""
-    own = {**_own(job.run.model.network, axes)}
+def _on_all_axes(jobs: Sequence[Job], axes: Mapping[str, np.ndarray], seeds: int) -> dict[str, np.ndarray]:
+    """Arrays [networks, …] of one family's jobs as [gains…, (learning_rate,) seed, …]."""
+    own = _own(jobs[0].run.model.network, axes)
     own |= {name: axis for name, axis in axes.items() if name == "learning_rate"}
-    split = {name: array.reshape(-1, seeds, *array.shape[1:]) for name, array in job.results.items()}
+    split = {}
+    for name, array in jobs[0].results.items():
+        by_rate = [job.results[name].reshape(-1, np.unique(job.rates).size, seeds, *array.shape[1:]) for job in jobs]
+        joined = np.concatenate(by_rate, axis=1)
+        split[name] = joined.reshape(-1, *joined.shape[2:])
     return grid.on_all_axes(split, own, axes)
-
-
-def _named(optimizer: Any) -> str:
-    return str(getattr(optimizer, "__qualname__", type(optimizer).__name__))
