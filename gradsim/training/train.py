@@ -31,9 +31,9 @@ BATCH, RECORDS = 32, 10
 def train(
     network: Network | Mapping[Any, Network],
     *,
-    data: str | Generated | tuple[ArrayLike, ArrayLike] = "digits",
+    data: str | Generated | Sequence[Any] = "digits",
     optimizer: Any,
-    learning_rate: ArrayLike | None = None,
+    learning_rate: ArrayLike | Sequence[float | int] | None = None,
     depth: int | None = None,
     seeds: int | range,
     steps: int,
