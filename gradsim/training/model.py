@@ -128,7 +128,9 @@ def first_states(model: Model, fixed: Fixed, entries: Array) -> State:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (entries.shape[0], *leaf.shape)), first)
 
 
-def logits(model: Model, parameters: Parameters, fixed: Fixed, inputs: Array, each: Any = None) -> tuple[Array, State]:
+def logits(
+    model: Model, parameters: Parameters, fixed: Fixed, inputs: Array, each: Mapping[str, Array] | None = None
+) -> tuple[Array, State]:
     """The read-out of a batch, [batch, outputs, classes or 1], and the state after every step.
 
     `each` are leaves [depth, …] in place of those of `parameters`: a derivative with respect to them is by step.
@@ -179,10 +181,10 @@ def right(model: Model, found: Array, targets: Array) -> Array:
     return jnp.abs(found[..., 0] - targets) < tasks.CLOSE
 
 
-def loss_of(model: Model, fixed: Fixed, batch: Sample) -> Callable[[Parameters], Array]:
-    """The loss of a batch as a function of the parameters."""
+def loss_of(model: Model, fixed: Fixed, batch: Sample) -> Callable[..., Array]:
+    """The loss of a batch as a function of the parameters, and of leaves in their place as in `logits`."""
 
-    def loss(parameters: Parameters) -> Array:
-        return mean_loss(model, logits(model, parameters, fixed, batch.inputs)[0], batch.targets)
+    def loss(parameters: Parameters, each: Mapping[str, Array] | None = None) -> Array:
+        return mean_loss(model, logits(model, parameters, fixed, batch.inputs, each)[0], batch.targets)
 
     return loss
