@@ -1,6 +1,7 @@
 """Every wrong argument of `gradsim.train` gets one line that names it, before anything is compiled."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -77,8 +78,8 @@ def test_an_optimizer_that_does_not_take_the_parameters_is_refused_at_once() -> 
 
 def test_data_that_does_not_fit_the_family_is_refused_with_what_does() -> None:
     for network in (gs.lstm(4), gs.vanilla_rnn(4)):
-        refused("data", lambda network=network: call(network=network, data="digits"))
-        refused("data", lambda network=network: call(network=network))  # no time
+        refused("data", partial(call, network=network, data="digits"))
+        refused("data", partial(call, network=network))  # no time
     refused("data", lambda: call(network=gs.attention(4, 2, 5), data="digits"))  # 64 features for 5 tokens
     refused("depth", lambda: call(network=gs.lstm(4), data=(SEQUENCES, LABELS), depth=6))
     refused("depth", lambda: call(network=gs.lstm(4), data=gs.copy_task(3), depth=2))
