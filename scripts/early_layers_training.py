@@ -11,8 +11,8 @@ The table has the accuracy of each, with errors over networks, and is also writt
 
 examples:
   python scripts/early_layers_training.py
-  python scripts/early_layers_training.py --networks sigmoid "sigmoid, residual" --depth 100 --steps 1000
-  python scripts/early_layers_training.py --networks "tanh RNN" LSTM --length 100 --seeds 16
+  python scripts/early_layers_training.py --networks sigmoid "ReLU, He" --depth 100 --steps 1000
+  python scripts/early_layers_training.py --networks "tanh RNN" --length 100 --seeds 16
   python scripts/early_layers_training.py --preset paper --formats png pdf --out results
   python scripts/early_layers_training.py --data figures/early_layers_training.zarr
 """

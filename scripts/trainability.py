@@ -13,7 +13,7 @@ and by a depth beyond 6 ξ_c. It is also written as trainability.csv.
 examples:
   python scripts/trainability.py
   python scripts/trainability.py --cases tanh "tanh, orthogonal" --depths 5 10 20 40 80 --steps 400
-  python scripts/trainability.py --cases LSTM --lengths 10 30 100 --seeds 8
+  python scripts/trainability.py --cases "tanh RNN" --lengths 10 30 100 --seeds 8
   python scripts/trainability.py --preset paper --formats png pdf --out results
   python scripts/trainability.py --data figures/trainability.zarr
 """
@@ -66,7 +66,8 @@ CASES = {
     "LSTM": Case(lambda n, features: gs.lstm(n, features=features), "forget_bias", (-2.0, 6.0), "adam"),
     "GRU": Case(lambda n, features: gs.gru(n, features=features), "update_bias", (-2.0, 6.0), "adam"),
 }
-SHOWN = ("tanh", "tanh, orthogonal", "tanh, Adam", "sigmoid", "ReLU", "tanh RNN", "LSTM", "GRU")
+SHOWN = ("tanh", "tanh, orthogonal", "sigmoid, Adam", "ReLU", "tanh RNN", "LSTM", "GRU")
+AXES = {"depth": "layer", "length": "step"}
 ALPHABET = 8  # symbols of the copy task, of which a blank is another
 
 
@@ -77,16 +78,16 @@ class Options(cli.Options):
     cases: tuple[str, ...] = SHOWN
     """Panels: an activation, alone or with ", orthogonal" or ", Adam" or both; tanh RNN, LSTM, GRU."""
 
-    depths: tuple[int, ...] = (4, 10, 25, 64)
+    depths: tuple[int, ...] = (4, 16, 64)
     """Layers of deep networks, which are 64 wide, as the digits have pixels."""
 
-    lengths: tuple[int, ...] = (8, 20, 50)
+    lengths: tuple[int, ...] = (10, 50)
     """Steps of the sequences whose first symbol recurrent networks copy."""
 
     hidden: int = 32
     """Units of recurrent networks."""
 
-    points: int = 10
+    points: int = 9
     """Points of the grid along the gain."""
 
     sigma_b: float = 0.05
@@ -98,7 +99,7 @@ class Options(cli.Options):
     steps: int = 100
     """Updates of deep networks, of 32 samples each."""
 
-    time_steps: int = 200
+    time_steps: int = 150
     """Updates of recurrent networks."""
 
     sgd_rates: tuple[float, ...] = (0.01, 0.1)
@@ -164,16 +165,17 @@ def joined(measured: Mapping[Any, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     for name, sizes in cases.items():
         case = CASES[name]
         axis = "depth" if case.activation else "length"
-        units = {"long_name": axis if case.activation else "sequence length", "units": axis.replace("depth", "layer")}
+        units = {"long_name": axis if case.activation else "sequence length", "units": AXES[axis]}
         one = xarray.concat(
             list(sizes.values()), xarray.DataArray(list(sizes), dims=axis, name=axis, attrs=units),
             data_vars="all", coords="minimal", compat="override", join="exact", combine_attrs="override",
         )  # fmt: skip
         if case.activation:
-            gain = one["sigma_w"]
-            scale = gs.theory.feedforward(case.activation, gain.values, float(one["sigma_b"])).xi_c
-            attributes = {"long_name": "depth scale ξ_c", "units": "layer", "source": "Schoenholz et al. 2017"}
-            one = one.assign(xi_c=("sigma_w", scale, attributes))
+            line = np.linspace(*one["sigma_w"].values[[0, -1]], 200)
+            for title, along, gains in (("xi_c", "sigma_w", one["sigma_w"].values), ("xi_c_line", "line", line)):
+                scale = gs.theory.feedforward(case.activation, gains, float(one["sigma_b"])).xi_c
+                one = one.assign({title: (along, scale, {"source": "Schoenholz et al. 2017", "units": "layer"})})
+            one = one.assign_coords(line=line)
         found[name] = one
     return found
 

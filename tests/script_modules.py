@@ -29,6 +29,9 @@ SIZES = {
     "critical_lines": "--widths 24 12 --depth 12 --burn-in 4 --seeds 300 --points 2",
     "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
     "laws": "--effort 1",
+    "trainability": "--depths 3 --lengths 4 --hidden 4 --points 2 --seeds 2 --steps 2 --time-steps 2 --sgd-rates 0.1",
+    "early_layers_training": "--depth 4 --width 8 --length 4 --hidden 4 --seeds 2 --searched 1 --steps 2 --records 2 "
+    "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
 }
 # and these before, so that its own names count.
 FEWER = {
@@ -40,6 +43,8 @@ FEWER = {
     "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
     "batchnorm_explosion": "--activations relu",
     "critical_lines": "--activations tanh relu",
+    "trainability": '--cases tanh "tanh RNN"',
+    "early_layers_training": '--networks sigmoid "tanh RNN"',
 }
 
 

@@ -146,6 +146,13 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("phase_diagram", ["--activations", "tanhh"], "activation: unknown name 'tanhh'; known names: identity"),
         ("depth_profile", ["--activations", "tanhh"], "activation: unknown name 'tanhh'"),
         ("derivatives", ["--activations", "tanhh"], "activation: unknown name 'tanhh'"),
+        ("trainability", ["--cases", "tanhh"], "cases: got tanhh; pass some of: tanh; tanh, Adam; tanh, orthogonal"),
+        ("trainability", ["--points", "1"], "points of sigma_w: got 1"),
+        ("trainability", ["--depths", "4", "0"], "depths: got 0; pass a whole number of at least 1"),
+        ("trainability", ["--sgd-rates", "0"], "learning_rate: got 0.0; pass positive numbers"),
+        ("early_layers_training", ["--networks", "ResNet"], "networks: got ResNet; pass some of: sigmoid; ReLU, He"),
+        ("early_layers_training", ["--adam-rates", "-1"], "learning_rate: got -1.0; pass positive numbers"),
+        ("early_layers_training", ["--searched", "0"], "searched: got 0; pass a whole number of at least 1"),
     ],
 )
 @pytest.mark.usefixtures("idle")

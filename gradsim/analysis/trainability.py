@@ -33,7 +33,7 @@ def summary(one: xarray.Dataset) -> xarray.Dataset:
     found = best.assign(half=trainable_size(best["accuracy"], threshold, axis)).assign_attrs(threshold=threshold)
     if "xi_c" in one:
         ranks = [rank_correlation(half.values, one["xi_c"].values) for half in found["half"].transpose("seed", ...)]
-        found = found.assign(xi_c=one["xi_c"], rank=("seed", ranks))
+        found = found.assign(rank=("seed", ranks), **{name: one[name] for name in ("xi_c", "xi_c_line") if name in one})
     return found
 
 

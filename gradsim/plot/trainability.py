@@ -81,7 +81,7 @@ def _map(ax: Axes, one: xarray.Dataset, multiple: int) -> Any:
     ax.plot(x[columns], y[rows], "x", color="white", markersize=3.5, markeredgewidth=0.8)
     if "xi_c" in one:
         for factor, dash in zip((1, multiple), DASHES, strict=True):
-            ax.plot(x, factor * one["xi_c"], **THEORY, linestyle=dash)
+            ax.plot(one["line"], factor * one["xi_c_line"], **THEORY, linestyle=dash)
     mean, error, known = _line(one)
     ax.plot(x, mean, color=HALF["color"], linewidth=HALF["linewidth"])
     ax.errorbar(x[known], mean[known], yerr=error[:, known], linestyle="none", elinewidth=1,
@@ -138,4 +138,4 @@ def _against_theory(ax: Axes, theories: Mapping[str, xarray.Dataset], multiple: 
         ax.plot(line, factor * line, color="0.5", linewidth=1.2, linestyle=dash, zorder=0)
     ax.set(xlim=line, ylim=(min(depths) / 1.3, max(depths) * 1.3))
     _plain(ax.yaxis, np.unique(depths))
-    ax.legend(loc="lower right", fontsize=5.5, handletextpad=0.2, labelspacing=0.25, borderaxespad=0.1)
+    ax.legend(loc="upper left", fontsize=5.5, handletextpad=0.2, labelspacing=0.25, borderaxespad=0.1)
