@@ -63,10 +63,10 @@ class Options(cli.Options):
     span: tuple[float, float] = (5.0, 4.0)
     """Width and height of the first window, in factors of ten."""
 
-    zooms: tuple[float, ...] = (1.0, 10.0, 100.0)
+    zooms: tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e5, 1e6)
     """So many times smaller in both directions is each window."""
 
-    points: int = 128
+    points: int = 96
     """Points along each side of a window; each is a network."""
 
     width: int = 16
@@ -84,8 +84,8 @@ class Options(cli.Options):
 
 PRESETS = {
     "quick": Options(),
-    "paper": Options("paper", zooms=(1.0, 10.0, 100.0, 1e3, 1e4, 1e5), points=400, steps=500),
-    "accelerator": Options("accelerator", zooms=(1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6), points=1024, steps=1000),
+    "paper": Options("paper", points=400, steps=500),
+    "accelerator": Options("accelerator", points=1024, steps=1000),
 }
 
 
