@@ -108,7 +108,9 @@ def _counts(left: Axes, right: Axes, windows: list[xarray.Dataset], counts: list
     left.set_xticks(shown, [str(size) for size in shown])
     left.xaxis.set_minor_locator(NullLocator())
     if left.get_legend_handles_labels()[0]:
-        left.legend(ncols=2)
+        low, high = left.get_ylim()
+        left.set_ylim(low / (high / low) ** 0.45, high)  # room beneath the counts
+        left.legend(ncols=3, loc="lower center")
     right.set(xlabel="magnification", ylabel="dimension D", ylim=(0.9, 2.15))
     if len(windows) > 1:
         right.set_xscale("log")
