@@ -177,7 +177,7 @@ def right(model: Model, found: Array, targets: Array) -> Array:
     Nothing is right of what is not finite.
     """
     if model.task.classes:
-        return (jnp.argmax(found, axis=-1) == targets) & jnp.all(jnp.isfinite(found), axis=-1)
+        return (lax.argmax(found, found.ndim - 1, targets.dtype) == targets) & jnp.all(jnp.isfinite(found), axis=-1)
     return jnp.abs(found[..., 0] - targets) < tasks.CLOSE
 
 
