@@ -17,10 +17,10 @@ OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
 
 
 def together(optimizer: Any, steps: int = STEPS) -> Callable[[], Any]:
-    """A whole call of `gs.train`, labels and host work included: gains and seeds of tanh networks on digits."""
+    """A whole call of `gs.train`, labels and host work included: gains and seeds of ReLU networks on digits."""
     gains = np.linspace(1, 2, 16)
     return lambda: gs.train(
-        gs.feedforward(WIDTH), data="digits", optimizer=optimizer, learning_rate=0.01, depth=DEPTH, batch=BATCH,
+        gs.feedforward(WIDTH, "relu"), data="digits", optimizer=optimizer, learning_rate=0.01, depth=DEPTH, batch=BATCH,
         seeds=NETWORKS // gains.size, sigma_w=gains, steps=steps, record=[steps], by_layer=False, progress=False,
     )  # fmt: skip
 
@@ -36,9 +36,9 @@ def one_after_another(optimizer: Any) -> Callable[[], Any]:
 
     def loss(parameters: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
         def layer(h: jax.Array, w: Any) -> tuple[jax.Array, None]:
-            return jnp.tanh(jnp.matmul(h, w[0], precision="highest") + w[1]), None
+            return jax.nn.relu(jnp.matmul(h, w[0], precision="highest") + w[1]), None
 
-        h, _ = jax.lax.scan(layer, x, (parameters["layers"], parameters["biases"]))
+        h, _ = jax.lax.scan(layer, x, (parameters["layers"], parameters["biases"]), unroll=DEPTH)
         return optax.softmax_cross_entropy_with_integer_labels(h @ parameters["out"], labels).mean()
 
     @jax.jit
