@@ -145,7 +145,11 @@ def plain_losses(model: Any, data: Data, transformation: Any) -> np.ndarray:
 )
 def test_equals_a_plain_loop_of_flax_and_optax(network: gs.Network, build: Any, optimizer: Any) -> None:
     driven = network.driven
-    options = {"data": "digits_rows" if driven else "digits", "depth": None if driven else DEPTH, "batch": BATCH}
+    options: dict[str, Any] = {
+        "data": "digits_rows" if driven else "digits",
+        "depth": None if driven else DEPTH,
+        "batch": BATCH,
+    }
     trained = gs.train(
         network, optimizer=optimizer, learning_rate=0.01, seeds=1, steps=STEPS, record=1, by_layer=False, **options
     )

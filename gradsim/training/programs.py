@@ -94,18 +94,26 @@ def _begin(
         return _each(one, drawn, seeds, gains, rates)
 
 
-def _updates(run: Run, trained: Trained, setting: Setting, batch: Sample) -> tuple[Array, Parameters, Parameters, Any]:
-    """Loss, gradient, update and the optimizer's new state."""
+def _updates(
+    run: Run, trained: Trained, setting: Setting, batch: Sample, *, by_step: bool = False, often: bool = False
+) -> tuple[Array, Parameters, dict[str, Array], Parameters, Any]:
+    """Loss, gradient, that of the layers (`by_step` what each step gives to it), update, the optimizer's new state."""
     import optax
 
-    loss = models.loss_of(run.model, setting.fixed, batch)
-    value, gradient = jax.value_and_grad(loss)(trained.parameters)
+    loss = models.loss_of(run.model, setting.fixed, batch, unrolled=often)
+    if by_step:
+        each = models.stacked(run.model, trained.parameters["layers"])
+        value, (gradient, layers) = jax.value_and_grad(loss, argnums=(0, 1))(trained.parameters, each)
+        gradient = {**gradient, "layers": jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), layers)}
+    else:
+        value, gradient = jax.value_and_grad(loss)(trained.parameters)
+        layers = gradient["layers"]
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
         optimizer = optax.with_extra_args_support(run.optimizer(setting.rate))
         update, state = optimizer.update(
             gradient, trained.optimizer, trained.parameters, value=value, grad=gradient, value_fn=loss
         )
-    return value, gradient, update, state
+    return value, gradient, layers, update, state
 
 
 def check_optimizer(run: Run) -> None:
@@ -147,7 +155,7 @@ def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers
     def one(trained: Trained, setting: Setting, numbers: Array) -> Trained:
         def step(i: Array, trained: Trained) -> Trained:
             batch = _samples(run, source, numbers[i])
-            value, _, update, state = _updates(run, trained, setting, batch)
+            value, _, _, update, state = _updates(run, trained, setting, batch, often=True)
             first = jnp.where(jnp.isfinite(value), NEVER, trained.step)
             return Trained(
                 optax.apply_updates(trained.parameters, update),
@@ -173,16 +181,13 @@ def _measure(
     def one(trained: Trained, setting: Setting, numbers: Array) -> tuple[Trained, dict[str, Any]]:
         batch, fixed, parameters = _samples(run, source, numbers), setting.fixed, trained.parameters
         found: dict[str, Any] = records.held_out(model, parameters, fixed, blocks)
-        value, gradient, update, _ = _updates(run, trained, setting, batch)
+        by_step = run.by_layer and model.network.tied
+        value, gradient, each, update, _ = _updates(run, trained, setting, batch, by_step=by_step)
         found |= {"loss": value, "losses": trained.losses}
         found["diverged_at"] = jnp.minimum(trained.diverged, jnp.where(jnp.isfinite(value), NEVER, trained.step))
         found["log_gradient_norm"] = records.norm_by_layer(gradient, None)
         if run.by_layer:
-            found["log_gradient"] = (
-                records.by_step(model, parameters, fixed, batch)
-                if model.network.tied
-                else records.norm_by_layer(gradient["layers"], layers)
-            )
+            found["log_gradient"] = records.norm_by_layer(each, run.depth)
             found["log_exact_gradient"] = {
                 name: jax.vmap(scaled.norm)(value)
                 for name, value in records.exact_gradient(model, parameters, fixed, batch).items()

@@ -4,7 +4,6 @@ A gradient that underflows halts training, and a float cannot tell how small it 
 sweep takes it, sample by sample with a power of two for each, and summed over the batch.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -84,15 +83,6 @@ def norm_by_layer(tree: Any, layers: int | None) -> Scaled:
 
 def _norm(tree: Any) -> Scaled:
     return scaled.norm(scaled.normalize(Scaled(tree, jnp.zeros((), jnp.int32))))
-
-
-def by_step(model: Model, parameters: Parameters, fixed: Fixed, batch: Sample) -> Scaled:
-    """The norm of what each step of a tied network gives to the gradient of its one set of weights, in floats."""
-
-    def loss(each: Mapping[str, Array]) -> Array:
-        return mean_loss(model, logits(model, parameters, fixed, batch.inputs, each)[0], batch.targets)
-
-    return norm_by_layer(jax.grad(loss)(stacked(model, parameters["layers"])), model.plan.depth)
 
 
 def exact_gradient(model: Model, parameters: Parameters, fixed: Fixed, batch: Sample) -> dict[str, Scaled]:

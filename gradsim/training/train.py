@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -115,7 +116,8 @@ def train(
         return dataset.build(several, every, arrays, numbers, recorded, first.run.depth, attrs)
 
     try:
-        with reporting(progress, steps * sum(job.networks for some in jobs for job in some)) as bar:
+        total = steps * sum(job.networks for some in jobs for job in some)
+        with reporting(progress, total) as bar, jax.enable_x64(dtype == "float64"):
             for job in itertools.chain(*jobs):
                 train_networks(job, bar)
     except KeyboardInterrupt as interrupt:
