@@ -23,14 +23,14 @@ of aligned ones n,
 Before training the output is n^0, n^-1/2 (maximal update) and n^(-(L+1)/2) (mean-field).
 
 Depth L, of a residual network x + s φ(norm x) W with s = L^-α (De and Smith 2020): a mean square of 1 + s²L, so
-L^1/2 at α = 0 and level else. Every block adds s² |φ|² J J' δ, the mean square of whose J is 1 + s²L: dx ~ L times a
-logarithm at α = 0, L^0 at 1/2 and s²L = L^-1 at 1; the read-out's own part, |x|², keeps the output's change at
-L (times a logarithm), L^0 and L^0. The last block's update goes as s.
+x ~ L^1/2 at α = 0 and level else. A step adds s² |φ|² J J' δ of each block, the mean square of whose J is (1 + s²L) over
+that of the block: dx ~ L times a power of its logarithm at α = 0, s²L = L^0 at 1/2 and L^-1 at 1. V is held and U
+starts small, so the output's change is that of U, |x|² ~ 1 + s²L. The last block's update goes as s.
 
 examples:
   python scripts/coordinate_check.py
   python scripts/coordinate_check.py --widths 64 128 256 512 --layers 2 --seeds 16
-  python scripts/coordinate_check.py --learning-rate 0.03 --steps 10
+  python scripts/coordinate_check.py --widths 128 512 2048 --depths --preset paper
   python scripts/coordinate_check.py --preset paper --formats png pdf --out results
   python scripts/coordinate_check.py --data figures/coordinate_check.zarr
 """
@@ -39,7 +39,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import optax
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 PARAMETRIZATIONS = ("standard", "mean-field", "maximal update")
 ALPHAS = {"1": 0.0, "1/√L": 0.5, "1/L": 1.0}  # scalings of a residual branch
+SMALL = 0.01  # gain of the read-out of residual networks: its own size then does not decide what the loss asks for
 QUANTITIES = ("activation", "activation_change", "output", "output_change", "update")
 
 
@@ -63,14 +64,16 @@ QUANTITIES = ("activation", "activation_change", "output", "output_change", "upd
 class Options(cli.Options):
     """Options of the coordinate check."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
-    """Units a layer; at the first, standard and maximal update have the same rates."""
+    may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "widths", "depths")
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Units a layer; none leaves them out."""
 
     layers: int = 3
     """Hidden layers of the networks of several widths."""
 
     depths: tuple[int, ...] = (16, 32, 64, 128)
-    """Blocks of the residual networks."""
+    """Blocks of the residual networks; none leaves them out."""
 
     depth_width: int = 64
     """Their units."""
@@ -85,7 +88,7 @@ class Options(cli.Options):
     """Updates before sizes are taken."""
 
     learning_rate: float = 1e-4
-    """η at the first width. Powers hold while changes are small; at large rates saturation ends them."""
+    """η. Powers hold while changes are small; at large rates saturation ends them."""
 
     batch: int = 16
     """Samples a step."""
@@ -138,31 +141,33 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         "record": [options.steps], "key": options.key, "dtype": "float64", "sigma_in": inputs.shape[1] ** 0.5,
         "sigma_b": 0.0,
     }  # fmt: skip
-    base, jobs = min(options.widths), {}
-    for width in sorted(options.widths):
-        more = width / base
-        optimizer = GroupRates(((1, 1, 1), (more, 1, 1 / more), (more, 1, 1 / more)), options.learning_rate)
+    jobs = {}
+    for n in sorted(options.widths):
+        network = gs.feedforward(n, options.activation)
+        optimizer = GroupRates(((1, 1, 1), (n, 1, 1 / n), (n, 1, 1 / n)), options.learning_rate)
         for row, name in enumerate(PARAMETRIZATIONS, 1):
-            jobs[f"width {width} {name}"] = partial(
-                gs.train, gs.feedforward(width, options.activation), depth=options.layers, **shared,
-                optimizer=optimizer, learning_rate=[row], sigma_w=gain / (more**0.5 if name == "mean-field" else 1),
-                sigma_out=1 / (more**0.5 if row > 1 else 1),
+            jobs[f"width {n} {name}"] = partial(
+                gs.train, network, depth=options.layers, **shared, optimizer=optimizer, learning_rate=[row],
+                sigma_w=gain / (n**0.5 if name == "mean-field" else 1), sigma_out=1 if name == "standard" else n**-0.5,
             )  # fmt: skip
     network = gs.layernorm(options.depth_width, options.activation, form="pre")
     for depth in sorted(options.depths):
         jobs[f"depth {depth}"] = partial(
-            gs.train, network, depth=depth, **shared, optimizer=GroupRates(((1, 1, 1),), options.learning_rate),
+            gs.train, network, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), options.learning_rate),
             learning_rate=[1.0], sigma_w=gain, branch_gain=[depth**-alpha for alpha in ALPHAS.values()],
+            sigma_out=SMALL,
         )  # fmt: skip
-    return cli.perform_training(jobs, sizes)
+    return cli.perform_training(jobs, sizes, at_once=2)
 
 
 def check(options: Options) -> None:
     """Raises: ValueError for what no power can be fitted to."""
     for name in ("widths", "depths"):
         values = getattr(options, name)
-        if len(set(values)) < max(2, len(values)):
+        if values and len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}: got {values}; pass two or more, each once")
+    if not options.widths and not options.depths:
+        raise ValueError("widths: got none, and depths neither; pass two or more of either")
     if options.seeds < 2:
         raise ValueError(f"seeds: got {options.seeds}; pass at least 2, errors are over them")
     if not 0 < options.learning_rate < np.inf:

@@ -29,6 +29,8 @@ SIZES = {
     "critical_lines": "--widths 24 12 --depth 12 --burn-in 4 --seeds 300 --points 2",
     "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
     "laws": "--effort 1",
+    "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
+    "coordinate_check": "--widths 4 6 --layers 2 --depth-width 4 --batch 2 --seeds 3",
 }
 # and these before, so that its own names count.
 FEWER = {
@@ -40,6 +42,8 @@ FEWER = {
     "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
     "batchnorm_explosion": "--activations relu",
     "critical_lines": "--activations tanh relu",
+    "trainability_boundary": "--zooms 1 10",
+    "coordinate_check": "--depths",
 }
 
 
