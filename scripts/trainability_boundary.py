@@ -63,10 +63,10 @@ class Options(cli.Options):
     span: tuple[float, float] = (5.0, 4.0)
     """Width and height of the first window, in factors of ten."""
 
-    zooms: tuple[float, ...] = (1.0, 10.0, 100.0)
+    zooms: tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e5, 1e6)
     """So many times smaller in both directions is each window."""
 
-    points: int = 128
+    points: int = 96
     """Points along each side of a window; each is a network."""
 
     width: int = 16
@@ -84,8 +84,8 @@ class Options(cli.Options):
 
 PRESETS = {
     "quick": Options(),
-    "paper": Options("paper", zooms=(1.0, 10.0, 100.0, 1e3, 1e4, 1e5), points=400, steps=500),
-    "accelerator": Options("accelerator", zooms=(1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6), points=1024, steps=1000),
+    "paper": Options("paper", points=400, steps=500),
+    "accelerator": Options("accelerator", points=1024, steps=1000),
 }
 
 
@@ -93,13 +93,12 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     """A training run for each window."""
     check(options)
     generator = np.random.default_rng(options.key)
-    inputs, targets = generator.standard_normal((options.samples + 1, options.width)), generator.standard_normal(
-        options.samples + 1
-    )
+    count = options.samples + 1  # one is held out
+    inputs, targets = generator.standard_normal((count, options.width)), generator.standard_normal(count)
     shared: dict[str, Any] = {
-        "data": (inputs, targets), "held_out": 1 / (options.samples + 1), "batch": options.batch, "depth": 1,
+        "data": (inputs, targets), "held_out": 1 / count, "batch": options.batch, "depth": 1,
         "seeds": 1, "steps": options.steps, "record": [0, options.steps - LAST, options.steps], "by_layer": False,
-        "key": options.key, "dtype": "float64",
+        "key": options.key, "dtype": "float64", "sigma_b": 0.0,
     }  # fmt: skip
     network = gs.feedforward(options.width, options.activation)
     jobs = {}
@@ -109,7 +108,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
             pairs = np.stack([each.ravel() for each in np.meshgrid(x, y, indexing="ij")], axis=1)
             rates: dict[str, Any] = {"optimizer": two_rates(pairs), "learning_rate": np.arange(1.0, 1 + len(pairs))}
         else:
-            rates = {"optimizer": optax.sgd, "learning_rate": x, options.vertical: y}
+            rates = {"optimizer": one_rate, "learning_rate": x, options.vertical: y}
         jobs[f"zoom {zoom:g}"] = partial(gs.train, network, **shared, **rates)
     return cli.perform_training(jobs, partial(image, options))
 
@@ -136,14 +135,24 @@ def window(options: Options, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def descent(hidden: Any, read_out: Any) -> optax.GradientTransformation:
+    """Gradient descent of W and V with these rates; biases stay zero."""
+    transforms = {"hidden": optax.sgd(hidden), "read_out": optax.sgd(read_out), "biases": optax.set_to_zero()}
+    labels = {"layers": {"w": "hidden", "b": "biases"}, "read_out": {"w": "read_out", "b": "biases"}}
+    return optax.multi_transform(transforms, labels)
+
+
+def one_rate(rate: Any) -> optax.GradientTransformation:
+    """The same rate for both."""
+    return descent(rate, rate)
+
+
 def two_rates(pairs: np.ndarray) -> Callable[[Any], optax.GradientTransformation]:
-    """Gradient descent with the rates [W, V] of the pair of this number, counted from 1."""
+    """Those of the pair of this number, counted from 1; pairs [numbers, 2]."""
 
     def optimizer(number: Any) -> optax.GradientTransformation:
         number = jnp.asarray(number)
-        hidden, read_out = jnp.asarray(pairs, number.dtype)[number.astype(int) - 1]
-        labels = {"layers": "hidden", "read_out": "read_out"}
-        return optax.multi_transform({"hidden": optax.sgd(hidden), "read_out": optax.sgd(read_out)}, labels)
+        return descent(*jnp.asarray(pairs, number.dtype)[number.astype(int) - 1])
 
     return optimizer
 

@@ -85,7 +85,7 @@ def test_read_in_is_there_where_sizes_differ(network: gs.Network, sizes: Any) ->
 @pytest.mark.parametrize(
     ("network", "options"),
     [
-        (gs.linear_recurrence(32), {"data": gs.copy_task(alphabet=4), "depth": 8}),
+        (gs.linear_recurrence(32), {"data": gs.copy_task(alphabet=4), "depth": 8, "dtype": "float64"}),
         (gs.attention(8, 2, 8), {"data": "digits", "depth": 1}),
     ],
     ids=["copy", "attention"],

@@ -51,7 +51,7 @@ def box_dimension(inside: Any, finest: int = FINEST) -> xarray.Dataset:
     if finest * 2 > largest:
         raise ValueError(f"finest: got {finest}; pass at most {largest // 2} for an image of {list(image.shape)}")
     sizes = np.unique(np.round(2 ** np.arange(0, np.log2(largest) + 1e-9, 0.5)).astype(int))
-    parts = np.stack([_by_part(_mixed(image, size, sizes[-1])) for size in sizes])  # [sizes, parts]
+    parts = np.stack([_by_part(_mixed(image, int(size), int(sizes[-1]))) for size in sizes])  # [sizes, parts]
     shares, used = parts.mean(axis=1), sizes >= finest
     about = {"long_name": "share of boxes that are mixed", "units": "1"}
     coordinates = {"size": ("size", sizes, {"long_name": "side of a box", "units": "cell"})}
@@ -99,7 +99,7 @@ def _by_part(mixed: np.ndarray) -> np.ndarray:
     return cut.mean(axis=(1, 3)).ravel()
 
 
-def _slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _slope(x: np.ndarray, y: np.ndarray) -> Any:
     """That of least squares, of each column of y."""
     centred = x - x.mean()
     return centred @ y / (centred @ centred)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.plot.style import COLOURS, LETTERS, MAP, label, new_figure, styled
+from gradsim.plot.style import COLOURS, LETTERS, MAP, label, new_figure, power_of_ten, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -39,8 +39,7 @@ def trainability_boundary(
     windows = list(datasets.values())
     for place, (ax, one) in enumerate(zip(panels, windows, strict=False)):
         drawn = _map(ax, one, windows[place + 1] if place + 1 < len(windows) else None)
-        title = f"× {one.attrs['zoom']:g}" if one.attrs["zoom"] != 1 else "whole"
-        ax.set_title(title)
+        ax.set_title(_times(one))
         ax.set_title(LETTERS[place], loc="left", fontweight="bold")
     for ax in panels[len(windows) :]:
         ax.remove()
@@ -52,6 +51,10 @@ def trainability_boundary(
         ax.set_title(LETTERS[len(windows) + place], loc="left", fontweight="bold")
         ax.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _times(one: xarray.Dataset) -> str:
+    return f"× {power_of_ten(np.log10(one.attrs['zoom']))}"
 
 
 def _decades(one: xarray.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +76,8 @@ def _map(ax: Axes, one: xarray.Dataset, inner: xarray.Dataset | None) -> Any:
                       interpolation="nearest")  # fmt: skip
     for axis, side in ((ax.xaxis, x), (ax.yaxis, y)):
         reach = float(f"{0.8 * side[-1]:.0e}")
-        axis.set_ticks([-reach, 0, reach], [f"\u2212{reach:g}", "0", f"{reach:g}"])
+        said = f"{reach:g}" if reach > 1e-3 else power_of_ten(np.log10(reach))
+        axis.set_ticks([-reach, 0, reach], [f"\u2212{said}", "0", said])
     second, first = one["log_ratio"].dims
     middle = one.attrs["center"]
     ax.set_xlabel(f"log$_{{10}}$({label(one[first])} / {middle[0]:g})", fontsize=6.5)
@@ -86,20 +90,27 @@ def _map(ax: Axes, one: xarray.Dataset, inner: xarray.Dataset | None) -> Any:
 
 def _counts(left: Axes, right: Axes, windows: list[xarray.Dataset], counts: list[xarray.Dataset | None]) -> None:
     """Shares of mixed boxes with the fitted laws, and the dimensions with their errors."""
+    from matplotlib.ticker import NullLocator
+
     for place, (one, found) in enumerate(zip(windows, counts, strict=True)):
         if found is None or np.isnan(found["dimension"]):
             continue
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         size = found["size"].values
         left.loglog(size, found["mixed"], marker, color=colour, markersize=3.5, fillstyle="none",
-                    label=f"× {one.attrs['zoom']:g}")  # fmt: skip
+                    label=_times(one))  # fmt: skip
         left.loglog(size, found["fitted"], color=colour, linewidth=1)
         right.errorbar(one.attrs["zoom"], found["dimension"], found["error"], fmt=marker, color=colour, markersize=4,
                        capsize=2, elinewidth=0.9)  # fmt: skip
-    left.set(xlabel="side of a box, s (points)", ylabel="share of mixed boxes")
-    left.set_title("line: fitted, s$^{2 - D}$")
+    left.set(xlabel="side of a box, s (cells)", ylabel="share of mixed boxes")
+    left.set_title("box counts; lines: fitted, $s^{2 - D}$")
+    shown = [2**k for k in range(12) if 2**k <= left.get_xlim()[1]]
+    left.set_xticks(shown, [str(size) for size in shown])
+    left.xaxis.set_minor_locator(NullLocator())
     if left.get_legend_handles_labels()[0]:
-        left.legend(ncols=2)
+        low, high = left.get_ylim()
+        left.set_ylim(low / (high / low) ** 0.45, high)  # room beneath the counts
+        left.legend(ncols=3, loc="lower center")
     right.set(xlabel="magnification", ylabel="dimension D", ylim=(0.9, 2.15))
     if len(windows) > 1:
         right.set_xscale("log")

@@ -122,8 +122,7 @@ class Compiling:
 
 def train_networks(job: Job, bar: Progress | Part) -> None:
     """Train all networks of a job; on Ctrl-C what has been recorded stays in its results."""
-    with jax.enable_x64(job.run.model.plan.dtype == "float64"):
-        size, room = _sizes(job)
+    size, room = _sizes(job)
     places = chunks.slices(job.networks, size)
     call, stop = Compiling(bar, job.run.model.network.family), Event()
     cores = _cores() if jax.default_backend() == "cpu" else 1

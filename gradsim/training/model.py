@@ -20,6 +20,8 @@ from gradsim.networks.network import Gains, Network, State, Weights, path_name
 from gradsim.training import tasks
 from gradsim.training.tasks import Sample, Task
 
+# So many steps are written out where a program runs often: a loop copies each step's weights and gradients.
+UNROLLED = 16
 READ = ("sigma_in", "sigma_out")  # gains of the read-in and of the read-out, which every network has
 # {"read_in": {"w", "b"} where there is one, "layers": {path: array}, "read_out": {"w", "b"}}; the arrays of layers
 # are [depth, …], or those of the one draw that all steps share where the network is tied.
@@ -129,7 +131,13 @@ def first_states(model: Model, fixed: Fixed, entries: Array) -> State:
 
 
 def logits(
-    model: Model, parameters: Parameters, fixed: Fixed, inputs: Array, each: Mapping[str, Array] | None = None
+    model: Model,
+    parameters: Parameters,
+    fixed: Fixed,
+    inputs: Array,
+    each: Mapping[str, Array] | None = None,
+    *,
+    unrolled: bool = False,
 ) -> tuple[Array, State]:
     """The read-out of a batch, [batch, outputs, classes or 1], and the state after every step.
 
@@ -152,7 +160,9 @@ def logits(
 
     over_time = jnp.swapaxes(entries, 0, 1) if network.driven else None
     xs = (None if shared else (layers, rest), over_time)
-    last, states = lax.scan(body, first_states(model, fixed, entries), xs, length=model.plan.depth)
+    depth = model.plan.depth
+    unroll = depth if unrolled and depth <= UNROLLED else 1
+    last, states = lax.scan(body, first_states(model, fixed, entries), xs, length=depth, unroll=unroll)
     return read_out(model, parameters, network.output(last), inputs.shape[0]), states
 
 
@@ -177,14 +187,16 @@ def right(model: Model, found: Array, targets: Array) -> Array:
     Nothing is right of what is not finite.
     """
     if model.task.classes:
-        return (jnp.argmax(found, axis=-1) == targets) & jnp.all(jnp.isfinite(found), axis=-1)
+        return (lax.argmax(found, found.ndim - 1, targets.dtype) == targets) & jnp.all(jnp.isfinite(found), axis=-1)
     return jnp.abs(found[..., 0] - targets) < tasks.CLOSE
 
 
-def loss_of(model: Model, fixed: Fixed, batch: Sample) -> Callable[..., Array]:
+def loss_of(model: Model, fixed: Fixed, batch: Sample, *, unrolled: bool = False) -> Callable[..., Array]:
     """The loss of a batch as a function of the parameters, and of leaves in their place as in `logits`."""
 
     def loss(parameters: Parameters, each: Mapping[str, Array] | None = None) -> Array:
-        return mean_loss(model, logits(model, parameters, fixed, batch.inputs, each)[0], batch.targets)
+        return mean_loss(
+            model, logits(model, parameters, fixed, batch.inputs, each, unrolled=unrolled)[0], batch.targets
+        )
 
     return loss

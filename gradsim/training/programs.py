@@ -22,8 +22,6 @@ from gradsim.training.records import Probe
 from gradsim.training.tasks import Sample
 
 NEVER = np.iinfo(np.int32).max
-# Of what runs but now and then: as fast at this level, the same to the last bit, and compiled in two thirds of the time.
-NOW_AND_THEN = {"xla_backend_optimization_level": 1}
 
 
 @dataclass(frozen=True)
@@ -97,12 +95,12 @@ def _begin(
 
 
 def _updates(
-    run: Run, trained: Trained, setting: Setting, batch: Sample, *, by_step: bool = False
+    run: Run, trained: Trained, setting: Setting, batch: Sample, *, by_step: bool = False, often: bool = False
 ) -> tuple[Array, Parameters, dict[str, Array], Parameters, Any]:
     """Loss, gradient, that of the layers (`by_step` what each step gives to it), update, the optimizer's new state."""
     import optax
 
-    loss = models.loss_of(run.model, setting.fixed, batch)
+    loss = models.loss_of(run.model, setting.fixed, batch, unrolled=often)
     if by_step:
         each = models.stacked(run.model, trained.parameters["layers"])
         value, (gradient, layers) = jax.value_and_grad(loss, argnums=(0, 1))(trained.parameters, each)
@@ -157,7 +155,7 @@ def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers
     def one(trained: Trained, setting: Setting, numbers: Array) -> Trained:
         def step(i: Array, trained: Trained) -> Trained:
             batch = _samples(run, source, numbers[i])
-            value, _, _, update, state = _updates(run, trained, setting, batch)
+            value, _, _, update, state = _updates(run, trained, setting, batch, often=True)
             first = jnp.where(jnp.isfinite(value), NEVER, trained.step)
             return Trained(
                 optax.apply_updates(trained.parameters, update),
