@@ -19,7 +19,7 @@ examples:
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ import xarray
 
 import gradsim as gs
 from gradsim import Network, cli
-from gradsim.analysis.trainability import COUNTS, MULTIPLE, over_theory, summary, table
+from gradsim.analysis.trainability import COUNTS, MULTIPLE, kept, over_sizes, over_theory, summary, table
 from gradsim.plot.memory import with_error
 from gradsim.plot.style import words
 from gradsim.plot.trainability import trainability
@@ -67,7 +67,6 @@ CASES = {
     "GRU": Case(lambda n, features: gs.gru(n, features=features), "update_bias", (-2.0, 6.0), "adam"),
 }
 SHOWN = ("tanh", "tanh, orthogonal", "sigmoid, Adam", "ReLU", "tanh RNN", "LSTM", "GRU")
-AXES = {"depth": "layer", "length": "step"}
 ALPHABET = 8  # symbols of the copy task, of which a blank is another
 
 
@@ -148,36 +147,18 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         raise
 
 
-def kept(_: Hashable, one: xarray.Dataset) -> xarray.Dataset:
-    """The accuracy after training, and of the first layer or step what was known before."""
-    axis = "time" if "time" in one.dims else "depth"
-    start = one.sel(step=0, drop=True).isel({axis: 0}, drop=True)
-    found = start[["log_gradient", "log_exact_gradient", "log_update"]]
-    return found.assign({name: one[name].isel(step=-1, drop=True) for name in ("accuracy", "diverged")})
-
-
 def joined(measured: Mapping[Any, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     """One Dataset for each case, over depth or length, with theory's depth scale beside it."""
     cases: dict[str, dict[int, xarray.Dataset]] = {}
     for (name, size), one in measured.items():
         cases.setdefault(name, {})[size] = one
-    found = {}
-    for name, sizes in cases.items():
-        case = CASES[name]
-        axis = "depth" if case.activation else "length"
-        units = {"long_name": axis if case.activation else "sequence length", "units": AXES[axis]}
-        one = xarray.concat(
-            list(sizes.values()), xarray.DataArray(list(sizes), dims=axis, name=axis, attrs=units),
-            data_vars="all", coords="minimal", compat="override", join="exact", combine_attrs="override",
-        )  # fmt: skip
-        if case.activation:
-            line = np.linspace(*one["sigma_w"].values[[0, -1]], 200)
-            for title, along, gains in (("xi_c", "sigma_w", one["sigma_w"].values), ("xi_c_line", "line", line)):
-                scale = gs.theory.feedforward(case.activation, gains, float(one["sigma_b"])).xi_c
-                one = one.assign({title: (along, scale, {"source": "Schoenholz et al. 2017", "units": "layer"})})
-            one = one.assign_coords(line=line)
-        found[name] = one
-    return found
+    return {name: over_sizes(sizes, _scale(CASES[name].activation)) for name, sizes in cases.items()}
+
+
+def _scale(activation: str | None) -> Callable[[np.ndarray, float], np.ndarray] | None:
+    if activation is None:
+        return None
+    return lambda sigma_w, sigma_b: gs.theory.feedforward(activation, sigma_w, sigma_b).xi_c
 
 
 def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:

@@ -232,8 +232,9 @@ def trainable(data: str, count: int) -> dict[str, xarray.Dataset]:
         axis, name = ("length", "forget_bias") if place % 2 else ("depth", "sigma_w")
         gains, size = np.linspace(-2.0, 6.0, 5), np.array([4, 16, 64])
         accuracy = np.clip(1 - reach * gains[:, None, None] / 6 + spread(data)[:, None] / 10 - 0.1 * size / 64, 0, 1)
+        lost = np.where(accuracy < 0.1, -np.inf, -1.0)
         one = xarray.Dataset(
-            {"accuracy": ((name, "seed", axis), accuracy), "log_gradient": ((name, "seed", axis), np.log(accuracy / 2)),
+            {"accuracy": ((name, "seed", axis), accuracy), "log_gradient": ((name, "seed", axis), lost),
              "half": ((name, "seed"), 4 + 30 * accuracy.mean(-1))},
             {name: gain(name, gains), axis: (axis, size, {"units": "layer"})},
         )  # fmt: skip

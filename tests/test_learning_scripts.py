@@ -15,6 +15,7 @@ from script_modules import load, measured, small
 import gradsim as gs
 from gradsim import cli
 from gradsim.analysis import trainability as analysis
+from gradsim.analysis.early_layers import table
 
 trainability, early = map(load, ("trainability", "early_layers_training"))
 
@@ -114,7 +115,7 @@ def test_trainability_writes_its_table(tmp_path: Path) -> None:
 
 def test_the_table_of_early_layers_is_that_of_its_networks(tmp_path: Path) -> None:
     datasets = measured("early_layers_training")
-    found = early.table(datasets)
+    found = table(datasets)
     for name, one in datasets.items():
         row = found.sel(network=name)
         last = one["accuracy"].sel(step=2).values

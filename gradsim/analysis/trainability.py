@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import xarray
 
+Scale = Callable[[np.ndarray, float], np.ndarray]  # of sigma_w and sigma_b
 MULTIPLE = 6  # of ξ_c, beyond which Schoenholz et al. 2017 find that nothing trains
 ROUNDED = -24 * math.log(2)  # ln of the relative update that float32 rounds away from a weight of typical size
 COUNTS = ("foreseen_fails", "foreseen_trains", "unforeseen_fails", "unforeseen_trains")
+
+
+def kept(_: Any, one: xarray.Dataset) -> xarray.Dataset:
+    """Of a training run: the accuracy after it, and of the first layer or step what was known before."""
+    axis = "time" if "time" in one.dims else "depth"
+    start = one.sel(step=0, drop=True).isel({axis: 0}, drop=True)
+    found = start[["log_gradient", "log_exact_gradient", "log_update"]]
+    return found.assign({name: one[name].isel(step=-1, drop=True) for name in ("accuracy", "diverged")})
+
+
+def over_sizes(runs: Mapping[int, xarray.Dataset], scale: Scale | None = None) -> xarray.Dataset:
+    """Runs of several lengths of sequences; or of several depths, with `scale`, theory's ξ_c, and a fine line of it."""
+    import xarray
+
+    axis, units = ("depth", "layer") if scale else ("length", "step")
+    attributes = {"long_name": axis if scale else "sequence length", "units": units}
+    one = xarray.concat(
+        list(runs.values()), xarray.DataArray(list(runs), dims=axis, name=axis, attrs=attributes),
+        data_vars="all", coords="minimal", compat="override", join="exact", combine_attrs="override",
+    )  # fmt: skip
+    if scale is None:
+        return one
+    line = np.linspace(*one["sigma_w"].values[[0, -1]], 200)
+    for name, along, gains in (("xi_c", "sigma_w", one["sigma_w"].values), ("xi_c_line", "line", line)):
+        values = scale(gains, float(one["sigma_b"]))
+        one = one.assign({name: (along, values, {"source": "Schoenholz et al. 2017", "units": "layer"})})
+    return one.assign_coords(line=line)
 
 
 def summary(one: xarray.Dataset) -> xarray.Dataset:

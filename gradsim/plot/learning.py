@@ -48,7 +48,7 @@ def learning(datasets: Mapping[str, xarray.Dataset]) -> Figure:
             ax.set_axis_off()
         for ax, name in zip(axes, names, strict=False):
             mesh = _map(ax, datasets[name], low, high)
-            ax.set_title(f"{next(letters)}  {name}", fontsize=7)
+            ax.set_title(f"{next(letters)}  {name}".replace(", ", ",\n"), fontsize=7)  # names are wider than maps
             if ax is not axes[0]:
                 ax.set_yticklabels([])
         axes[0].set_ylabel("layer" if over_depth else "time (step)")
