@@ -24,6 +24,8 @@ from gradsim.networks.residual import highway, residual
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.sweep import partial_products, sweep
+from gradsim.training.tasks import copy_task
+from gradsim.training.train import train
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,6 +41,7 @@ __all__ = [
     "check",
     "concat",
     "convolutional",
+    "copy_task",
     "critical",
     "digits",
     "digits_sequence",
@@ -58,6 +61,7 @@ __all__ = [
     "residual",
     "sweep",
     "theory",
+    "train",
     "vanilla_rnn",
     "zero_crossing",
 ]

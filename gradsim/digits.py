@@ -1,7 +1,9 @@
 """Scikit-learn's handwritten digits (Alpaydin & Kaynak 1998), 8 x 8 pixels, as real inputs."""
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gradsim import arguments
 
@@ -14,12 +16,21 @@ def digits() -> Float[np.ndarray, "1797 64"]:
     One mean and one deviation for all pixels: some are constant, and have no deviation of their own.
     Raises: ImportError, with what to install, where scikit-learn is missing.
     """
+    pixels = np.asarray(_loaded().data, np.float64)
+    return (pixels - pixels.mean()) / pixels.std()
+
+
+def labels() -> Int[np.ndarray, " 1797"]:
+    """Which digit each image shows, 0 … 9, in the order of `digits`."""
+    return np.asarray(_loaded().target, np.int32)
+
+
+def _loaded() -> Any:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("digits: scikit-learn is not installed; pip install gradsim[digits]") from error
-    pixels = np.asarray(load_digits().data, np.float64)
-    return (pixels - pixels.mean()) / pixels.std()
+    return load_digits()
 
 
 def digits_sequence(by: str = "pixels") -> Float[np.ndarray, "1797 time features"]:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +30,15 @@ import tyro
 import gradsim as gs
 from gradsim import cli, plot
 from gradsim.arguments import whole
-from gradsim.cli import compiling
+from gradsim.cli import compiling, training
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
 from gradsim.cli.run import interruptible
 from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
 
-Part = Literal["rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure"]
-PARTS: tuple[Part, ...] = ("rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure")
+Part = Literal["rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure", "training"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Options:
     parts: tuple[Part, ...] = PARTS
     """What to measure: rates (share of the matmul rate), baselines (jax.jacfwd, torch.func), memory (peak against
     depth and seeds), scaling (time against seeds, cells, depth), startup (import and a first sweep), compile (tracing,
-    lowering and compiling each family), first_figure (scripts with an empty and with a full compilation cache)."""
+    lowering and compiling each family), first_figure (scripts with an empty and with a full compilation cache),
+    training (1,024 networks at once, against one after another and batched products; memory against steps)."""
     repeats: int = 5
     """Turns; each times every contender once."""
     depth: int = 50
@@ -247,6 +248,16 @@ def first_figure(options: Options) -> list[dict[str, Any]]:
     return table
 
 
+def trained(options: Options) -> dict[str, Any]:
+    """The rates of training, and peak memory of fresh processes against the steps."""
+    code = "from gradsim.cli import timing, training; training.together(training.optax.adam, {})(); "
+    code += "print(timing.peak_memory())"
+    peaks = {steps: int(fresh_process(code.format(steps))) for steps in (50, 500)}
+    for steps, peak in peaks.items():
+        print(f"{steps:4d} steps: peak {peak / 2**20:.0f} MiB")
+    return {"rates": training.rows(options.repeats), "peak_bytes": peaks}
+
+
 MEASURES: dict[Part, Callable[[Options], Any]] = {
     "rates": rates,
     "baselines": baselines,
@@ -255,6 +266,7 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
     "startup": startup,
     "compile": compilation,
     "first_figure": first_figure,
+    "training": trained,
 }
 
 

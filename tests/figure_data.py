@@ -224,6 +224,42 @@ def scattered(data: str, kinds: int, widths: int) -> list[xarray.Dataset]:
     return found
 
 
+def trainable(data: str, count: int) -> dict[str, xarray.Dataset]:
+    """What `trainability` draws; every other case is recurrent."""
+    reach = {"flat": 0.0, "usual": 1.0, "huge": 3.0}[data]
+    found = {}
+    for place in range(count):
+        axis, name = ("length", "forget_bias") if place % 2 else ("depth", "sigma_w")
+        gains, size = np.linspace(-2.0, 6.0, 5), np.array([4, 16, 64])
+        accuracy = np.clip(1 - reach * gains[:, None, None] / 6 + spread(data)[:, None] / 10 - 0.1 * size / 64, 0, 1)
+        lost = np.where(accuracy < 0.1, -np.inf, -1.0)
+        one = xarray.Dataset(
+            {"accuracy": ((name, "seed", axis), accuracy), "log_gradient": ((name, "seed", axis), lost),
+             "half": ((name, "seed"), 4 + 30 * accuracy.mean(-1))},
+            {name: gain(name, gains), axis: (axis, size, {"units": "layer"})},
+        )  # fmt: skip
+        if axis == "depth":
+            one = one.assign(xi_c=(name, 1 + gains**2), xi_c_line=("line", 1 + gains**2)).assign_coords(line=gains)
+        found[(*TITLES, *DEEP)[place]] = one
+    return found
+
+
+def learnt(data: str, count: int, groups: int) -> dict[str, xarray.Dataset]:
+    """What `learning` draws: the first group over depth, the others over time."""
+    step, found = np.arange(0, 40, 10), {}
+    for group in range(groups):
+        axis = "time" if group else "depth"
+        for place in range(count):
+            values = np.broadcast_to(paths(data, count, 12)[place][:, None], (5, 4, 12))
+            accuracy = np.clip(0.2 + 0.2 * step / 10 + spread(data)[:, None] / 10, 0, 1) * np.ones(4)
+            found[f"{(DEEP, TITLES)[group > 0][place]}{' ' * group}"] = xarray.Dataset(
+                {"log_update": (("seed", "step", axis), values), "log_exact_gradient": (("seed", "step", axis), values),
+                 "accuracy": (("seed", "step"), accuracy)},
+                {"step": step, axis: steps(axis, 12)}, {"group": f"over {axis}, {group}"},
+            )  # fmt: skip
+    return found
+
+
 def checks(data: str, count: int) -> xarray.Dataset:
     size = {"flat": 0.0, "usual": 3.0, "huge": 1e5}[data]
     columns = {

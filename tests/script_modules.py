@@ -29,6 +29,11 @@ SIZES = {
     "critical_lines": "--widths 24 12 --depth 12 --burn-in 4 --seeds 300 --points 2",
     "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
     "laws": "--effort 1",
+    "trainability": "--depths 3 --lengths 4 --hidden 4 --points 2 --seeds 2 --steps 2 --time-steps 2 --sgd-rates 0.1",
+    "early_layers_training": "--depth 4 --width 8 --length 4 --hidden 4 --seeds 2 --searched 1 --steps 2 --records 2 "
+    "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
+    "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
+    "coordinate_check": "--widths 4 6 --layers 2 --depth-width 4 --batch 2 --seeds 3",
 }
 # and these before, so that its own names count.
 FEWER = {
@@ -40,6 +45,10 @@ FEWER = {
     "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
     "batchnorm_explosion": "--activations relu",
     "critical_lines": "--activations tanh relu",
+    "trainability": '--cases tanh "tanh RNN"',
+    "early_layers_training": '--networks sigmoid "tanh RNN"',
+    "trainability_boundary": "--zooms 1 10",
+    "coordinate_check": "--depths",
 }
 
 

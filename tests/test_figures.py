@@ -15,9 +15,11 @@ from gradsim.plot.explosion import batchnorm_explosion
 from gradsim.plot.finite_width import finite_width
 from gradsim.plot.laws import laws
 from gradsim.plot.layers import layer_gradients
+from gradsim.plot.learning import learning
 from gradsim.plot.memory import memory
 from gradsim.plot.recurrent import recurrent_diagram
 from gradsim.plot.remedies import remedies, residual_diagram
+from gradsim.plot.trainability import trainability
 
 
 def maps(data: str, count: int) -> Any:
@@ -50,6 +52,9 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "critical_lines": lambda data, count: critical_lines(made.lines(data, count, count)),
     "finite_width_scaling": lambda data, count: finite_width_scaling(made.distances(data, count, count)),
     "finite_width": lambda data, count: finite_width(made.scattered(data, min(count, 3), count)),
+    "trainability": lambda data, count: trainability(made.trainable(data, count)),
+    "learning": lambda data, count: learning(made.learnt(data, min(count, 5), 1)),
+    "learning, groups": lambda data, count: learning(made.learnt(data, 2, min(count, 3))),
     "laws": lambda data, count: laws(made.checks(data, count)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
 }

@@ -41,7 +41,8 @@ def run(
             writable(options.out)
             if options.data is None:
                 enable_compilation_cache()
-                datasets = measure(options)
+                with kept_on_interrupt(saved, options.out / f"{name}.zarr", name):
+                    datasets = measure(options)
                 saved.append(save(datasets, options.out / f"{name}.zarr", name))
                 print(f"data    {saved[0]}")
             else:
@@ -68,6 +69,17 @@ def interruptible(saved: list[Path]) -> Iterator[None]:
         print(f"interrupted; saved: {', '.join(map(str, saved)) or 'nothing'}", file=sys.stderr)
         atexit.register(_leave)
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def kept_on_interrupt(saved: list[Path], store: Path, name: str) -> Iterator[None]:
+    """Where Ctrl-C ends a measurement that hands over what it has (`partial`, by name), that is saved."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if kept := getattr(interrupt, "partial", None):
+            saved.append(save(kept, store, name))
+        raise
 
 
 def _leave() -> None:

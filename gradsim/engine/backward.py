@@ -58,7 +58,7 @@ def backward(
             bundles["one"] = _gradient(network, end, source.vector(), loss, cotangent)
         if "weight_sums" in needs:
             chain = bind(cell.gains)
-            shapes = jax.eval_shape(lambda: _fields(chain, chain.weights(source.drawn(0))))
+            shapes = jax.eval_shape(lambda: trained(chain, chain.weights(source.drawn(0))))
             sums = {name: _zero(shape) for name, shape in shapes.items()}
         return Carry(last, bundles, sums)
 
@@ -69,7 +69,7 @@ def backward(
         _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
         gradients = {}
         if "weights" in needs:
-            gradients = _weight_gradients(chain, drawn, here, missing, bundles["one"])
+            gradients = weight_gradients(chain, drawn, here, missing, bundles["one"])
         if "weight_sums" in needs:
             sums = {name: scaled.add(sums[name], gradient) for name, gradient in gradients.items()}
         bundles = {
@@ -99,19 +99,19 @@ def _gradient(
     return products.start(*scaled.normalize(Scaled(given, jnp.zeros((), jnp.int32))))
 
 
-def _fields(chain: Chain, weights: Weights) -> dict[str, Any]:
+def trained(chain: Chain, weights: Weights) -> dict[str, Any]:
     """The weights as one trains them: the unit draws times their gains, by field and path."""
     gains = {name: chain.gains[gain] for name, gain in chain.network.parameters.items()}
     return {name: jax.tree.map(gain.__mul__, leaves_of(weights, name)) for name, gain in gains.items()}
 
 
-def _replaced(weights: Weights, fields: Mapping[str, Any]) -> Weights:
+def replaced(weights: Weights, fields: Mapping[str, Any]) -> Weights:
     """The weights with those of the fields in their places."""
     leaves = {path: leaf for field in fields.values() for path, leaf in field.items()}
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(path_name(path), leaf), weights)
 
 
-def _weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bundle: Bundle) -> dict[str, Scaled]:
+def weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bundle: Bundle) -> dict[str, Scaled]:
     """∂loss/∂(gain · weights) of a step, by field and path.
 
     Beyond the limit of `in_range` the gradient of weights that meet the state scales with it, and that of a bias
@@ -119,12 +119,12 @@ def _weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, b
     """
     unit = {**chain.gains, **{gain: jnp.ones_like(chain.gains[gain]) for gain in chain.network.parameters.values()}}
     weights = chain.weights(drawn)
-    fields = _fields(chain, weights)
+    fields = trained(chain, weights)
     vector = jax.tree.map(lambda leaf: leaf[0], bundle.mantissa)
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
-            return chain.network.step(_replaced(weights, fields), unit, state, drawn.inputs)[0]
+            return chain.network.step(replaced(weights, fields), unit, state, drawn.inputs)[0]
 
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found

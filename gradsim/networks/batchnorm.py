@@ -26,6 +26,7 @@ class BatchNorm(Dense):
     of: str
     epsilon: float
     family: ClassVar[str] = "batchnorm"
+    state_axes: ClassVar[tuple[str, ...]] = ("batch", "width")
 
     @property
     def input_shape(self) -> tuple[int, ...]:

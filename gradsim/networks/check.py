@@ -14,10 +14,12 @@ from gradsim.activations import Activation
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Network, leaves_of
 
-# Arguments of `sweep`, and the other names of its Dataset: a gain of such a name could never be given, or shown.
+# Arguments of `sweep` and `train`, and other names of their Datasets: a gain of such a name cannot be given, or shown.
 TAKEN = (
-    "at", "burn_in", "cotangent", "dead", "depth", "direction", "dtype", "inputs", "key", "loss", "network",
-    "max_lost", "parameter", "progress", "seed", "seeds", "start", "statistics", "store", "time", "width", "widths",
+    "at", "batch", "burn_in", "by_layer", "classes", "cotangent", "data", "dead", "depth", "direction", "dtype",
+    "held_out", "inputs", "key", "learning_rate", "loss", "network", "max_lost", "optimizer", "parameter", "progress",
+    "record", "seed", "seeds", "sigma_in", "sigma_out", "start", "statistics", "step", "steps", "store", "time",
+    "width", "widths",
 )  # fmt: skip
 AXES = ("depth", "time")
 KINDS = {"Activation": Activation, "Initializer": Initializer}

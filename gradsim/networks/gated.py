@@ -139,6 +139,9 @@ class LSTM(Gated):
         c = lax.optimization_barrier(SIGMOID(z_f) * state.c + SIGMOID(z_i) * TANH(z_g))
         return LSTMState(h=SIGMOID(z_o) * TANH(c), c=c), (z_i, z_f, z_g, z_o, c)
 
+    def output(self, state: LSTMState) -> Array:
+        return state.h
+
     def observed(self, state: LSTMState) -> LSTMState | Array:
         parts: dict[str, LSTMState | Array] = {"state": state, "hidden": state.h, "cell": state.c}
         return parts[self.of]

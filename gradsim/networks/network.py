@@ -40,7 +40,7 @@ class Network(ABC):
     family: ClassVar[str]
     axis: ClassVar[str] = "depth"  # the name of the chain's axis: "depth" or "time"
     axis_units: ClassVar[str] = "layer"
-    state_axes: ClassVar[tuple[str, ...]] = ()  # ("tokens", "width") where a state is that; statistics may ask
+    state_axes: ClassVar[tuple[str, ...]] = ()  # ("tokens", "width"), or ("batch", "width"), where a state is that
     driven: ClassVar[bool] = False  # does every step read an input, or only the initial state?
     # field of the weights (see `leaves_of`) -> the gain that multiplies it
     parameters: ClassVar[Mapping[str, str]] = {}
@@ -86,6 +86,10 @@ class Network(ABC):
 
     def observed(self, state: State) -> State:
         """The part of a state that the Jacobian is taken of, and with respect to; linear in the state."""
+        return state
+
+    def output(self, state: State) -> State:
+        """The part of a state that a read-out reads, in training."""
         return state
 
     def describe(self) -> dict[str, Any]:

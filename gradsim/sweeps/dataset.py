@@ -36,6 +36,8 @@ GAINS = {
     "sigma_q": "query and key gain σ_q",
     "sigma_o": "attention output gain σ_o",
     "sigma_u": "second MLP gain σ_u",
+    "sigma_in": "read-in gain σ_in",
+    "sigma_out": "read-out gain σ_out",
 }
 
 
@@ -82,7 +84,7 @@ def build(
     coordinates: dict[str, Any] = {
         "seed": ("seed", seeds, {"long_name": "independent network"}),
         first.axis: (first.axis, steps, {"long_name": first.axis, "units": first.axis_units}),
-        **_gain_coordinates(several, axes),
+        **gain_coordinates(several, axes),
     }
     if several.axis:
         about = {"width": {"long_name": "width", "units": "unit"}}.get(several.axis, {"long_name": "network"})
@@ -93,7 +95,7 @@ def build(
     if any(statistic.by_parameter for statistic in plan.statistics):
         coordinates["parameter"] = ("parameter", ["all", *first.parameters])
     choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
-    attrs = {**provenance(), **choices, **settings, "network": _description(networks)}
+    attrs = {**provenance(), **choices, **settings, "network": description(networks)}
     return xarray.Dataset(variables, coordinates, attrs=attrs)
 
 
@@ -110,7 +112,7 @@ def described(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _description(networks: Mapping[Any, Network]) -> str:
+def description(networks: Mapping[Any, Network]) -> str:
     return json.dumps({str(name): one.describe() for name, one in networks.items()}, ensure_ascii=False)
 
 
@@ -166,19 +168,19 @@ def build_critical(
         for name, values in found.items()
     }
     coordinates = {
-        name: value for name, value in _gain_coordinates(Networks({"": network}, None), axes).items() if name != gain
+        name: value for name, value in gain_coordinates(Networks({"": network}, None), axes).items() if name != gain
     }
     choices = {
         "dtype": plan.dtype,
         "depth": plan.depth,
         "burn_in": plan.burn_in,
-        "network": _description({"": network}),
+        "network": description({"": network}),
         **settings,
     }
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices})
 
 
-def _gain_coordinates(several: Networks, axes: Mapping[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
+def gain_coordinates(several: Networks, axes: Mapping[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
     """Swept gains index the Dataset; the others are recorded beside them, NaN where a network lacks one."""
     coordinates: dict[str, tuple[Any, ...]] = {}
     networks = list(several.each.values())

@@ -60,14 +60,14 @@ def _at_widths(network: Any, widths: Any) -> dict[int, Network]:
     return {width: replace(one, **dict.fromkeys(["width", *follow], width)) for width in wanted}
 
 
-def axes(networks: Networks, gains: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def axes(networks: Networks, gains: Mapping[str, Any], of: str = "sweep") -> dict[str, np.ndarray]:
     """The gains given, as numbers and 1-d arrays; each must be known to one of the networks at least."""
     known = {name: None for network in networks.each.values() for name in network.gains}
     families = ", ".join(dict.fromkeys(network.family for network in networks.each.values()))
     for name in gains:
         if name not in known:
             raise ValueError(
-                f"{name}: neither an option of sweep nor a gain of {families}; its gains: {', '.join(known)}"
+                f"{name}: neither an option of {of} nor a gain of {families}; its gains: {', '.join(known)}"
             )
     return {name: arguments.gain(name, value) for name, value in gains.items()}
 
@@ -75,6 +75,18 @@ def axes(networks: Networks, gains: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def own(network: Network, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The axes of the gains that this network has; along the others its numbers repeat."""
     return {name: axis for name, axis in axes.items() if name in network.gains}
+
+
+def on_all_axes(
+    measured: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], axes: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Arrays [cells, …] as [gains…, …]; along a gain that the network lacks they repeat."""
+    wide = [axis.size for axis in axes.values() if axis.ndim]
+    narrow = [axis.size if name in own else 1 for name, axis in axes.items() if axis.ndim]
+    shaped = {name: array.reshape(*narrow, *array.shape[1:]) for name, array in measured.items()}
+    if narrow == wide:
+        return shaped
+    return {name: np.broadcast_to(array, (*wide, *array.shape[len(wide) :])).copy() for name, array in shaped.items()}
 
 
 def size(axes: Mapping[str, np.ndarray]) -> int:

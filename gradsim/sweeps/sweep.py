@@ -138,31 +138,19 @@ def _run(
         for plan, some in zip(planned, own, strict=True):  # one that cannot fit is refused before another is measured
             chunks.plan_chunk(plan, cells=grid.size(some), seeds=numbers.size)
         measured = [measure_cells(*job, key=key, seeds=numbers, bar=bar) for job in jobs]
-    arrays = [_on_all_axes(one, some, axes) for one, some in zip(measured, own, strict=True)]
-    settings = {"key": key, "inputs": _described(inputs), "gradient_from": _start(planned[0], cotangent)}
+    arrays = [grid.on_all_axes(one, some, axes) for one, some in zip(measured, own, strict=True)]
+    settings = {"key": key, "inputs": described(inputs), "gradient_from": _start(planned[0], cotangent)}
     return dataset.build(several, axes, planned[0], arrays, numbers, settings)
 
 
-def _on_all_axes(
-    measured: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], axes: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Arrays [cells, …] as [gains…, …]; along a gain that the network lacks they repeat."""
-    wide = [axis.size for axis in axes.values() if axis.ndim]
-    narrow = [axis.size if name in own else 1 for name, axis in axes.items() if axis.ndim]
-    shaped = {name: array.reshape(*narrow, *array.shape[1:]) for name, array in measured.items()}
-    if narrow == wide:
-        return shaped
-    return {name: np.broadcast_to(array, (*wide, *array.shape[len(wide) :])).copy() for name, array in shaped.items()}
-
-
-def _described(inputs: ArrayLike | None) -> str:
+def described(inputs: ArrayLike | None) -> str:
     """What was read, so that runs on other data are told apart."""
     if inputs is None:
         return "gaussian"
-    return f"given, {np.shape(inputs)[0]} samples, {_digest(inputs)}"
+    return f"given, {np.shape(inputs)[0]} samples, {digest(inputs)}"
 
 
-def _digest(tree: Any) -> str:
+def digest(tree: Any) -> str:
     """The same text for the same numbers."""
     arrays = [np.ascontiguousarray(leaf, np.float64).tobytes() for leaf in jax.tree.leaves(tree)]
     return f"sha256 {hashlib.sha256(b''.join(arrays)).hexdigest()[:16]}"
@@ -172,4 +160,4 @@ def _start(plan: Plan, cotangent: State | None) -> str:
     """Where the gradient of a backward sweep comes from."""
     if plan.loss is not None:
         return f"loss {getattr(plan.loss, '__qualname__', type(plan.loss).__name__)}"
-    return "unit vector" if cotangent is None else f"cotangent, {_digest(cotangent)}"
+    return "unit vector" if cotangent is None else f"cotangent, {digest(cotangent)}"

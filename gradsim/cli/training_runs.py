@@ -1,0 +1,75 @@
+"""The training runs of a script as data: said before, shown meanwhile, kept where Ctrl-C ends them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from gradsim.cli.jobs import Jobs, Name, Work
+from gradsim.engine.tiling import draw_bytes
+from gradsim.sweeps import cost, grid
+from gradsim.training import loop
+from gradsim.training.train import BATCH
+
+if TYPE_CHECKING:
+    import xarray
+
+# What is no gain, hence no axis of cells.
+CHOICES = ("data", "optimizer", "depth", "record", "by_layer", "classes", "held_out", "key", "dtype", "progress")
+
+
+def foresee_training(network: Any, *, seeds: Any, steps: int, batch: int | None = None, **options: Any) -> Work:
+    """What `gradsim.train` will do with these arguments, about: its arithmetic at a modest rate, and turns of loops."""
+    several, numbers = grid.networks(network), grid.seeds(seeds)
+    gains = [np.asarray(value) for name, value in options.items() if name not in CHOICES and value is not None]
+    cells = numbers.size * math.prod(value.size for value in gains)
+    depth = options.get("depth") or 1
+    seconds = 0.0
+    for one in several.each.values():
+        entries = draw_bytes(one, "float32") / 4
+        flops = 6 * (batch or BATCH) * entries * depth
+        seconds += cells * steps * (flops / loop.RATE + loop.TURN * depth)
+    shared = 2 if jax.default_backend() == "cpu" else 100  # cores, or networks that an accelerator takes at once
+    others = seconds / shared + cost.compiling() * len(several.each)
+    return Work(cells * len(several.each), steps, others=others)
+
+
+def _as_it_is(_: Any, dataset: xarray.Dataset) -> xarray.Dataset:
+    return dataset
+
+
+def perform_training(
+    jobs: Mapping[Name, partial[xarray.Dataset]],
+    finish: Callable[[Name, xarray.Dataset], xarray.Dataset] = _as_it_is,
+    at_once: int = 1,
+) -> dict[Name, xarray.Dataset]:
+    """The Dataset of each job, `functools.partial` of `gradsim.train`, by its name, after `finish` of name and Dataset.
+
+    Args:
+        at_once: how many jobs are run at a time: one compiles while another trains.
+
+    Raises: KeyboardInterrupt with what there is by then in its attribute `partial`, by name.
+    """
+    done: dict[Name, xarray.Dataset] = {}
+
+    def one(name: Name, job: partial[xarray.Dataset]) -> None:
+        try:
+            done[name] = finish(name, job())
+        except KeyboardInterrupt as interrupt:
+            if hasattr(interrupt, "partial"):
+                done[name] = finish(name, interrupt.partial)
+            raise
+
+    works = {name: foresee_training(*job.args, **job.keywords) for name, job in jobs.items()}
+    with Jobs(works, at_once) as several:
+        try:
+            several.run({name: partial(one, name, job) for name, job in jobs.items()})
+        except KeyboardInterrupt as interrupt:
+            interrupt.partial = {name: done[name] for name in jobs if name in done}  # type: ignore[attr-defined]
+            raise
+    return {name: done[name] for name in jobs}

@@ -1,0 +1,217 @@
+"""What is compiled of a training run: networks before the first step, some steps of them, and what is recorded.
+
+On a CPU one network goes after the other, and stays in the cache of a core through its steps; elsewhere all go at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax, random
+
+from gradsim import arguments, scaled
+from gradsim.engine.chain import Ahead, ahead, lengths, network_keys
+from gradsim.training import model as models
+from gradsim.training import records
+from gradsim.training.model import Fixed, Model, Parameters
+from gradsim.training.records import Probe
+from gradsim.training.tasks import Sample
+
+NEVER = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is static in the training of one network; new gains, learning rates and seeds do not compile anew."""
+
+    model: Model
+    optimizer: Callable[[Array], Any]
+    batch: int
+    by_layer: bool
+
+    @property
+    def depth(self) -> int:
+        return self.model.plan.depth
+
+
+class Trained(NamedTuple):
+    """One network in training."""
+
+    parameters: Parameters
+    optimizer: Any
+    step: Array  # updates taken
+    losses: Array  # summed since the last record
+    diverged: Array  # the first step whose loss was not finite, or NEVER
+
+
+class Setting(NamedTuple):
+    """What one network is trained with; leaves of many have an axis in front."""
+
+    fixed: Fixed
+    rate: Array
+    start: Probe | None  # the states of held-out data before training, where records are by layer
+
+
+def _each(function: Callable[..., Any], *args: Any) -> Any:
+    """`function` of every network."""
+    if jax.default_backend() == "cpu":
+        return lax.map(lambda one: function(*one), args)
+    return jax.vmap(function)(*args)
+
+
+def _samples(run: Run, source: Any, numbers: Array) -> Sample:
+    return jax.vmap(run.model.task.take, in_axes=(None, 0))(source, numbers)
+
+
+def _blocks(run: Run, source: Any, numbers: Array) -> Sample:
+    return jax.vmap(partial(_samples, run, source))(numbers)
+
+
+def _begin(
+    run: Run,
+    drawn: Ahead,
+    key: Array,
+    seeds: Array,
+    gains: dict[str, Array],
+    rates: Array,
+    source: Any,
+    held_out: Array,
+) -> tuple[Trained, Setting]:
+    """Networks before their first step."""
+
+    def one(drawn: Ahead, seed: Array, gains: dict[str, Array], rate: Array) -> tuple[Trained, Setting]:
+        drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights), inputs=random.wrap_key_data(drawn.inputs))
+        parameters, fixed = models.begin(run.model, drawn, network_keys(key, seed).once, gains)
+        start = records.probe(run.model, parameters, fixed, first) if run.by_layer else None
+        return _start(run, rate, parameters), Setting(fixed, rate, start)
+
+    with jax.default_matmul_precision("highest"):
+        first = _samples(run, source, held_out[0, : run.batch])
+        return _each(one, drawn, seeds, gains, rates)
+
+
+def _updates(
+    run: Run, trained: Trained, setting: Setting, batch: Sample, *, by_step: bool = False, often: bool = False
+) -> tuple[Array, Parameters, dict[str, Array], Parameters, Any]:
+    """Loss, gradient, that of the layers (`by_step` what each step gives to it), update, the optimizer's new state."""
+    import optax
+
+    loss = models.loss_of(run.model, setting.fixed, batch, unrolled=often)
+    if by_step:
+        each = models.stacked(run.model, trained.parameters["layers"])
+        value, (gradient, layers) = jax.value_and_grad(loss, argnums=(0, 1))(trained.parameters, each)
+        gradient = {**gradient, "layers": jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), layers)}
+    else:
+        value, gradient = jax.value_and_grad(loss)(trained.parameters)
+        layers = gradient["layers"]
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        optimizer = optax.with_extra_args_support(run.optimizer(setting.rate))
+        update, state = optimizer.update(
+            gradient, trained.optimizer, trained.parameters, value=value, grad=gradient, value_fn=loss
+        )
+    return value, gradient, layers, update, state
+
+
+def check_optimizer(run: Run) -> None:
+    """Raises: ValueError where the optimizer does not take the parameters of this network."""
+    plan = run.model.plan
+
+    def take(rate: Array, drawn: Ahead, key: Array, gains: dict[str, Array]) -> Any:
+        parameters, fixed = models.begin(run.model, drawn, key, gains)
+        state = _start(run, rate, parameters)
+        shape = (run.batch, *run.model.task.shape)
+        answers = jnp.zeros((run.batch, run.model.task.outputs), "int32" if run.model.task.classes else plan.dtype)
+        return _updates(run, state, Setting(fixed, rate, None), Sample(jnp.zeros(shape, plan.dtype), answers))
+
+    with jax.enable_x64(plan.dtype == "float64"):
+        number = jax.ShapeDtypeStruct((), plan.dtype)
+        gains = dict.fromkeys((*plan.network.gains, *models.READ), number)
+        steps, numbers = lengths(plan.network, plan.steps)
+        drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), steps, numbers))
+        try:
+            jax.eval_shape(take, number, drawn, jax.eval_shape(lambda: random.key(0)), gains)
+        except Exception as error:
+            raise ValueError(
+                f"optimizer: it does not take the parameters of {plan.network.family}, a dict of "
+                f"'read_in', 'layers' and 'read_out' ({arguments.reason(error)})"
+            ) from error
+
+
+def _start(run: Run, rate: Array, parameters: Parameters) -> Trained:
+    with jax.numpy_dtype_promotion("standard"):
+        state = run.optimizer(rate).init(parameters)
+    zero = jnp.zeros((), run.model.plan.dtype)
+    return Trained(parameters, state, jnp.int32(0), zero, jnp.int32(NEVER))
+
+
+def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers: Array, count: Array) -> Trained:
+    """Networks after `count` more steps; `numbers` are those of the samples, [networks, steps, batch]."""
+    import optax
+
+    def one(trained: Trained, setting: Setting, numbers: Array) -> Trained:
+        def step(i: Array, trained: Trained) -> Trained:
+            batch = _samples(run, source, numbers[i])
+            value, _, _, update, state = _updates(run, trained, setting, batch, often=True)
+            first = jnp.where(jnp.isfinite(value), NEVER, trained.step)
+            return Trained(
+                optax.apply_updates(trained.parameters, update),
+                state,
+                trained.step + 1,
+                trained.losses + value,
+                jnp.minimum(trained.diverged, first),
+            )
+
+        return lax.fori_loop(0, count, step, trained)
+
+    with jax.default_matmul_precision("highest"):
+        return _each(one, trained, settings, numbers)
+
+
+def _measure(
+    run: Run, trained: Trained, settings: Setting, source: Any, numbers: Array, held_out: Array
+) -> tuple[Trained, dict[str, Any]]:
+    """What is recorded of each network before a step on the samples of these numbers, [networks, batch]."""
+    model = run.model
+    layers = None if model.network.tied else run.depth
+
+    def one(trained: Trained, setting: Setting, numbers: Array) -> tuple[Trained, dict[str, Any]]:
+        batch, fixed, parameters = _samples(run, source, numbers), setting.fixed, trained.parameters
+        found: dict[str, Any] = records.held_out(model, parameters, fixed, blocks)
+        by_step = run.by_layer and model.network.tied
+        value, gradient, each, update, _ = _updates(run, trained, setting, batch, by_step=by_step)
+        found |= {"loss": value, "losses": trained.losses}
+        found["diverged_at"] = jnp.minimum(trained.diverged, jnp.where(jnp.isfinite(value), NEVER, trained.step))
+        found["log_gradient_norm"] = records.norm_by_layer(gradient, None)
+        if run.by_layer:
+            found["log_gradient"] = records.norm_by_layer(each, run.depth)
+            found["log_exact_gradient"] = {
+                name: jax.vmap(scaled.norm)(value)
+                for name, value in records.exact_gradient(model, parameters, fixed, batch).items()
+            }
+            found["log_weight"] = records.norm_by_layer(parameters["layers"], layers)
+            assert setting.start is not None
+            found |= records.activations(records.probe(model, parameters, fixed, first), setting.start)
+            found["update"] = records.norm_by_layer(update["layers"], layers)
+        return trained._replace(losses=jnp.zeros_like(trained.losses)), found
+
+    with jax.default_matmul_precision("highest"):
+        blocks = _blocks(run, source, held_out)
+        first = jax.tree.map(lambda leaf: leaf[0, : run.batch], blocks)
+        return _each(one, trained, settings, numbers)
+
+
+def _jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`function` compiled at LLVM's level 1 on a CPU, in less time: it runs once where `advance` takes many steps."""
+    quick = {"xla_backend_optimization_level": 1}
+    on_cpu = jax.jit(function, static_argnames=("run",), compiler_options=quick, **options)
+    elsewhere = jax.jit(function, static_argnames=("run",), **options)
+    return lambda *args: (on_cpu if jax.default_backend() == "cpu" else elsewhere)(*args)
+
+
+begin = _jitted(_begin)
+advance = jax.jit(_advance, static_argnames=("run",), donate_argnames=("trained",))
+measure = _jitted(_measure, donate_argnames=("trained",))

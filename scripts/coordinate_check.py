@@ -1,0 +1,263 @@
+"""Which parametrization keeps activations, and what training changes in them, level in width and in depth?
+
+Takes a few steps of gradient descent on scikit-learn's digits, in float64, at several widths and depths, and fits
+the powers with which sizes go: root mean squares of the last hidden layer and of the read-out, of what training has
+changed in them, and the relative update |dW|/|W| of the last hidden matrix. Beside each stands the derived power.
+
+Width n, of x -> x V -> L layers φ(h W) -> h U, in the learning rates and gains that make the parametrizations equal
+to multipliers and variances of one's own (Yang and Hu 2021, arXiv:2011.14522, table 1; biases are held at zero):
+
+                     variance of W, U    rate of V, W, U     known as
+  standard           1/n,   1/n          η,   η,   η         what libraries do
+  mean-field         1/n²,  1/n²         η n, η,   η/n       W = W'/n, U = U'/n (Hajjar, Chizat and Giraud 2021)
+  maximal update     1/n,   1/n²         η n, η,   η/n       muP
+
+A gradient δ_L = U χ of the last layer has entries of U's size, u. A step adds -η h δ to W and so -η |h|² δ, aligned
+with δ, to the next layer: n times its entries. As the sum of n products of independent entries is √n of one, and
+of aligned ones n,
+  standard        h ~ 1, u = n^-1/2: dh ~ n n^-1/2 = n^1/2, output dh·U ~ n n^1/2 n^-1/2 = n^1; |dW|/|W| ~ n^0.
+  maximal update  h ~ 1, u = 1/n: dh ~ n n^-1 = n^0, output dh·U ~ n n^0 n^-1 = n^0; |dW|/|W| ~ n^-1/2, for dW has the
+                  rank of the batch and W that of n.
+  mean-field      a layer is n^-1/2 of the one before, forwards and backwards: h_L ~ n^(-L/2), dh_L ~ n^(1-L), output
+                  dh·U ~ n^(1-L); |dW|/|W| ~ n^((1-L)/2). So for L > 1 training stalls as n grows.
+Before training the output is n^0, n^-1/2 (maximal update) and n^(-(L+1)/2) (mean-field).
+
+Depth L, of a residual network x + s φ(norm x) W with s = L^-α (De and Smith 2020): a mean square of 1 + s²L, so
+x ~ L^1/2 at α = 0 and level else. A step adds s² |φ|² J J' δ of each block, the mean square of whose J is (1 + s²L) over
+that of the block: dx ~ L times a power of its logarithm at α = 0, s²L = L^0 at 1/2 and L^-1 at 1. V is held and U
+starts small, so the output's change is that of U, |x|² ~ 1 + s²L. The last block's update goes as s.
+
+examples:
+  python scripts/coordinate_check.py
+  python scripts/coordinate_check.py --widths 64 128 256 512 --layers 2 --seeds 16
+  python scripts/coordinate_check.py --widths 128 512 2048 --depths --preset paper
+  python scripts/coordinate_check.py --preset paper --formats png pdf --out results
+  python scripts/coordinate_check.py --data figures/coordinate_check.zarr
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import optax
+import xarray
+
+import gradsim as gs
+from gradsim import cli
+from gradsim.analysis.powers import fitted_power
+from gradsim.digits import digits, labels
+from gradsim.plot.coordinates import coordinate_check
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PARAMETRIZATIONS = ("standard", "mean-field", "maximal update")
+ALPHAS = {"1": 0.0, "1/√L": 0.5, "1/L": 1.0}  # scalings of a residual branch
+SMALL = 0.01  # gain of the read-out of residual networks: its own size then does not decide what the loss asks for
+QUANTITIES = ("activation", "activation_change", "output", "output_change", "update")
+
+
+@dataclass(frozen=True)
+class Options(cli.Options):
+    """Options of the coordinate check."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "widths", "depths")
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Units a layer; none leaves them out."""
+
+    layers: int = 3
+    """Hidden layers of the networks of several widths."""
+
+    depths: tuple[int, ...] = (16, 32, 64, 128)
+    """Blocks of the residual networks; none leaves them out."""
+
+    depth_width: int = 64
+    """Their units."""
+
+    activation: str = "relu"
+    """The activation; powers in width hold of one that is homogeneous, ReLU, at all widths, else at large ones."""
+
+    seeds: int = 8
+    """Independent networks of each kind; errors are over them."""
+
+    steps: int = 3
+    """Updates before sizes are taken."""
+
+    learning_rate: float = 1e-4
+    """η. Powers hold while changes are small; at large rates saturation ends them."""
+
+    batch: int = 16
+    """Samples a step."""
+
+
+PRESETS = {
+    "quick": Options(),
+    "paper": Options("paper", widths=(64, 128, 256, 512, 1024, 2048), depths=(16, 32, 64, 128, 256, 512), seeds=32),
+    "accelerator": Options(
+        "accelerator", widths=(64, 128, 256, 512, 1024, 2048, 4096, 8192), depths=(16, 32, 64, 128, 256, 512, 1024),
+        depth_width=256, seeds=64,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupRates:
+    """Gradient descent of V, W and U with these multiples of the rate, row by row; equal ones compile once."""
+
+    factors: tuple[tuple[float, float, float], ...]
+    rate: float
+
+    def __call__(self, row: Any) -> optax.GradientTransformation:
+        """The optimizer of this row, counted from 1."""
+        import jax.numpy as jnp
+
+        row = jnp.asarray(row)
+        rates = jnp.asarray(self.factors, row.dtype)[row.astype(int) - 1] * self.rate
+        groups = ("read_in", "layers", "read_out")
+        transforms = {group: optax.sgd(rates[place]) for place, group in enumerate(groups)}
+        return optax.multi_transform(
+            {**transforms, "zero": optax.set_to_zero()}, {group: {"w": group, "b": "zero"} for group in groups}
+        )
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Digits of unit norm, without the pixels that are always blank: so every width has a read-in."""
+    pixels = digits()
+    pixels = pixels[:, np.ptp(pixels, axis=0) > 0]
+    return pixels / np.linalg.norm(pixels, axis=1, keepdims=True), labels()
+
+
+def measure(options: Options) -> dict[str, xarray.Dataset]:
+    """A training run for each width and parametrization, and for each depth."""
+    check(options)
+    inputs, targets = data()
+    gain = 2.0**0.5 if options.activation == "relu" else 1.0
+    shared: dict[str, Any] = {
+        "data": (inputs, targets), "seeds": options.seeds, "steps": options.steps, "batch": options.batch,
+        "record": [options.steps], "key": options.key, "dtype": "float64", "sigma_in": inputs.shape[1] ** 0.5,
+        "sigma_b": 0.0,
+    }  # fmt: skip
+    jobs = {}
+    for n in sorted(options.widths):
+        network = gs.feedforward(n, options.activation)
+        optimizer = GroupRates(((1, 1, 1), (n, 1, 1 / n), (n, 1, 1 / n)), options.learning_rate)
+        for row, name in enumerate(PARAMETRIZATIONS, 1):
+            jobs[f"width {n} {name}"] = partial(
+                gs.train, network, depth=options.layers, **shared, optimizer=optimizer, learning_rate=[row],
+                sigma_w=gain / (n**0.5 if name == "mean-field" else 1), sigma_out=1 if name == "standard" else n**-0.5,
+            )  # fmt: skip
+    network = gs.layernorm(options.depth_width, options.activation, form="pre")
+    for depth in sorted(options.depths):
+        jobs[f"depth {depth}"] = partial(
+            gs.train, network, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), options.learning_rate),
+            learning_rate=[1.0], sigma_w=gain, branch_gain=[depth**-alpha for alpha in ALPHAS.values()],
+            sigma_out=SMALL,
+        )  # fmt: skip
+    return cli.perform_training(jobs, sizes, at_once=2)
+
+
+def check(options: Options) -> None:
+    """Raises: ValueError for what no power can be fitted to."""
+    for name in ("widths", "depths"):
+        values = getattr(options, name)
+        if values and len(set(values)) < max(2, len(values)):
+            raise ValueError(f"{name}: got {values}; pass two or more, each once")
+    if not options.widths and not options.depths:
+        raise ValueError("widths: got none, and depths neither; pass two or more of either")
+    if options.seeds < 2:
+        raise ValueError(f"seeds: got {options.seeds}; pass at least 2, errors are over them")
+    if not 0 < options.learning_rate < np.inf:
+        raise ValueError(f"learning_rate: got {options.learning_rate:g}; pass a finite number above 0")
+
+
+def sizes(name: str, trained: xarray.Dataset) -> xarray.Dataset:
+    """Logarithms of sizes after the last step, of every layer, over the axis of their kind: parametrization or scaling."""
+    one = trained.isel(step=-1).rename(depth="layer")
+    found = xarray.Dataset(
+        {
+            "activation": one["log_length"] / 2, "activation_change": one["log_change"] / 2,
+            "output": one["log_output"] / 2, "output_change": one["log_output_change"] / 2, "update": one["log_update"],
+        }
+    )  # fmt: skip
+    axis, value, *kind = name.split(" ", 2)
+    if axis == "width":
+        found = found.isel(learning_rate=0, drop=True).expand_dims(parametrization=kind)
+    else:
+        found = found.isel(learning_rate=0, drop=True).rename(branch_gain="scaling").assign_coords(scaling=list(ALPHAS))
+    found = found.drop_vars([one for one in found.coords if one not in found.dims])
+    return found.assign_attrs({**trained.attrs, "axis": axis, "value": int(value)})
+
+
+def joined(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
+    """Last layers by "width" (over parametrization) and "depth" (over scaling), of what has been measured whole."""
+    found = {}
+    for axis, kind in (("width", "parametrization"), ("depth", "scaling")):
+        several = [one for one in datasets.values() if one.attrs["axis"] == axis]
+        if not several:
+            continue
+        last = [one.isel(layer=-1, drop=True).expand_dims({axis: [one.attrs["value"]]}) for one in several]
+        whole = xarray.combine_by_coords(last, combine_attrs="override", join="outer")
+        names = PARAMETRIZATIONS if axis == "width" else list(ALPHAS)
+        found[axis] = whole.sel({kind: [name for name in names if name in whole[kind]]}).dropna(axis, how="any")
+        found[axis].attrs["layers"] = several[0].sizes["layer"]
+    return {axis: one for axis, one in found.items() if one.sizes[axis] > 1}
+
+
+def derived(axis: str, kind: str, layers: int) -> dict[str, float]:
+    """The powers derived above; those at a branch scale of 1 up to logarithms, and all in depth for many blocks."""
+    if axis == "width":
+        return dict(zip(QUANTITIES, {
+            "standard": (0.0, 0.5, 0.0, 1.0, 0.0),
+            "maximal update": (0.0, 0.0, -0.5, 0.0, -0.5),
+            "mean-field": (-layers / 2, 1.0 - layers, -(layers + 1) / 2, 1.0 - layers, (1 - layers) / 2),
+        }[kind], strict=True))  # fmt: skip
+    alpha = ALPHAS[kind]
+    grown = max(0.0, 1 - 2 * alpha)  # of 1 + s²L
+    return dict(zip(QUANTITIES, (grown / 2, 1 - 2 * alpha, grown / 2, grown, -alpha), strict=True))
+
+
+def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
+    """Fitted `power`, its `error` and the `derived` one over quantity and kind, for "width" and "depth"."""
+    found = {}
+    for axis, one in joined(datasets).items():
+        kind = "parametrization" if axis == "width" else "scaling"
+        fits = fitted_power(one[list(QUANTITIES)].to_dataarray("quantity"), axis)
+        expected = [[derived(axis, name, one.attrs["layers"])[q] for name in one[kind].values] for q in QUANTITIES]
+        found[axis] = fits.assign(derived=(("quantity", kind), expected)).transpose("quantity", kind)
+    return found
+
+
+def report(datasets: Mapping[str, xarray.Dataset]) -> str:
+    lines = []
+    for axis, fits in powers(datasets).items():
+        kind = str(fits["power"].dims[1])
+        lines.append(f"powers of {axis}: fitted ± standard error (derived)")
+        lines.append(f"  {kind:18s}" + "".join(f"{name.replace('_', ' '):>25s}" for name in QUANTITIES))
+        for name in fits[kind].values:
+            one = fits.sel({kind: name})
+            cells = [
+                f"{float(one['power'].sel(quantity=q)):+.3f} ± {float(one['error'].sel(quantity=q)):.3f} "
+                f"({float(one['derived'].sel(quantity=q)):+.1f})"
+                for q in QUANTITIES
+            ]
+            lines.append(f"  {name:18s}" + "".join(f"{cell:>25s}" for cell in cells))
+    return "\n".join(lines) or "not finished: a power needs two widths or depths"
+
+
+def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
+    whole = joined(datasets)
+    return {"coordinate_check": coordinate_check(whole, powers(datasets))} if whole else {}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the script with these arguments, those of the command line unless given; returns the figures."""
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("coordinate_check", options, measure, report, draw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Do the first layers of a deep network learn, and which cures make them?
+
+Trains a sigmoid network of 50 layers on handwritten digits, and beside it what was invented against vanishing
+gradients: ReLU with He's start, batch norm, residual blocks. Likewise over time: a tanh RNN that must copy the first
+symbol it read, LSTM and GRU whose gates remember; and a ReLU RNN whose gradient explodes, with its gradient clipped.
+The learning curves stand beside how much an update moves the weights of each layer; over time, beside the gradient that
+each step gives. Where the first layers get nothing, learning halts; where they get little, it is slow.
+
+Each network takes the learning rate, out of the same ones for all, with which other networks of its kind came out best.
+The table has the accuracy of each, with errors over networks, and is also written as early_layers_training.csv.
+
+examples:
+  python scripts/early_layers_training.py
+  python scripts/early_layers_training.py --networks sigmoid "ReLU, He" --depth 100 --steps 1000
+  python scripts/early_layers_training.py --networks "tanh RNN" --length 100 --seeds 16
+  python scripts/early_layers_training.py --preset paper --formats png pdf --out results
+  python scripts/early_layers_training.py --data figures/early_layers_training.zarr
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray
+
+import gradsim as gs
+from gradsim import Network, cli
+from gradsim.analysis.early_layers import table
+from gradsim.plot.learning import learning
+from gradsim.plot.memory import with_error
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SYMBOLS, FEATURES = 8, 9  # of the copy task: a blank is one more
+CLIPPED = 1.0  # the norm that a clipped gradient keeps at most
+
+
+class Kind(NamedTuple):
+    """A network, what it is beside the others, and what trains it."""
+
+    group: str
+    build: Callable[["Options"], Network]
+    gains: dict[str, float]
+    optimizer: str
+
+
+def _rnn(options: "Options", activation: str, law: str, **given: Any) -> Network:
+    return gs.vanilla_rnn(options.hidden, activation, law, features=FEATURES, **given)
+
+
+DEPTH, TIME, EXPLOSION = "over depth", "over time", "explosion"
+NETWORKS = {
+    "sigmoid": Kind(DEPTH, lambda o: gs.feedforward(o.width, "sigmoid", "glorot_uniform"), {}, "adam"),
+    "ReLU, He": Kind(DEPTH, lambda o: gs.feedforward(o.width, "relu", "he_normal"), {}, "adam"),
+    "sigmoid, batch norm": Kind(DEPTH, lambda o: gs.batchnorm(o.width, o.batch, "sigmoid"), {}, "adam"),
+    "sigmoid, residual": Kind(DEPTH, lambda o: gs.residual(o.width, "sigmoid"), {}, "adam"),
+    "tanh RNN": Kind(TIME, lambda o: _rnn(o, "tanh", "torch_linear"), {}, "adam"),
+    "LSTM": Kind(TIME, lambda o: gs.lstm(o.hidden, features=FEATURES, chrono=max(2, o.length)), {}, "adam"),
+    "GRU": Kind(TIME, lambda o: gs.gru(o.hidden, features=FEATURES, chrono=max(2, o.length)), {}, "adam"),
+    "ReLU RNN": Kind(EXPLOSION, lambda o: _rnn(o, "relu", "identity", initial="zero"), {"sigma_w": 1.1}, "sgd"),
+    "ReLU RNN, clipped": Kind(
+        EXPLOSION, lambda o: _rnn(o, "relu", "identity", initial="zero"), {"sigma_w": 1.1}, "clipped"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Options(cli.Options):
+    """Options of training and its early layers."""
+
+    networks: tuple[str, ...] = tuple(NETWORKS)
+    """Which networks, by their titles in the figure."""
+
+    depth: int = 50
+    """Layers of the deep networks."""
+
+    width: int = 64
+    """Units a layer."""
+
+    length: int = 40
+    """Steps of the sequences whose first symbol recurrent networks copy."""
+
+    hidden: int = 32
+    """Units of recurrent networks."""
+
+    seeds: int = 8
+    """Independent networks of each kind; errors are over them."""
+
+    searched: int = 2
+    """Other independent networks of each kind, with which the learning rate is chosen."""
+
+    batch: int = 32
+    """Samples of an update."""
+
+    steps: int = 300
+    """Updates."""
+
+    records: int = 6
+    """How often gradients and updates are recorded."""
+
+    adam_rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01)
+    """Learning rates of Adam, of which each network takes its best."""
+
+    sgd_rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    """Learning rates of SGD, with and without clipping, likewise."""
+
+
+LONG: dict[str, Any] = {"length": 100, "steps": 2000, "records": 20, "searched": 4}
+PRESETS = {
+    "quick": Options(),
+    "paper": Options("paper", seeds=16, **LONG),
+    "accelerator": Options("accelerator", width=128, hidden=128, seeds=64, **LONG),
+}
+
+
+def optimizers() -> dict[str, Callable[[Any], Any]]:
+    """Functions of the learning rate."""
+    import optax
+
+    def clipped(rate: Any) -> Any:
+        return optax.chain(optax.clip_by_global_norm(CLIPPED), optax.sgd(rate))
+
+    return {"adam": optax.adam, "sgd": optax.sgd, "clipped": clipped}
+
+
+def measure(options: Options) -> dict[str, xarray.Dataset]:
+    """For each network a search for its learning rate, and then its training; Ctrl-C keeps what has been trained."""
+    unknown = [name for name in options.networks if name not in NETWORKS]
+    if unknown:
+        raise ValueError(f"networks: got {'; '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
+    record = np.unique(np.linspace(0, options.steps, options.records + 1).round().astype(int)).tolist()
+    rates = {"adam": options.adam_rates, "sgd": options.sgd_rates, "clipped": options.sgd_rates}
+    known, search, training = optimizers(), {}, {}
+    for name in options.networks:
+        kind = NETWORKS[name]
+        search[name], training[name] = (
+            partial(
+                gs.train, kind.build(options), data="digits" if kind.group == DEPTH else gs.copy_task(alphabet=SYMBOLS),
+                optimizer=known[kind.optimizer], depth=options.depth if kind.group == DEPTH else options.length,
+                steps=options.steps, batch=options.batch, key=options.key, seeds=seeds, record=records, **kind.gains,
+            )
+            for seeds, records in (
+                (range(options.seeds, options.seeds + options.searched), [options.steps]), (options.seeds, record),
+            )
+        )  # fmt: skip
+        search[name] = partial(search[name], learning_rate=np.array(rates[kind.optimizer]))
+    try:
+        found = cli.perform_training(search, at_once=2)
+    except KeyboardInterrupt as interrupt:
+        interrupt.partial = {}  # type: ignore[attr-defined]
+        raise
+    tried = {name: one["accuracy"].isel(step=-1).mean("seed") for name, one in found.items()}
+    best = {name: float(one["learning_rate"][int(one.argmax("learning_rate"))]) for name, one in tried.items()}
+    jobs = {name: partial(job, learning_rate=best[name]) for name, job in training.items()}
+    return cli.perform_training(jobs, partial(labelled, tried=tried), at_once=2)
+
+
+def labelled(name: str, one: xarray.Dataset, tried: Mapping[str, xarray.DataArray]) -> xarray.Dataset:
+    """With the group of the network, its optimizer, and how the learning rates did that were tried."""
+    search = tried[name].rename(learning_rate="tried").drop_vars("step")
+    return one.assign(search=search).assign_attrs(group=NETWORKS[name].group, kind=NETWORKS[name].optimizer)
+
+
+def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:
+    """The table in words; and as early_layers_training.csv in the folder, if one is given."""
+    found = table(datasets)
+    lines = ["accuracy on held-out data, and log10 of the relative update of the first and the last layer"]
+    lines.append("(over time: of the gradient that the first and the last step give, before training):")
+    lines.append(
+        f"  {'network':22s}{'optimizer':>10s}{'rate':>8s}{'accuracy':>18s}{'diverged':>10s}{'first':>9s}{'last':>7s}"
+    )
+    for name in found["network"].values.tolist():
+        row = {str(key): value.item() for key, value in found.sel(network=name).data_vars.items()}
+        lines.append(
+            f"  {name:22s}{row['optimizer']:>10s}{row['learning_rate']:8g}"
+            f"{with_error(row['accuracy'], row['error']):>18s}{row['diverged']:10.0%}"
+            f"{row['log10_first']:9.1f}{row['log10_last']:7.1f}"
+        )
+    if folder is not None:
+        found.to_dataframe().to_csv(folder / "early_layers_training.csv")
+        lines.append(f"table   {folder / 'early_layers_training.csv'}")
+    return "\n".join(lines)
+
+
+def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
+    return {"early_layers_training": learning(datasets)}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the script with these arguments, those of the command line unless given; returns the figures."""
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("early_layers_training", options, measure, partial(report, folder=options.out), draw)
+
+
+if __name__ == "__main__":
+    main()

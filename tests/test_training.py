@@ -1,0 +1,195 @@
+"""Training: exact gradients where floats have none, the sweep's own networks, divergence, what is recorded."""
+
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray
+
+import gradsim as gs
+from gradsim.draws import normal
+from gradsim.engine.chain import Source, network_keys
+from gradsim.training import loop, tasks
+from gradsim.training.loop import order
+
+DEEP, N, BATCH = 80, 64, 8
+SGD: dict[str, Any] = {"data": "digits", "optimizer": optax.sgd, "batch": BATCH}
+
+
+@pytest.fixture(scope="module")
+def deep() -> xarray.Dataset:
+    """A sigmoid network so deep that float32 has no gradient at its first layers."""
+    network = gs.feedforward(N, "sigmoid")
+    return gs.train(network, depth=DEEP, seeds=2, steps=3, record=[0, 3], learning_rate=0.1, **SGD)
+
+
+def whole_loss(layers: Any, out: Any, x: Any, y: Any) -> Any:
+    for w, b in layers:
+        x = jax.nn.sigmoid(x @ w + b)
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x @ out), y, axis=1))
+
+
+def test_exact_gradient_is_that_of_float64_where_float32_has_none(deep: xarray.Dataset) -> None:
+    """The whole loss written out, from the sweep's own draws, and its derivative by jax.grad in float64."""
+    network, seed = gs.feedforward(N, "sigmoid"), 1
+    data = tasks.get("digits", network, depth=DEEP, classes=None, held_out=0.2, key=0, dtype="float32")[0]
+    i, keys = next(order(data, BATCH, 0, seed)), network_keys(jax.random.key(0), seed)
+    source = Source.of(network, keys, None, "float32", DEEP)
+    out = normal(jax.random.fold_in(keys.once, 1), (N, 10), jnp.float32) / np.float32(8)
+    w = np.asarray(jax.vmap(lambda t: source.weights(t).w)(jnp.arange(DEEP)), np.float64)
+    with jax.enable_x64(True):
+        layers = [(jnp.asarray(one), jnp.zeros(N)) for one in w]
+        x = jnp.asarray(data.source.inputs[i], "float64")
+        gradient = jax.grad(whole_loss)(layers, jnp.asarray(out, "float64"), x, data.source.targets[i])
+        norms = [np.log(np.sqrt(sum(float(jnp.sum(part**2)) for part in layer))) for layer in gradient]
+    found = deep.sel(step=0, seed=seed)
+    assert norms[0] < -104  # float32 ends at −103
+    np.testing.assert_allclose(found.log_exact_gradient, norms, rtol=0, atol=2e-4)
+
+
+def test_what_the_optimizer_sees_underflows_and_halts_the_first_layers(deep: xarray.Dataset) -> None:
+    start, end = deep.sel(step=0), deep.sel(step=3)
+    assert np.all(np.isneginf(start.log_gradient.isel(depth=0)))
+    assert np.all(np.isneginf(start.log_update.isel(depth=0)))
+    assert np.all(np.isfinite(start.log_exact_gradient))
+    seen = np.isfinite(start.log_gradient.values) & (start.log_exact_gradient.values > -80)
+    assert seen.any()
+    difference = (start.log_gradient - start.log_exact_gradient).values[seen]
+    np.testing.assert_allclose(difference, 0, atol=1e-3)
+    np.testing.assert_array_equal(end.log_weight.isel(depth=0), start.log_weight.isel(depth=0))
+    assert np.all(end.log_weight.isel(depth=-1) != start.log_weight.isel(depth=-1))
+
+
+def test_a_step_of_sgd_moves_by_rate_times_gradient(deep: xarray.Dataset) -> None:
+    last = deep.isel(depth=-1)
+    expected = np.log(0.1) + last.log_exact_gradient - last.log_weight
+    np.testing.assert_allclose(last.log_update, expected, atol=1e-5)
+    assert np.all(np.isneginf(deep.log_change.sel(step=0)))
+    assert np.all(np.isfinite(last.log_change.sel(step=3)))
+    assert np.all(np.isfinite(last.log_output_change.sel(step=3)))
+
+
+@pytest.mark.parametrize("network", [gs.vanilla_rnn(6, features=2), gs.batchnorm(6, 4)], ids=["tied", "batch"])
+def test_exact_gradient_by_step_is_the_sweeps(network: gs.Network) -> None:
+    """`log_weight_gradient` of a backward sweep from the batch's loss: one sample, or a batch that is a state."""
+    driven, key = network.driven, 5
+    length, samples = 4, 1 if driven else 4
+    random = np.random.default_rng(0)
+    one = random.normal(size=(length, 2) if driven else (6,))
+    inputs = np.stack([one] * 20) if driven else random.normal(size=(20, 6))
+    labels = np.arange(20) % 3 if not driven else np.ones(20, int)
+    trained = gs.train(
+        network, data=(inputs, labels), classes=3, optimizer=optax.adam(0.01), depth=length, seeds=1, steps=1, key=key,
+        batch=samples, record=[0],
+    )  # fmt: skip
+    data = tasks.get((inputs, labels), network, depth=length, classes=3, held_out=0.2, key=key, dtype="float32")[0]
+    i = next(order(data, samples, key, 0))
+    keys = network_keys(jax.random.key(key), 0)
+    out = normal(jax.random.fold_in(keys.once, 1), (6, 3), jnp.float32) / np.float32(np.sqrt(6))
+    targets = data.source.targets[i]
+
+    def loss(state: Any) -> Any:
+        found = jax.nn.log_softmax(state.reshape(samples, 6) @ out)
+        return -jnp.mean(jnp.take_along_axis(found, targets, axis=1))
+
+    given = data.source.inputs[i] if driven else data.source.inputs[i][None]
+    swept = gs.sweep(
+        network, depth=length, seeds=1, key=key, inputs=given, loss=loss, direction="backward",
+        statistics="log_weight_gradient",
+    )  # fmt: skip
+    expected = swept.log_weight_gradient.sel(parameter="all").values
+    np.testing.assert_allclose(trained.log_exact_gradient.values[:, 0], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(trained.log_gradient.values[:, 0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def grid() -> xarray.Dataset:
+    """Rates from a modest one to one that diverges at once, over gains and seeds, of two networks."""
+    networks = {"tanh": gs.feedforward(16), "skip": gs.residual(16)}
+    return gs.train(
+        networks, depth=2, seeds=3, steps=60, record=20, learning_rate=[0.03, 1e30], sigma_w=[1.0, 1.5],
+        branch_gain=[0.5, 1.0], by_layer=False, **SGD,
+    )  # fmt: skip
+
+
+def test_divergence_is_a_result_and_stays_where_it_is(grid: xarray.Dataset) -> None:
+    skip = grid.sel(network="skip")
+    modest, wild = skip.sel(learning_rate=0.03), skip.sel(learning_rate=1e30)
+    assert not modest.diverged.any()
+    assert np.all(np.isnan(modest.diverged_at))
+    assert np.all(np.isfinite(modest.loss))
+    assert np.all(np.isfinite(modest.held_out_loss))
+    assert wild.diverged.isel(step=-1).all()
+    assert not wild.diverged.isel(step=0).any()
+    assert np.all(wild.diverged_at <= 20)
+    assert np.all(wild.diverged_at >= 1)
+    assert np.all(wild.accuracy.isel(step=-1) == 0)
+    assert np.all(modest.accuracy.isel(step=-1) > 0.4)
+
+
+def test_axes_names_and_order(grid: xarray.Dataset) -> None:
+    assert grid.loss.dims == ("network", "sigma_w", "branch_gain", "learning_rate", "seed", "step")
+    assert grid.step.values.tolist() == [0, 20, 40, 60]
+    assert np.isnan(grid.mean_loss.isel(step=0)).all()
+    tanh = grid.sel(network="tanh")
+    np.testing.assert_array_equal(tanh.loss.sel(branch_gain=0.5), tanh.loss.sel(branch_gain=1.0))  # it has none
+    assert all("long_name" in variable.attrs for variable in grid.data_vars.values())
+
+
+def test_one_cell_alone_is_that_of_the_grid(grid: xarray.Dataset) -> None:
+    alone = gs.train(
+        gs.feedforward(16), depth=2, seeds=range(1, 3), steps=60, record=[60], learning_rate=0.03, sigma_w=1.5,
+        by_layer=False, **SGD,
+    )  # fmt: skip
+    same = grid.sel(network="tanh", sigma_w=1.5, branch_gain=1.0, learning_rate=0.03, seed=[1, 2], step=[60])
+    np.testing.assert_allclose(alone.held_out_loss, same.held_out_loss, rtol=1e-5)
+    assert float(np.abs(alone.loss.sel(seed=1) - alone.loss.sel(seed=2)).max()) > 0
+
+
+def test_a_file_opens_as_it_was(grid: xarray.Dataset, tmp_path: Any) -> None:
+    one = grid.sel(network="tanh", drop=True)  # Zarr has no stable form of text
+    one.to_zarr(tmp_path / "one.zarr", consolidated=False)
+    with xarray.open_zarr(tmp_path / "one.zarr", consolidated=False) as again:
+        xarray.testing.assert_identical(again.load(), one)
+
+
+def test_a_schedule_that_branches_on_the_rate_trains_each() -> None:
+    """optax's warm-up asks in Python whether the peak is zero; a program each then, with the same axis."""
+    options: dict[str, Any] = {**SGD, "depth": 2, "seeds": 2, "steps": 20, "record": [0, 20], "by_layer": False}
+    rates = [0.01, 0.1]
+
+    def warm(rate: Any) -> Any:
+        return optax.sgd(optax.warmup_cosine_decay_schedule(0.0, rate, 5, 20))
+
+    both = gs.train(gs.feedforward(16), **{**options, "optimizer": warm, "learning_rate": rates})
+    assert both.loss.dims == ("learning_rate", "seed", "step")
+    one = gs.train(gs.feedforward(16), **{**options, "optimizer": warm(rates[1])})
+    np.testing.assert_allclose(both.loss.sel(learning_rate=rates[1]), one.loss, rtol=1e-6)
+    assert np.all(both.loss.sel(learning_rate=rates[0], step=20) > one.loss.sel(step=20))
+
+
+def test_what_is_recorded_is_kept_on_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(self: Any, count: int, room: int, take: Any = loop.Batches.take) -> Any:
+        if next(turns) == 2:
+            raise KeyboardInterrupt
+        return take(self, count, room)
+
+    turns = iter(range(100))
+    monkeypatch.setattr(loop.Batches, "take", take)
+    monkeypatch.setattr(loop, "STEPS", 20)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        gs.train(gs.feedforward(16), depth=2, seeds=1, steps=60, record=20, learning_rate=0.1, by_layer=False, **SGD)
+    partial = caught.value.partial  # type: ignore[attr-defined]
+    assert np.isfinite(partial.loss.sel(step=[0, 20, 40])).all()
+    assert np.isnan(partial.loss.sel(step=60)).all()
+
+
+def test_import_loads_none_of_what_training_needs() -> None:
+    code = "import sys, gradsim; print([n for n in ('optax', 'flax', 'matplotlib', 'sklearn') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
