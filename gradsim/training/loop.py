@@ -166,7 +166,7 @@ def _train_chunk(job: Job, places: np.ndarray, room: int, call: Compiling, stop:
     """The networks of these places through all steps."""
     run, seeds = job.run, job.seeds[places]
     with jax.enable_x64(run.model.plan.dtype == "float64"):
-        drawn = hashed_ahead(run.model.plan, job.key, seeds)
+        drawn = hashed_ahead(run.model.plan, job.key, seeds, given=True)
         blocks = _blocks(job)
         gains = {name: values[places] for name, values in job.gains.items()}
         trained, settings = call(

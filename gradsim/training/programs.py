@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax, random
 
 from gradsim import arguments, scaled
-from gradsim.engine.chain import Ahead, ahead, lengths, network_keys
+from gradsim.engine.chain import Ahead, ahead, extent, network_keys
 from gradsim.training import model as models
 from gradsim.training import records
 from gradsim.training.model import Fixed, Model, Parameters
@@ -84,7 +84,7 @@ def _begin(
     """Networks before their first step."""
 
     def one(drawn: Ahead, seed: Array, gains: dict[str, Array], rate: Array) -> tuple[Trained, Setting]:
-        drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights), inputs=random.wrap_key_data(drawn.inputs))
+        drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights))
         parameters, fixed = models.begin(run.model, drawn, network_keys(key, seed).once, gains)
         start = records.probe(run.model, parameters, fixed, first) if run.by_layer else None
         return _start(run, rate, parameters), Setting(fixed, rate, start)
@@ -130,8 +130,8 @@ def check_optimizer(run: Run) -> None:
     with jax.enable_x64(plan.dtype == "float64"):
         number = jax.ShapeDtypeStruct((), plan.dtype)
         gains = dict.fromkeys((*plan.network.gains, *models.READ), number)
-        steps, numbers = lengths(plan.network, plan.steps)
-        drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), steps, numbers))
+        size = extent(plan.network, plan.steps, given=True)
+        drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), size))
         try:
             jax.eval_shape(take, number, drawn, jax.eval_shape(lambda: random.key(0)), gains)
         except Exception as error:
