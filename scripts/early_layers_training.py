@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 
     group: str
     build: Callable[["Options"], Network]
-    gains: dict[str, float]
+    gains: dict[str, Any]
     optimizer: str
 
 

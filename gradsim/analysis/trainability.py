@@ -101,7 +101,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     ranks = [rankdata(values[both]) for values in (x, y)]
     if any(np.unique(rank).size < 2 for rank in ranks):
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def typical(half: xarray.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,7 +162,7 @@ def table(datasets: Mapping[str, xarray.Dataset]) -> xarray.Dataset:
         for predictor, failing in foreseen(found).items():
             counts = confusion(failing[known], reached[known] >= found.attrs["threshold"])
             rows.append({"predictor": predictor, "case": name, **counts})
-    for predictor in dict.fromkeys(row["predictor"] for row in rows):
+    for predictor in dict.fromkeys(str(row["predictor"]) for row in rows):
         of = [row for row in rows if row["predictor"] == predictor]
         rows.append(
             {"predictor": predictor, "case": "all", **{key: sum(int(row[key]) for row in of) for key in COUNTS}}
