@@ -56,7 +56,8 @@ def summary(one: xarray.Dataset) -> xarray.Dataset:
     """
     axis = size_axis(one)
     rate = one["accuracy"].mean("seed").fillna(-1).argmax("learning_rate")
-    best = one[["accuracy", "log_gradient", "log_update"]].isel(learning_rate=rate).drop_vars("learning_rate")
+    best = one[["accuracy", "log_gradient", "log_update"]].isel(learning_rate=rate)
+    best = best.drop_vars("learning_rate", errors="ignore")
     threshold = float(best["accuracy"].mean("seed").max()) / 2
     found = best.assign(half=trainable_size(best["accuracy"], threshold, axis)).assign_attrs(threshold=threshold)
     if "xi_c" in one:
