@@ -173,11 +173,8 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -
             continue
         rank, (multiple, error, cells) = found["rank"].values, over_theory(found)
         ranks = with_error(rank.mean(), rank.std(ddof=1) / math.sqrt(rank.size) if rank.size > 1 else math.nan)
-        lines.append(
-            f"  {name:26s}{best:6.0%}{ranks:>20s}{with_error(multiple, error):>16s}{cells:7d}".replace(
-                "nan", "  \u2013"
-            )
-        )
+        line = f"  {name:26s}{best:6.0%}{ranks:>20s}{with_error(multiple, error):>16s}{cells:7d}"
+        lines.append(line.replace("nan", "  \u2013"))
     found = table(datasets)
     lines.append("networks foreseen not to train, from the start alone:")
     heads = ("foreseen, fails", "foreseen, trains", "not, fails", "not, trains")
