@@ -172,7 +172,8 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -
             lines.append(f"  {name:26s}{best:6.0%}")
             continue
         rank, (multiple, error, cells) = found["rank"].values, over_theory(found)
-        ranks = with_error(rank.mean(), rank.std(ddof=1) / math.sqrt(rank.size) if rank.size > 1 else math.nan)
+        apart = rank.std(ddof=1) / math.sqrt(rank.size) if rank.size > 1 else math.nan
+        ranks = with_error(rank.mean(), round(apart, 6))  # ranks may agree to rounding
         line = f"  {name:26s}{best:6.0%}{ranks:>20s}{with_error(multiple, error):>16s}{cells:7d}"
         lines.append(line.replace("nan", "  \u2013"))
     found = table(datasets)
