@@ -126,7 +126,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         raise ValueError(f"cases: got {'; '.join(unknown)}; pass some of: {'; '.join(CASES)}")
-    rates = {"sgd": options.sgd_rates, "adam": options.adam_rates}
+    rates = {"sgd": cli.rates("sgd_rates", options.sgd_rates), "adam": cli.rates("adam_rates", options.adam_rates)}
     jobs = {}
     for name in options.cases:
         case = CASES[name]
@@ -137,7 +137,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
             jobs[name, size] = partial(
                 gs.train, case.build(64 if case.activation else options.hidden, ALPHABET + 1),
                 data="digits" if case.activation else gs.copy_task(alphabet=ALPHABET),
-                optimizer=getattr(optax, case.optimizer), learning_rate=np.array(rates[case.optimizer]),
+                optimizer=getattr(optax, case.optimizer), learning_rate=rates[case.optimizer],
                 depth=size, seeds=options.seeds, steps=steps, record=[0, steps], key=options.key, **gains,
             )  # fmt: skip
     try:
