@@ -152,13 +152,11 @@ def joined(measured: Mapping[Any, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     cases: dict[str, dict[int, xarray.Dataset]] = {}
     for (name, size), one in measured.items():
         cases.setdefault(name, {})[size] = one
-    return {name: over_sizes(sizes, _scale(CASES[name].activation)) for name, sizes in cases.items()}
+    return {name: over_sizes(sizes, partial(_xi_c, name) if name in DEEP else None) for name, sizes in cases.items()}
 
 
-def _scale(activation: str | None) -> Callable[[np.ndarray, float], np.ndarray] | None:
-    if activation is None:
-        return None
-    return lambda sigma_w, sigma_b: gs.theory.feedforward(activation, sigma_w, sigma_b).xi_c
+def _xi_c(name: str, sigma_w: np.ndarray, sigma_b: float) -> np.ndarray:
+    return gs.theory.feedforward(CASES[name].activation or "", sigma_w, sigma_b).xi_c
 
 
 def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:

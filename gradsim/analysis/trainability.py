@@ -37,7 +37,7 @@ def over_sizes(runs: Mapping[int, xarray.Dataset], scale: Scale | None = None) -
     )  # fmt: skip
     if scale is None:
         return one
-    line = np.linspace(*one["sigma_w"].values[[0, -1]], 200)
+    line = np.linspace(float(one["sigma_w"][0]), float(one["sigma_w"][-1]), 200)
     for name, along, gains in (("xi_c", "sigma_w", one["sigma_w"].values), ("xi_c_line", "line", line)):
         values = scale(gains, float(one["sigma_b"]))
         one = one.assign({name: (along, values, {"source": "Schoenholz et al. 2017", "units": "layer"})})
@@ -62,7 +62,8 @@ def summary(one: xarray.Dataset) -> xarray.Dataset:
     found = best.assign(half=trainable_size(best["accuracy"], threshold, axis)).assign_attrs(threshold=threshold)
     if "xi_c" in one:
         ranks = [rank_correlation(half.values, one["xi_c"].values) for half in found["half"].transpose("seed", ...)]
-        found = found.assign(rank=("seed", ranks), **{name: one[name] for name in ("xi_c", "xi_c_line") if name in one})
+        scales: dict[str, Any] = {name: one[name] for name in ("xi_c", "xi_c_line") if name in one}
+        found = found.assign({"rank": ("seed", ranks), **scales})
     return found
 
 
