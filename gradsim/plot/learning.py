@@ -46,7 +46,8 @@ def learning(datasets: Mapping[str, xarray.Dataset]) -> Figure:
         title, low, high = UPDATE if over_depth else GRADIENT
         for ax, name in zip(axes, names, strict=False):
             mesh = _map(ax, datasets[name], low, high)
-            ax.set_title(f"{next(letters)}  {name}".replace(", ", ",\n"), fontsize=7)  # a name may be wider than a map
+            said = f"{next(letters)}  {name}".replace(", ", ",\n")
+            ax.set_title(said, fontsize=7 if maps < 5 else 5)  # a name may be wider than a map
             if ax is not axes[0]:
                 ax.set_yticklabels([])
         axes[0].set_ylabel("layer" if over_depth else "time (step)")
