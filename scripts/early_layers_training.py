@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 
     group: str
     build: Callable[["Options"], Network]
-    gains: dict[str, float]
+    gains: dict[str, Any]
     optimizer: str
 
 
@@ -133,7 +133,8 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     if unknown:
         raise ValueError(f"networks: got {'; '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
     record = np.unique(np.linspace(0, options.steps, options.records + 1).round().astype(int)).tolist()
-    rates = {"adam": options.adam_rates, "sgd": options.sgd_rates, "clipped": options.sgd_rates}
+    adam, sgd = cli.rates("adam_rates", options.adam_rates), cli.rates("sgd_rates", options.sgd_rates)
+    rates = {"adam": adam, "sgd": sgd, "clipped": sgd}
     known, search, training = optimizers(), {}, {}
     for name in options.networks:
         kind = NETWORKS[name]
@@ -147,7 +148,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
                 (range(options.seeds, options.seeds + options.searched), [options.steps]), (options.seeds, record),
             )
         )  # fmt: skip
-        search[name] = partial(search[name], learning_rate=np.array(rates[kind.optimizer]))
+        search[name] = partial(search[name], learning_rate=rates[kind.optimizer])
     try:
         found = cli.perform_training(search, at_once=2)
     except KeyboardInterrupt as interrupt:

@@ -126,7 +126,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         raise ValueError(f"cases: got {'; '.join(unknown)}; pass some of: {'; '.join(CASES)}")
-    rates = {"sgd": options.sgd_rates, "adam": options.adam_rates}
+    rates = {"sgd": cli.rates("sgd_rates", options.sgd_rates), "adam": cli.rates("adam_rates", options.adam_rates)}
     jobs = {}
     for name in options.cases:
         case = CASES[name]
@@ -137,7 +137,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
             jobs[name, size] = partial(
                 gs.train, case.build(64 if case.activation else options.hidden, ALPHABET + 1),
                 data="digits" if case.activation else gs.copy_task(alphabet=ALPHABET),
-                optimizer=getattr(optax, case.optimizer), learning_rate=np.array(rates[case.optimizer]),
+                optimizer=getattr(optax, case.optimizer), learning_rate=rates[case.optimizer],
                 depth=size, seeds=options.seeds, steps=steps, record=[0, steps], key=options.key, **gains,
             )  # fmt: skip
     try:
@@ -152,13 +152,11 @@ def joined(measured: Mapping[Any, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     cases: dict[str, dict[int, xarray.Dataset]] = {}
     for (name, size), one in measured.items():
         cases.setdefault(name, {})[size] = one
-    return {name: over_sizes(sizes, _scale(CASES[name].activation)) for name, sizes in cases.items()}
+    return {name: over_sizes(sizes, partial(_xi_c, name) if name in DEEP else None) for name, sizes in cases.items()}
 
 
-def _scale(activation: str | None) -> Callable[[np.ndarray, float], np.ndarray] | None:
-    if activation is None:
-        return None
-    return lambda sigma_w, sigma_b: gs.theory.feedforward(activation, sigma_w, sigma_b).xi_c
+def _xi_c(name: str, sigma_w: np.ndarray, sigma_b: float) -> np.ndarray:
+    return gs.theory.feedforward(CASES[name].activation or "", sigma_w, sigma_b).xi_c
 
 
 def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:
@@ -172,8 +170,10 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -
             lines.append(f"  {name:26s}{best:6.0%}")
             continue
         rank, (multiple, error, cells) = found["rank"].values, over_theory(found)
-        ranks = with_error(rank.mean(), rank.std(ddof=1) / math.sqrt(rank.size) if rank.size > 1 else math.nan)
-        lines.append(f"  {name:26s}{best:6.0%}{ranks:>20s}{with_error(multiple, error):>16s}{cells:7d}")
+        apart = rank.std(ddof=1) / math.sqrt(rank.size) if rank.size > 1 else math.nan
+        ranks = with_error(rank.mean(), round(apart, 6))  # ranks may agree to rounding
+        line = f"  {name:26s}{best:6.0%}{ranks:>20s}{with_error(multiple, error):>16s}{cells:7d}"
+        lines.append(line.replace("nan", "  \u2013"))
     found = table(datasets)
     lines.append("networks foreseen not to train, from the start alone:")
     heads = ("foreseen, fails", "foreseen, trains", "not, fails", "not, trains")

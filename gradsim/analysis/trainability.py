@@ -37,7 +37,7 @@ def over_sizes(runs: Mapping[int, xarray.Dataset], scale: Scale | None = None) -
     )  # fmt: skip
     if scale is None:
         return one
-    line = np.linspace(*one["sigma_w"].values[[0, -1]], 200)
+    line = np.linspace(float(one["sigma_w"][0]), float(one["sigma_w"][-1]), 200)
     for name, along, gains in (("xi_c", "sigma_w", one["sigma_w"].values), ("xi_c_line", "line", line)):
         values = scale(gains, float(one["sigma_b"]))
         one = one.assign({name: (along, values, {"source": "Schoenholz et al. 2017", "units": "layer"})})
@@ -56,12 +56,14 @@ def summary(one: xarray.Dataset) -> xarray.Dataset:
     """
     axis = size_axis(one)
     rate = one["accuracy"].mean("seed").fillna(-1).argmax("learning_rate")
-    best = one[["accuracy", "log_gradient", "log_update"]].isel(learning_rate=rate).drop_vars("learning_rate")
+    best = one[["accuracy", "log_gradient", "log_update"]].isel(learning_rate=rate)
+    best = best.drop_vars("learning_rate", errors="ignore")
     threshold = float(best["accuracy"].mean("seed").max()) / 2
     found = best.assign(half=trainable_size(best["accuracy"], threshold, axis)).assign_attrs(threshold=threshold)
     if "xi_c" in one:
         ranks = [rank_correlation(half.values, one["xi_c"].values) for half in found["half"].transpose("seed", ...)]
-        found = found.assign(rank=("seed", ranks), **{name: one[name] for name in ("xi_c", "xi_c_line") if name in one})
+        scales: dict[str, Any] = {name: one[name] for name in ("xi_c", "xi_c_line") if name in one}
+        found = found.assign({"rank": ("seed", ranks), **scales})
     return found
 
 
@@ -101,7 +103,7 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     ranks = [rankdata(values[both]) for values in (x, y)]
     if any(np.unique(rank).size < 2 for rank in ranks):
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def typical(half: xarray.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,7 +164,7 @@ def table(datasets: Mapping[str, xarray.Dataset]) -> xarray.Dataset:
         for predictor, failing in foreseen(found).items():
             counts = confusion(failing[known], reached[known] >= found.attrs["threshold"])
             rows.append({"predictor": predictor, "case": name, **counts})
-    for predictor in dict.fromkeys(row["predictor"] for row in rows):
+    for predictor in dict.fromkeys(str(row["predictor"]) for row in rows):
         of = [row for row in rows if row["predictor"] == predictor]
         rows.append(
             {"predictor": predictor, "case": "all", **{key: sum(int(row[key]) for row in of) for key in COUNTS}}

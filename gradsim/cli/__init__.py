@@ -5,7 +5,7 @@ from gradsim.cli.options import Options, axis, parse, samples
 from gradsim.cli.run import run
 from gradsim.cli.saving import load, save, writable
 from gradsim.cli.schemes import join_schemes, schemes
-from gradsim.cli.training_runs import foresee_training, perform_training
+from gradsim.cli.training_runs import foresee_training, perform_training, rates
 
 __all__ = [
     "Jobs",
@@ -19,6 +19,7 @@ __all__ = [
     "parse",
     "perform",
     "perform_training",
+    "rates",
     "run",
     "samples",
     "save",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,14 @@ def foresee_training(network: Any, *, seeds: Any, steps: int, batch: int | None 
     shared = 2 if jax.default_backend() == "cpu" else 100  # cores, or networks that an accelerator takes at once
     others = seconds / shared + cost.compiling() * len(several.each)
     return Work(cells * len(several.each), steps, others=others)
+
+
+def rates(name: str, values: Sequence[float]) -> np.ndarray:
+    """Learning rates of the option `name`. Raises: ValueError unless they are positive and finite."""
+    for value in values:
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: got {value:g}; pass finite numbers above 0")
+    return np.array(values)
 
 
 def _as_it_is(_: Any, dataset: xarray.Dataset) -> xarray.Dataset:

@@ -36,23 +36,22 @@ def learning(datasets: Mapping[str, xarray.Dataset]) -> Figure:
     groups: dict[str, list[str]] = {}
     for name, one in datasets.items():
         groups.setdefault(str(one.attrs.get("group", "")), []).append(name)
-    most = max(map(len, groups.values()))
     figure = new_figure(0.3 + 1.95 * len(groups))
     rows: Any = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
     letters = iter(LETTERS)
     for row, (group, names) in zip(rows, groups.items(), strict=True):
-        axes = row.subplots(1, most + 2, width_ratios=[1] * most + [0.12, 1.9])
+        maps = len(names)
+        axes = row.subplots(1, maps + 2, width_ratios=[4 / maps] * maps + [0.12, 1.9])
         over_depth = "depth" in datasets[names[0]].dims
         title, low, high = UPDATE if over_depth else GRADIENT
-        for ax in axes[len(names) : most]:
-            ax.set_axis_off()
         for ax, name in zip(axes, names, strict=False):
             mesh = _map(ax, datasets[name], low, high)
-            ax.set_title(f"{next(letters)}  {name}".replace(", ", ",\n"), fontsize=7)  # names are wider than maps
+            said = f"{next(letters)}  {name}".replace(", ", ",\n")
+            ax.set_title(said, fontsize=7 if maps < 5 else 5)  # a name may be wider than a map
             if ax is not axes[0]:
                 ax.set_yticklabels([])
         axes[0].set_ylabel("layer" if over_depth else "time (step)")
-        bar = row.colorbar(mesh, cax=axes[most], extend="both")
+        bar = row.colorbar(mesh, cax=axes[maps], extend="both")
         bar.set_ticks(ticks := np.linspace(low, high, 3 if over_depth else 5), labels=[*map(power_of_ten, ticks)])
         bar.set_label(title, fontsize=7)
         _curves(axes[-1], {name: datasets[name] for name in names})
@@ -61,20 +60,24 @@ def learning(datasets: Mapping[str, xarray.Dataset]) -> Figure:
 
 
 def _map(ax: Axes, one: xarray.Dataset, low: float, high: float) -> Any:
-    """Layers over the updates taken; where nothing is left of it, grey."""
+    """Layers over the updates taken; grey where all networks have diverged."""
     from matplotlib import colormaps
 
     axis = "depth" if "depth" in one.dims else "time"
     values = one["log_update"] if axis == "depth" else one["log_exact_gradient"]
     shown = values.transpose(axis, "step", "seed").values / LN10
-    with np.errstate(invalid="ignore"):
-        mean = shown.mean(-1)
+    lost = np.isnan(shown)
+    mean = np.ma.masked_array(np.maximum(shown, low - 1), lost).mean(-1)  # of those that have not diverged
     colours = colormaps[COLOUR_MAP].with_extremes(bad="0.75")
     step, layer = one["step"].values, one[axis].values
-    mesh = ax.pcolormesh(_edges(step), _edges(layer), np.ma.masked_invalid(mean), cmap=colours, vmin=low, vmax=high,
+    mesh = ax.pcolormesh(_edges(step), _edges(layer), mean, cmap=colours, vmin=low, vmax=high,
                          rasterized=True)  # fmt: skip
-    if np.isnan(mean).any():
-        ax.text(0.5, 0.5, "diverged", transform=ax.transAxes, ha="center", va="center", fontsize=7)
+    if lost.any():
+        said, white = (
+            f"{lost.any((0, 1)).mean():.0%} of networks\ndiverged",
+            {"facecolor": "white", "edgecolor": "none"},
+        )
+        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", fontsize=6.5, bbox=white)
     ax.set_xlabel("updates")
     ax.set_xticks([step[0], step[-1]])
     ax.set_yticks([layer[0], layer[-1]])
