@@ -4,32 +4,23 @@ Takes a few steps of gradient descent on scikit-learn's digits, in float64, at s
 the powers with which sizes go: root mean squares of the last hidden layer and of the read-out, of what training has
 changed in them, and the relative update |dW|/|W| of the last hidden matrix. Beside each stands the derived power.
 
-Width n, of x -> x V -> L layers φ(h W) -> h U, in the learning rates and gains that make the parametrizations equal
-to multipliers and variances of one's own (Yang and Hu 2021, arXiv:2011.14522, table 1; biases are held at zero):
+Width n, of x -> x V -> L layers φ(h W) -> h U, with biases held at zero (Yang and Hu 2021, arXiv:2011.14522):
 
-                     variance of W, U    rate of V, W, U     known as
-  standard           1/n,   1/n          η,   η,   η         what libraries do
-  mean-field         1/n²,  1/n²         η n, η,   η/n       W = W'/n, U = U'/n (Hajjar, Chizat and Giraud 2021)
-  maximal update     1/n,   1/n²         η n, η,   η/n       muP
+                   variance of W, U    rates of V, W, U    derived powers of n: h, dh, y, dy, |dW|/|W|
+  standard         1/n,   1/n          η,   η, η           0, 1/2, 0, 1, 0
+  mean-field       1/n²,  1/n²         η n, η, η/n         -L/2, 1-L, -(L+1)/2, 1-L, (1-L)/2
+  maximal update   1/n,   1/n²         η n, η, η/n         0, 0, -1/2, 0, -1/2
 
-A gradient δ_L = U χ of the last layer has entries of U's size, u. A step adds -η h δ to W and so -η |h|² δ, aligned
-with δ, to the next layer: n times its entries. As the sum of n products of independent entries is √n of one, and
-of aligned ones n,
-  standard        h ~ 1, u = n^-1/2: dh ~ n n^-1/2 = n^1/2, output dh·U ~ n n^1/2 n^-1/2 = n^1; |dW|/|W| ~ n^0.
-  maximal update  h ~ 1, u = 1/n: dh ~ n n^-1 = n^0, output dh·U ~ n n^0 n^-1 = n^0; |dW|/|W| ~ n^-1/2, for dW has the
-                  rank of the batch and W that of n.
-  mean-field      a layer is n^-1/2 of the one before, forwards and backwards: h_L ~ n^(-L/2), dh_L ~ n^(1-L), output
-                  dh·U ~ n^(1-L); |dW|/|W| ~ n^((1-L)/2). So for L > 1 training stalls as n grows.
-Before training the output is n^0, n^-1/2 (maximal update) and n^(-(L+1)/2) (mean-field).
+So under the standard parametrization a step that is right for one width is too long for a larger one; under maximal
+update what is learned is level; and a mean-field network of more than one hidden matrix stalls. Relative updates fall
+there though activations change as much: dW has the rank of the batch, and W that of the width.
 
-Depth L, of a residual network x + s φ(norm x) W with s = L^-α (De and Smith 2020): a mean square of 1 + s²L, so
-x ~ L^1/2 at α = 0 and level else. A step adds s² |φ|² J J' δ of each block, the mean square of whose J is (1 + s²L) over
-that of the block: dx ~ L times a power of its logarithm at α = 0, s²L = L^0 at 1/2 and L^-1 at 1. V is held and U
-starts small, so the output's change is that of U, |x|² ~ 1 + s²L. The last block's update goes as s.
+Depth L, of a residual network x + s φ(norm x) W with s = 1, 1/√L or 1/L: derived at infinite width for these depths.
+How all this is derived stands in gradsim/theory/parametrization.py.
 
 examples:
   python scripts/coordinate_check.py
-  python scripts/coordinate_check.py --widths 64 128 256 512 --layers 2 --seeds 16
+  python scripts/coordinate_check.py --widths 64 128 256 512 --layers 2 --seeds 16 --depths
   python scripts/coordinate_check.py --widths 128 512 2048 --depths --preset paper
   python scripts/coordinate_check.py --preset paper --formats png pdf --out results
   python scripts/coordinate_check.py --data figures/coordinate_check.zarr
@@ -50,11 +41,11 @@ from gradsim import cli
 from gradsim.analysis.powers import fitted_power
 from gradsim.digits import digits, labels
 from gradsim.plot.coordinates import coordinate_check
+from gradsim.theory.parametrization import PARAMETRIZATIONS, residual_sizes, width_powers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARAMETRIZATIONS = ("standard", "mean-field", "maximal update")
 ALPHAS = {"1": 0.0, "1/√L": 0.5, "1/L": 1.0}  # scalings of a residual branch
 SMALL = 0.01  # gain of the read-out of residual networks: its own size then does not decide what the loss asks for
 QUANTITIES = ("activation", "activation_change", "output", "output_change", "update")
@@ -66,22 +57,22 @@ class Options(cli.Options):
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "widths", "depths")
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    widths: tuple[int, ...] = (128, 256, 512, 1024)
     """Units a layer; none leaves them out."""
 
     layers: int = 3
     """Hidden layers of the networks of several widths."""
 
-    depths: tuple[int, ...] = (16, 32, 64, 128)
+    depths: tuple[int, ...] = (8, 16, 32, 64)
     """Blocks of the residual networks; none leaves them out."""
 
-    depth_width: int = 64
+    depth_width: int = 128
     """Their units."""
 
     activation: str = "relu"
     """The activation; powers in width hold of one that is homogeneous, ReLU, at all widths, else at large ones."""
 
-    seeds: int = 8
+    seeds: int = 12
     """Independent networks of each kind; errors are over them."""
 
     steps: int = 3
@@ -90,15 +81,15 @@ class Options(cli.Options):
     learning_rate: float = 1e-4
     """η. Powers hold while changes are small; at large rates saturation ends them."""
 
-    batch: int = 16
+    batch: int = 8
     """Samples a step."""
 
 
 PRESETS = {
     "quick": Options(),
-    "paper": Options("paper", widths=(64, 128, 256, 512, 1024, 2048), depths=(16, 32, 64, 128, 256, 512), seeds=32),
+    "paper": Options("paper", widths=(128, 256, 512, 1024, 2048), depths=(16, 32, 64, 128, 256, 512), seeds=32),
     "accelerator": Options(
-        "accelerator", widths=(64, 128, 256, 512, 1024, 2048, 4096, 8192), depths=(16, 32, 64, 128, 256, 512, 1024),
+        "accelerator", widths=(128, 256, 512, 1024, 2048, 4096, 8192), depths=(16, 32, 64, 128, 256, 512, 1024),
         depth_width=256, seeds=64,
     ),
 }  # fmt: skip
@@ -207,17 +198,13 @@ def joined(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     return {axis: one for axis, one in found.items() if one.sizes[axis] > 1}
 
 
-def derived(axis: str, kind: str, layers: int) -> dict[str, float]:
-    """The powers derived above; those at a branch scale of 1 up to logarithms, and all in depth for many blocks."""
+def derived(axis: str, kind: str, one: xarray.Dataset) -> list[float]:
+    """The power of each quantity; over depth that of the derived sizes, at the depths that were measured."""
     if axis == "width":
-        return dict(zip(QUANTITIES, {
-            "standard": (0.0, 0.5, 0.0, 1.0, 0.0),
-            "maximal update": (0.0, 0.0, -0.5, 0.0, -0.5),
-            "mean-field": (-layers / 2, 1.0 - layers, -(layers + 1) / 2, 1.0 - layers, (1 - layers) / 2),
-        }[kind], strict=True))  # fmt: skip
-    alpha = ALPHAS[kind]
-    grown = max(0.0, 1 - 2 * alpha)  # of 1 + s²L
-    return dict(zip(QUANTITIES, (grown / 2, 1 - 2 * alpha, grown / 2, grown, -alpha), strict=True))
+        return list(width_powers(kind, one.attrs["layers"]).values())
+    blocks = one["depth"].values
+    laws = residual_sizes(blocks, blocks ** -ALPHAS[kind])
+    return [float(np.polyfit(np.log(blocks), np.log(laws[quantity]), 1)[0]) for quantity in QUANTITIES]
 
 
 def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
@@ -226,8 +213,8 @@ def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     for axis, one in joined(datasets).items():
         kind = "parametrization" if axis == "width" else "scaling"
         fits = fitted_power(one[list(QUANTITIES)].to_dataarray("quantity"), axis)
-        expected = [[derived(axis, name, one.attrs["layers"])[q] for name in one[kind].values] for q in QUANTITIES]
-        found[axis] = fits.assign(derived=(("quantity", kind), expected)).transpose("quantity", kind)
+        expected = [derived(axis, name, one) for name in one[kind].values]
+        found[axis] = fits.assign(derived=((kind, "quantity"), expected)).transpose("quantity", kind)
     return found
 
 
@@ -236,15 +223,15 @@ def report(datasets: Mapping[str, xarray.Dataset]) -> str:
     for axis, fits in powers(datasets).items():
         kind = str(fits["power"].dims[1])
         lines.append(f"powers of {axis}: fitted ± standard error (derived)")
-        lines.append(f"  {kind:18s}" + "".join(f"{name.replace('_', ' '):>25s}" for name in QUANTITIES))
+        lines.append(f"  {kind:18s}" + "".join(f"{name.replace('_', ' '):>26s}" for name in QUANTITIES))
         for name in fits[kind].values:
             one = fits.sel({kind: name})
             cells = [
                 f"{float(one['power'].sel(quantity=q)):+.3f} ± {float(one['error'].sel(quantity=q)):.3f} "
-                f"({float(one['derived'].sel(quantity=q)):+.1f})"
+                f"({float(one['derived'].sel(quantity=q)):+.2f})"
                 for q in QUANTITIES
             ]
-            lines.append(f"  {name:18s}" + "".join(f"{cell:>25s}" for cell in cells))
+            lines.append(f"  {name:18s}" + "".join(f"{cell:>26s}" for cell in cells))
     return "\n".join(lines) or "not finished: a power needs two widths or depths"
 
 

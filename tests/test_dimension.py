@@ -47,7 +47,7 @@ def test_a_straight_line_has_dimension_one(slope: float, off: float) -> None:
     found = box_dimension(y > 0.52 + slope * (x - 0.5))
     assert float(found["dimension"]) == pytest.approx(1, abs=off)
     assert abs(float(found["dimension"]) - 1) < 2 * float(found["error"])
-    assert float(found["error"]) < 0.1
+    assert float(found["error"]) < 0.15
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from layout import faults, reading
 import gradsim as gs
 from gradsim import plot
 from gradsim.plot.benchmark import benchmark
+from gradsim.plot.boundary import trainability_boundary
+from gradsim.plot.coordinates import coordinate_check
 from gradsim.plot.critical import critical_lines, finite_width_scaling, look, spaced
 from gradsim.plot.explosion import batchnorm_explosion
 from gradsim.plot.finite_width import finite_width
@@ -51,6 +53,8 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "finite_width_scaling": lambda data, count: finite_width_scaling(made.distances(data, count, count)),
     "finite_width": lambda data, count: finite_width(made.scattered(data, min(count, 3), count)),
     "laws": lambda data, count: laws(made.checks(data, count)),
+    "trainability_boundary": lambda data, count: trainability_boundary(*made.windows(data, count)),
+    "coordinate_check": lambda data, count: coordinate_check(*made.coordinates(data, count)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
 }
 

@@ -104,7 +104,7 @@ def test_an_example_redraws_the_same_without_computing(
     name: str, example: str, saved: dict[str, tuple[Path, list[str]]], tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    for module, function in ((gs, "sweep"), (gs, "critical"), (gs.theory, "log_gain")):
+    for module, function in ((gs, "sweep"), (gs, "train"), (gs, "critical"), (gs.theory, "log_gain")):
         monkeypatch.setattr(module, function, refuse)
     for law in LAWS:
         monkeypatch.setitem(LAWS, law, LAWS[law]._replace(measure=refuse))
