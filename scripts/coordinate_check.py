@@ -32,14 +32,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
 
 import gradsim as gs
 from gradsim import cli
-from gradsim.analysis.powers import fitted_power
-from gradsim.digits import digits, labels
+from gradsim.analysis.powers import QUANTITIES, fitted_power, last_layers, sizes_of
+from gradsim.digits import labels
 from gradsim.plot.coordinates import coordinate_check
 from gradsim.theory.parametrization import PARAMETRIZATIONS, residual_sizes, width_powers
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 ALPHAS = {"1": 0.0, "1/√L": 0.5, "1/L": 1.0}  # scalings of a residual branch
 SMALL = 0.01  # gain of the read-out of residual networks: its own size then does not decide what the loss asks for
-QUANTITIES = ("activation", "activation_change", "output", "output_change", "update")
+KINDS = {"width": "parametrization", "depth": "scaling"}
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,16 @@ class GroupRates:
 
     def __call__(self, row: Any) -> optax.GradientTransformation:
         """The optimizer of this row, counted from 1."""
-        import jax.numpy as jnp
-
         row = jnp.asarray(row)
         rates = jnp.asarray(self.factors, row.dtype)[row.astype(int) - 1] * self.rate
-        groups = ("read_in", "layers", "read_out")
-        transforms = {group: optax.sgd(rates[place]) for place, group in enumerate(groups)}
-        return optax.multi_transform(
-            {**transforms, "zero": optax.set_to_zero()}, {group: {"w": group, "b": "zero"} for group in groups}
-        )
+        groups = {group: optax.sgd(rates[place]) for place, group in enumerate(("read_in", "layers", "read_out"))}
+        labels = {group: {"w": group, "b": "zero"} for group in groups}
+        return optax.multi_transform({**groups, "zero": optax.set_to_zero()}, labels)
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
     """Digits of unit norm, without the pixels that are always blank: so every width has a read-in."""
-    pixels = digits()
+    pixels: Any = cli.samples("digits", 64)
     pixels = pixels[:, np.ptp(pixels, axis=0) > 0]
     return pixels / np.linalg.norm(pixels, axis=1, keepdims=True), labels()
 
@@ -141,14 +138,14 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
                 gs.train, network, depth=options.layers, **shared, optimizer=optimizer, learning_rate=[row],
                 sigma_w=gain / (n**0.5 if name == "mean-field" else 1), sigma_out=1 if name == "standard" else n**-0.5,
             )  # fmt: skip
-    network = gs.layernorm(options.depth_width, options.activation, form="pre")
+    blocks = gs.layernorm(options.depth_width, options.activation, form="pre")
     for depth in sorted(options.depths):
         jobs[f"depth {depth}"] = partial(
-            gs.train, network, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), options.learning_rate),
+            gs.train, blocks, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), options.learning_rate),
             learning_rate=[1.0], sigma_w=gain, branch_gain=[depth**-alpha for alpha in ALPHAS.values()],
             sigma_out=SMALL,
         )  # fmt: skip
-    return cli.perform_training(jobs, sizes, at_once=2)
+    return cli.perform_training(jobs, labelled, at_once=2)
 
 
 def check(options: Options) -> None:
@@ -165,37 +162,22 @@ def check(options: Options) -> None:
         raise ValueError(f"learning_rate: got {options.learning_rate:g}; pass a finite number above 0")
 
 
-def sizes(name: str, trained: xarray.Dataset) -> xarray.Dataset:
-    """Logarithms of sizes after the last step, of every layer, over the axis of their kind: parametrization or scaling."""
-    one = trained.isel(step=-1).rename(depth="layer")
-    found = xarray.Dataset(
-        {
-            "activation": one["log_length"] / 2, "activation_change": one["log_change"] / 2,
-            "output": one["log_output"] / 2, "output_change": one["log_output_change"] / 2, "update": one["log_update"],
-        }
-    )  # fmt: skip
+def labelled(name: str, trained: xarray.Dataset) -> xarray.Dataset:
+    """Sizes after the last step, over the axis of their kind: parametrization or scaling."""
+    found = sizes_of(trained.isel(learning_rate=0))
     axis, value, *kind = name.split(" ", 2)
     if axis == "width":
-        found = found.isel(learning_rate=0, drop=True).expand_dims(parametrization=kind)
+        found = found.expand_dims(parametrization=kind)
     else:
-        found = found.isel(learning_rate=0, drop=True).rename(branch_gain="scaling").assign_coords(scaling=list(ALPHAS))
-    found = found.drop_vars([one for one in found.coords if one not in found.dims])
+        found = found.rename(branch_gain="scaling").assign_coords(scaling=list(ALPHAS))
     return found.assign_attrs({**trained.attrs, "axis": axis, "value": int(value)})
 
 
 def joined(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
-    """Last layers by "width" (over parametrization) and "depth" (over scaling), of what has been measured whole."""
-    found = {}
-    for axis, kind in (("width", "parametrization"), ("depth", "scaling")):
-        several = [one for one in datasets.values() if one.attrs["axis"] == axis]
-        if not several:
-            continue
-        last = [one.isel(layer=-1, drop=True).expand_dims({axis: [one.attrs["value"]]}) for one in several]
-        whole = xarray.combine_by_coords(last, combine_attrs="override", join="outer")
-        names = PARAMETRIZATIONS if axis == "width" else list(ALPHAS)
-        found[axis] = whole.sel({kind: [name for name in names if name in whole[kind]]}).dropna(axis, how="any")
-        found[axis].attrs["layers"] = several[0].sizes["layer"]
-    return {axis: one for axis, one in found.items() if one.sizes[axis] > 1}
+    """Last layers by "width" and by "depth", where two have been measured whole."""
+    kinds = {"width": PARAMETRIZATIONS, "depth": tuple(ALPHAS)}
+    found = {axis: last_layers(datasets.values(), axis, KINDS[axis], names) for axis, names in kinds.items()}
+    return {axis: one for axis, one in found.items() if one is not None}
 
 
 def derived(axis: str, kind: str, one: xarray.Dataset) -> list[float]:
@@ -211,9 +193,9 @@ def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
     """Fitted `power`, its `error` and the `derived` one over quantity and kind, for "width" and "depth"."""
     found = {}
     for axis, one in joined(datasets).items():
-        kind = "parametrization" if axis == "width" else "scaling"
-        fits = fitted_power(one[list(QUANTITIES)].to_dataarray("quantity"), axis)
+        kind = KINDS[axis]
         expected = [derived(axis, name, one) for name in one[kind].values]
+        fits = fitted_power(one[list(QUANTITIES)].to_dataarray("quantity"), axis)
         found[axis] = fits.assign(derived=((kind, "quantity"), expected)).transpose("quantity", kind)
     return found
 
@@ -221,17 +203,13 @@ def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
 def report(datasets: Mapping[str, xarray.Dataset]) -> str:
     lines = []
     for axis, fits in powers(datasets).items():
-        kind = str(fits["power"].dims[1])
         lines.append(f"powers of {axis}: fitted ± standard error (derived)")
-        lines.append(f"  {kind:18s}" + "".join(f"{name.replace('_', ' '):>26s}" for name in QUANTITIES))
-        for name in fits[kind].values:
-            one = fits.sel({kind: name})
-            cells = [
-                f"{float(one['power'].sel(quantity=q)):+.3f} ± {float(one['error'].sel(quantity=q)):.3f} "
-                f"({float(one['derived'].sel(quantity=q)):+.2f})"
-                for q in QUANTITIES
-            ]
-            lines.append(f"  {name:18s}" + "".join(f"{cell:>26s}" for cell in cells))
+        lines.append(f"  {KINDS[axis]:17s}" + "".join(f"{name.replace('_', ' '):>25s}" for name in QUANTITIES))
+        for kind in fits[KINDS[axis]].values:
+            one = fits.sel({KINDS[axis]: kind})
+            rows = zip(*(one[name].values for name in ("power", "error", "derived")), strict=True)
+            cells = [f"{power:+.3f} ± {error:.3f} ({law:+.2f})" for power, error, law in rows]
+            lines.append(f"  {kind:17s}" + "".join(f"{cell:>25s}" for cell in cells))
     return "\n".join(lines) or "not finished: a power needs two widths or depths"
 
 

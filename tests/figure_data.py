@@ -258,7 +258,9 @@ def windows(data: str, count: int) -> tuple[dict[str, xarray.Dataset], dict[str,
     for place in range(count):
         side = 10.0 ** (np.linspace(-2, 2, 12) / 10**place)
         slope = {"flat": 0.0, "usual": 1.0, "huge": 1e5}[data]
-        ratio = np.where(np.arange(144).reshape(12, 12) == 5, np.inf, slope * (np.arange(12) - 5.5)[:, None] * np.ones(12))
+        ratio = np.where(
+            np.arange(144).reshape(12, 12) == 5, np.inf, slope * (np.arange(12) - 5.5)[:, None] * np.ones(12)
+        )
         axes = {name: gain(name, side * middle) for name, middle in (("read_out_rate", 0.25), ("hidden_rate", 50.0))}
         about = {"zoom": 10.0**place, "center": [50.0, 0.25]}
         images[f"zoom {place}"] = xarray.Dataset({"log_ratio": (("read_out_rate", "hidden_rate"), ratio)}, axes, about)
@@ -283,10 +285,11 @@ def coordinates(data: str, count: int) -> tuple[dict[str, xarray.Dataset], dict[
         names = [f"{kind} {place}" for place in range(count)] if count > 3 else ["standard", "1/√L", "1"][:count]
         logs = slopes[:, None, None] * np.log(values) + spread(data)[:, None] * 0.1
         coords: Any = {kind: names, axis: values}
-        sizes[axis] = xarray.Dataset({name: ((kind, "seed", axis), logs) for name in quantities}, coords)
+        sizes[axis] = xarray.Dataset(dict.fromkeys(quantities, ((kind, "seed", axis), logs)), coords)
         fitted = np.broadcast_to(slopes, (len(quantities), count))
         found = {"power": fitted, "error": 0 * fitted + 0.05, "derived": fitted.round()}
         powers[axis] = xarray.Dataset(
-            {name: (("quantity", kind), one) for name, one in found.items()}, {"quantity": list(quantities), kind: names}
+            {name: (("quantity", kind), one) for name, one in found.items()},
+            {"quantity": list(quantities), kind: names},
         )
     return sizes, powers

@@ -30,7 +30,7 @@ SIZES = {
     "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
     "laws": "--effort 1",
     "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
-    "coordinate_check": "--widths 4 6 --layers 2 --depth-width 4 --batch 2 --seeds 3",
+    "coordinate_check": "--activation tanh --widths 6 8 --layers 2 --depth-width 4 --batch 2 --seeds 3",
 }
 # and these before, so that its own names count.
 FEWER = {

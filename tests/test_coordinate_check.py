@@ -51,17 +51,18 @@ def step(parametrization: str, n: int, layers: int, seed: int) -> list[float]:
 
     states, output = forward(v, ws, u)
     rates = np.array([n, 1, 1 / n] if small else [1, 1, 1]) * 1e-6
-    delta, updates = chi @ u.T, []
+    delta: np.ndarray = chi @ u.T
+    updates: list[np.ndarray] = []
     for w, before, after in zip(ws[::-1], states[-2::-1], states[:0:-1], strict=True):
         delta = delta * (after > 0)
         updates.insert(0, -rates[1] * before.T @ delta)
         delta = delta @ w.T
-    after, moved = forward(
+    later, moved = forward(
         v - rates[0] * x.T @ delta,
         [w + update for w, update in zip(ws, updates, strict=True)],
         u - rates[2] * states[-1].T @ chi,
     )
-    sizes = (states[-1], after[-1] - states[-1], output, moved - output)
+    sizes = (states[-1], later[-1] - states[-1], output, moved - output)
     relative = np.linalg.norm(updates[-1]) / np.linalg.norm(ws[-1])
     return [*(0.5 * float(np.log(np.mean(one**2))) for one in sizes), float(np.log(relative))]
 
@@ -87,13 +88,20 @@ def test_the_derived_change_of_a_residual_network_is_that_of_random_matrices() -
             jacobian = np.eye(n) + s / np.sqrt(q) * np.sqrt(2 / n) * mask[:, None] * generator.standard_normal((n, n))
             total, q = jacobian @ total @ jacobian.T + s**2 * np.eye(n), q + s**2
         found = residual_sizes([blocks], [s])
-        assert float(found["activation_change"][0]) == pytest.approx(np.sqrt(np.mean(np.sum(total**2, axis=1))), rel=0.03)
+        assert float(found["activation_change"][0]) == pytest.approx(
+            np.sqrt(np.mean(np.sum(total**2, axis=1))), rel=0.03
+        )
         assert float(found["output_change"][0]) == pytest.approx(q)
 
 
 def test_a_group_is_trained_with_its_own_rate() -> None:
     """The second row of a table of rates against an optimizer that is told them."""
-    rates = {"read_in": optax.sgd(0.6), "layers": optax.sgd(0.1), "read_out": optax.sgd(0.02), "zero": optax.set_to_zero()}
+    rates = {
+        "read_in": optax.sgd(0.6),
+        "layers": optax.sgd(0.1),
+        "read_out": optax.sgd(0.02),
+        "zero": optax.set_to_zero(),
+    }
     labels = {group: {"w": group, "b": "zero"} for group in ("read_in", "layers", "read_out")}
     inputs, targets = check.data()
     options: Any = {

@@ -29,9 +29,9 @@ def width_powers(parametrization: str, layers: int) -> dict[str, float]:
         standard         h ~ 1, u = n^−1/2: Δh ~ n^1/2, Δy ~ n; ‖ΔW‖/‖W‖ ~ 1
         maximal update   h ~ 1, u = 1/n: Δh ~ 1, Δy ~ 1; ‖ΔW‖/‖W‖ ~ n^−1/2, for ΔW has the rank of the batch
         mean-field       each layer is n^−1/2 of the one before, forwards and backwards: h_L ~ n^(−L/2), so that
-                         Δh_L ~ n |h_{L−1}|²/n u ~ n^(1−L) and Δy ~ n^(1−L); ‖ΔW‖/‖W‖ ~ n^((1−L)/2). It halts where L > 1.
+                         Δh_L ~ n |h_{L−1}|²/n u ~ n^(1−L) and Δy ~ n^(1−L); ‖ΔW‖/‖W‖ ~ n^((1−L)/2)
 
-    They hold for the first steps, while changes are small, of a φ that is homogeneous (ReLU), without biases. The
+    So the last halts where L > 1. All hold without biases, while changes are small, of a homogeneous φ (ReLU). The
     output's own size is that at the start: n^0, n^−1/2 under maximal update, n^(−(L+1)/2) under mean-field.
 
     Returns: the power of `activation` (the last layer), `activation_change`, `output`, `output_change` and `update`.
@@ -55,9 +55,9 @@ def width_powers(parametrization: str, layers: int) -> dict[str, float]:
 def residual_sizes(depth: Any, scale: Any) -> dict[str, Any]:
     """How the sizes of `width_powers` go with depth and branch scale s in x + s φ(norm x) W, up to constants.
 
-    For ReLU, σ_w² = 2 and a start of mean square 1, at infinite width, in the first steps; V is held, and U small, so that
-    the output changes by U's own change. A block adds s² to the mean square: q = 1 + s² l. Its Jacobian is 1 + a G with
-    a² = s²/q, and a step changes x by K δ, K = Σ_l s² J Jᵀ with J from block l to the end, or block by block
+    For ReLU, σ_w² = 2 and a start of mean square 1, at infinite width, in the first steps; V is held, and U small, so
+    that the output changes by U's own change. A block adds s² to the mean square: q = 1 + s² l. Its Jacobian is
+    1 + a G, a² = s²/q, and a step changes x by K δ, K = Σ_l s² J Jᵀ with J from block l to the end, or block by block
     K ← (1 + aG) K (1 + aG)ᵀ + s². With k₁, k₂ the normalized traces of K and K², and G free of K,
 
         k₁ ← k₁ (1 + a²) + s²
