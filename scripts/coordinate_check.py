@@ -4,19 +4,16 @@ Takes a few steps of gradient descent on scikit-learn's digits, in float64, at s
 the powers with which sizes go: root mean squares of the last hidden layer and of the read-out, of what training has
 changed in them, and the relative update |dW|/|W| of the last hidden matrix. Beside each stands the derived power.
 
-Width n, of x -> x V -> L layers φ(h W) -> h U, with biases held at zero (Yang and Hu 2021, arXiv:2011.14522):
+Width n, of x -> x V -> L layers φ(h W) -> h U without biases (Yang and Hu 2021, arXiv:2011.14522):
 
                    variance of W, U    rates of V, W, U    derived powers of n: h, dh, y, dy, |dW|/|W|
   standard         1/n,   1/n          η,   η, η           0, 1/2, 0, 1, 0
   mean-field       1/n²,  1/n²         η n, η, η/n         -L/2, 1-L, -(L+1)/2, 1-L, (1-L)/2
   maximal update   1/n,   1/n²         η n, η, η/n         0, 0, -1/2, 0, -1/2
 
-So under the standard parametrization a step that is right for one width is too long for a larger one; under maximal
-update what is learned is level; and a mean-field network of more than one hidden matrix stalls. Relative updates fall
-there though activations change as much: dW has the rank of the batch, and W that of the width.
-
-Depth L, of a residual network x + s φ(norm x) W with s = 1, 1/√L or 1/L: derived at infinite width for these depths.
-How all this is derived stands in gradsim/theory/parametrization.py.
+Under the standard parametrization a step that is right for one width is too long for a larger one, under maximal
+update what is learned is level, and a deep mean-field network stalls. Depth L, of x + s φ(norm x) W with s = 1, 1/√L
+or 1/L: derived at infinite width for these depths. See gradsim/theory/parametrization.py for both derivations.
 
 examples:
   python scripts/coordinate_check.py
@@ -150,8 +147,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
 
 def check(options: Options) -> None:
     """Raises: ValueError for what no power can be fitted to."""
-    for name in ("widths", "depths"):
-        values = getattr(options, name)
+    for name, values in (("widths", options.widths), ("depths", options.depths)):
         if values and len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}: got {values}; pass two or more, each once")
     if not options.widths and not options.depths:
@@ -189,20 +185,20 @@ def derived(axis: str, kind: str, one: xarray.Dataset) -> list[float]:
     return [float(np.polyfit(np.log(blocks), np.log(laws[quantity]), 1)[0]) for quantity in QUANTITIES]
 
 
-def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
-    """Fitted `power`, its `error` and the `derived` one over quantity and kind, for "width" and "depth"."""
+def powers(sizes: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
+    """Fitted `power`, its `error` and the `derived` one over quantity and kind, of what `joined` has joined."""
     found = {}
-    for axis, one in joined(datasets).items():
-        kind = KINDS[axis]
-        expected = [derived(axis, name, one) for name in one[kind].values]
+    for axis, one in sizes.items():
+        expected = [derived(axis, kind, one) for kind in one[KINDS[axis]].values]
         fits = fitted_power(one[list(QUANTITIES)].to_dataarray("quantity"), axis)
-        found[axis] = fits.assign(derived=((kind, "quantity"), expected)).transpose("quantity", kind)
+        fits = fits.assign(derived=((KINDS[axis], "quantity"), expected))
+        found[axis] = fits.transpose("quantity", KINDS[axis])
     return found
 
 
 def report(datasets: Mapping[str, xarray.Dataset]) -> str:
     lines = []
-    for axis, fits in powers(datasets).items():
+    for axis, fits in powers(joined(datasets)).items():
         lines.append(f"powers of {axis}: fitted ± standard error (derived)")
         lines.append(f"  {KINDS[axis]:17s}" + "".join(f"{name.replace('_', ' '):>25s}" for name in QUANTITIES))
         for kind in fits[KINDS[axis]].values:
@@ -214,8 +210,8 @@ def report(datasets: Mapping[str, xarray.Dataset]) -> str:
 
 
 def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
-    whole = joined(datasets)
-    return {"coordinate_check": coordinate_check(whole, powers(datasets))} if whole else {}
+    sizes = joined(datasets)
+    return {"coordinate_check": coordinate_check(sizes, powers(sizes))} if sizes else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:

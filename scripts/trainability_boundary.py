@@ -158,25 +158,15 @@ def two_rates(pairs: np.ndarray) -> Callable[[Any], optax.GradientTransformation
 
 def image(options: Options, name: str, trained: xarray.Dataset) -> xarray.Dataset:
     """The log ratio of losses over both hyper-parameters, ∞ where they left the floats, NaN where nothing is known."""
-    zoom = float(name.removeprefix("zoom "))
-    axes = (
-        ("read_out_rate", "hidden_rate") if options.vertical == "read_out_rate" else (options.vertical, "learning_rate")
-    )
+    zoom, one, two = float(name.removeprefix("zoom ")), trained.isel(seed=0), options.vertical == "read_out_rate"
+    axes = (options.vertical, "hidden_rate" if two else "learning_rate")
     x, y = window(options, zoom)
-    one = trained.isel(seed=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log(one["mean_loss"].isel(step=-1).values / one["loss"].sel(step=0).values)
-    at = one["diverged_at"].values
-    if options.vertical == "read_out_rate":
-        ratio, at = (values.reshape(x.size, y.size).T for values in (ratio, at))
-    ratio = np.where(np.isnan(at), ratio, np.inf)
-    variables = {
-        "log_ratio": (axes, ratio, {"long_name": "ln(loss in the end / at the start)", "units": "nat"}),
-        "diverged_at": (axes, at, dict(one["diverged_at"].attrs)),
-    }
-    coordinates = {
-        axis: (axis, values, {"long_name": LONG[axis], "units": "1"}) for axis, values in zip(axes, (y, x), strict=True)
-    }
+    ratio = np.where(one["diverged_at"].isnull(), ratio, np.inf)
+    ratio = ratio.reshape(x.size, y.size).T if two else ratio
+    coordinates = {axis: (axis, values, {"long_name": LONG[axis]}) for axis, values in zip(axes, (y, x), strict=True)}
+    variables = {"log_ratio": (axes, ratio, {"long_name": "ln(loss in the end / at the start)", "units": "nat"})}
     about = {"zoom": zoom, "center": list(options.center), "activation": options.activation}
     return xarray.Dataset(variables, coordinates, {**trained.attrs, **about})
 
