@@ -10,7 +10,7 @@ WORKERS ?= auto
 # Scripts that overlap; one process takes an accelerator's whole memory.
 AT_ONCE ?= $(if $(filter accelerator,$(PRESET)),1,2)
 # The longest begin first, lest one is left alone at the end.
-SCRIPTS ?= $(addprefix scripts/,phase_diagram.py laws.py critical_lines.py batchnorm_explosion.py finite_width.py depth_profile.py \
+SCRIPTS ?= $(addprefix scripts/,trainability_boundary.py coordinate_check.py phase_diagram.py laws.py critical_lines.py batchnorm_explosion.py finite_width.py depth_profile.py \
 	early_layers.py remedies.py sequence_memory.py recurrent_phase_diagram.py residual_phase_diagram.py derivatives.py)
 
 # Empty when $(PYTHON) is missing or too old.

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALPHAS = {"1": 0.0, "1/√L": 0.5, "1/L": 1.0}  # scalings of a residual branch
-SMALL = 0.01  # gain of the read-out of residual networks: its own size then does not decide what the loss asks for
+SMALL = 0.01  # of the read-out and the rate of residual networks: so the output moves by U's own change, and U little
 KINDS = {"width": "parametrization", "depth": "scaling"}
 
 
@@ -138,7 +138,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     blocks = gs.layernorm(options.depth_width, options.activation, form="pre")
     for depth in sorted(options.depths):
         jobs[f"depth {depth}"] = partial(
-            gs.train, blocks, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), options.learning_rate),
+            gs.train, blocks, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), SMALL * options.learning_rate),
             learning_rate=[1.0], sigma_w=gain, branch_gain=[depth**-alpha for alpha in ALPHAS.values()],
             sigma_out=SMALL,
         )  # fmt: skip

@@ -9,6 +9,7 @@ import xarray
 from script_modules import load
 
 import gradsim as gs
+from gradsim import cli
 from gradsim.analysis.powers import fitted_power
 from gradsim.theory.parametrization import PARAMETRIZATIONS, residual_sizes, width_powers
 
@@ -121,3 +122,15 @@ def test_every_width_has_a_read_in() -> None:
     assert inputs.shape == (1797, 61)
     assert targets.shape == (1797,)
     np.testing.assert_allclose(np.linalg.norm(inputs, axis=1), 1)
+
+
+def test_sizes_over_depth_lie_beside_what_is_derived() -> None:
+    """Two small depths, from the run to the table: a branch of scale 1 grows, one of 1/L does not."""
+    few = ["--widths", "--depths", "2", "8", "--depth-width", "6", "--batch", "2", "--seeds", "3"]
+    datasets = check.measure(cli.parse(check.PRESETS, few))
+    sizes = check.joined(datasets)
+    fits = check.powers(sizes)["depth"].sel(quantity="activation")
+    assert fits["scaling"].values.tolist() == ["1", "1/√L", "1/L"]
+    np.testing.assert_allclose(fits["derived"], np.log([3, 1, 0.75]) / np.log(16), atol=1e-9)
+    assert float(fits["power"].sel(scaling="1")) > float(fits["power"].sel(scaling="1/L")) + 0.1
+    assert "powers of depth" in check.report(datasets)
