@@ -62,7 +62,7 @@ class Options(cli.Options):
     span: tuple[float, float] = (5.0, 4.0)
     """Width and height of the first window, in factors of ten."""
 
-    zooms: tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e5, 1e6)
+    zooms: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3)
     """So many times smaller in both directions is each window."""
 
     points: int = 96
