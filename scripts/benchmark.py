@@ -252,7 +252,7 @@ def trained(options: Options) -> dict[str, Any]:
     """The rates of training, and peak memory of fresh processes against the steps."""
     code = "from gradsim.cli import timing, training; training.together(training.optax.adam, {})(); "
     code += "print(timing.peak_memory())"
-    peaks = {steps: int(fresh_process(code.format(steps))) for steps in (50, 500)}
+    peaks = {steps: int(fresh_process(code.format(steps))) for steps in (100, 500)}
     for steps, peak in peaks.items():
         print(f"{steps:4d} steps: peak {peak / 2**20:.0f} MiB")
     return {"rates": training.rows(options.repeats), "peak_bytes": peaks}

@@ -147,7 +147,7 @@ def test_equals_a_plain_loop_of_flax_and_optax(network: gs.Network, build: Any, 
     driven = network.driven
     options: dict[str, Any] = {
         "data": "digits_rows" if driven else "digits",
-        "depth": None if driven else DEPTH,
+        "depth": 4 if driven else DEPTH,
         "batch": BATCH,
     }
     trained = gs.train(

@@ -11,8 +11,8 @@ import optax
 import gradsim as gs
 from gradsim.cli.timing import medians, timed
 
-NETWORKS, DEPTH, WIDTH, BATCH, STEPS, CLASSES = 1024, 10, 64, 32, 50, 10
-ALONE = 64  # networks that are trained one after another: their time is in proportion to their number
+NETWORKS, DEPTH, WIDTH, BATCH, STEPS, CLASSES = 1024, 10, 64, 32, 100, 10
+ALONE = 32  # networks that are trained one after another: their time is in proportion to their number
 OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
 
 

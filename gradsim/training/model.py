@@ -161,7 +161,7 @@ def logits(
     over_time = jnp.swapaxes(entries, 0, 1) if network.driven else None
     xs = (None if shared else (layers, rest), over_time)
     depth = model.plan.depth
-    unroll = depth if unrolled and depth <= UNROLLED else 1
+    unroll = depth if unrolled and not shared and depth <= UNROLLED else 1
     last, states = lax.scan(body, first_states(model, fixed, entries), xs, length=depth, unroll=unroll)
     return read_out(model, parameters, network.output(last), inputs.shape[0]), states
 
