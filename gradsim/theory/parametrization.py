@@ -63,7 +63,8 @@ def residual_sizes(depth: Any, scale: Any) -> dict[str, Any]:
         k₁ ← k₁ (1 + a²) + s²
         k₂ ← k₂ (1 + a²)² + k₁² (2a² + 2a⁴) + 2 s² k₁ (1 + a²) + s⁴
 
-    so that x ~ √q, Δx ~ √k₂ (q times powers of ln q at s = 1, level at 1/√L, 1/L at 1/L), Δy ~ |x|² ~ q, and the
+    of the sample that is trained (another, in which other units are active, has a K of slightly smaller powers): so
+    that x ~ √q, Δx ~ √k₂ (q times powers of ln q at s = 1, level at 1/√L, 1/L at 1/L), Δy ~ |x|² ~ q, and the
     last block's update goes as s.
 
     Args:
