@@ -54,7 +54,8 @@ def trainability_boundary(
 
 
 def _times(one: xarray.Dataset) -> str:
-    return f"× {power_of_ten(np.log10(one.attrs['zoom']))}"
+    zoom = one.attrs["zoom"]
+    return f"× {zoom:,g}" if zoom < 1e5 else f"× {power_of_ten(np.log10(zoom))}"
 
 
 def _decades(one: xarray.Dataset) -> tuple[np.ndarray, np.ndarray]:
