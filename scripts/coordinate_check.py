@@ -4,32 +4,20 @@ Takes a few steps of gradient descent on scikit-learn's digits, in float64, at s
 the powers with which sizes go: root mean squares of the last hidden layer and of the read-out, of what training has
 changed in them, and the relative update |dW|/|W| of the last hidden matrix. Beside each stands the derived power.
 
-Width n, of x -> x V -> L layers φ(h W) -> h U, in the learning rates and gains that make the parametrizations equal
-to multipliers and variances of one's own (Yang and Hu 2021, arXiv:2011.14522, table 1; biases are held at zero):
+Width n, of x -> x V -> L layers φ(h W) -> h U without biases (Yang and Hu 2021, arXiv:2011.14522):
 
-                     variance of W, U    rate of V, W, U     known as
-  standard           1/n,   1/n          η,   η,   η         what libraries do
-  mean-field         1/n²,  1/n²         η n, η,   η/n       W = W'/n, U = U'/n (Hajjar, Chizat and Giraud 2021)
-  maximal update     1/n,   1/n²         η n, η,   η/n       muP
+                   variance of W, U    rates of V, W, U    derived powers of n: h, dh, y, dy, |dW|/|W|
+  standard         1/n,   1/n          η,   η, η           0, 1/2, 0, 1, 0
+  mean-field       1/n²,  1/n²         η n, η, η/n         -L/2, 1-L, -(L+1)/2, 1-L, (1-L)/2
+  maximal update   1/n,   1/n²         η n, η, η/n         0, 0, -1/2, 0, -1/2
 
-A gradient δ_L = U χ of the last layer has entries of U's size, u. A step adds -η h δ to W and so -η |h|² δ, aligned
-with δ, to the next layer: n times its entries. As the sum of n products of independent entries is √n of one, and
-of aligned ones n,
-  standard        h ~ 1, u = n^-1/2: dh ~ n n^-1/2 = n^1/2, output dh·U ~ n n^1/2 n^-1/2 = n^1; |dW|/|W| ~ n^0.
-  maximal update  h ~ 1, u = 1/n: dh ~ n n^-1 = n^0, output dh·U ~ n n^0 n^-1 = n^0; |dW|/|W| ~ n^-1/2, for dW has the
-                  rank of the batch and W that of n.
-  mean-field      a layer is n^-1/2 of the one before, forwards and backwards: h_L ~ n^(-L/2), dh_L ~ n^(1-L), output
-                  dh·U ~ n^(1-L); |dW|/|W| ~ n^((1-L)/2). So for L > 1 training stalls as n grows.
-Before training the output is n^0, n^-1/2 (maximal update) and n^(-(L+1)/2) (mean-field).
-
-Depth L, of a residual network x + s φ(norm x) W with s = L^-α (De and Smith 2020): a mean square of 1 + s²L, so
-x ~ L^1/2 at α = 0 and level else. A step adds s² |φ|² J J' δ of each block, the mean square of whose J is (1 + s²L) over
-that of the block: dx ~ L times a power of its logarithm at α = 0, s²L = L^0 at 1/2 and L^-1 at 1. V is held and U
-starts small, so the output's change is that of U, |x|² ~ 1 + s²L. The last block's update goes as s.
+Under the standard parametrization a step that is right for one width is too long for a larger one, under maximal
+update what is learned is level, and a deep mean-field network stalls. Depth L, of x + s φ(norm x) W with s = 1, 1/√L
+or 1/L: derived at infinite width for these depths. See gradsim/theory/parametrization.py for both derivations.
 
 examples:
   python scripts/coordinate_check.py
-  python scripts/coordinate_check.py --widths 64 128 256 512 --layers 2 --seeds 16
+  python scripts/coordinate_check.py --widths 64 128 256 512 --layers 2 --seeds 16 --depths
   python scripts/coordinate_check.py --widths 128 512 2048 --depths --preset paper
   python scripts/coordinate_check.py --preset paper --formats png pdf --out results
   python scripts/coordinate_check.py --data figures/coordinate_check.zarr
@@ -41,23 +29,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
 
 import gradsim as gs
 from gradsim import cli
-from gradsim.analysis.powers import fitted_power
-from gradsim.digits import digits, labels
+from gradsim.analysis.powers import QUANTITIES, fitted_power, last_layers, sizes_of
+from gradsim.digits import labels
 from gradsim.plot.coordinates import coordinate_check
+from gradsim.theory.parametrization import PARAMETRIZATIONS, residual_sizes, width_powers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARAMETRIZATIONS = ("standard", "mean-field", "maximal update")
 ALPHAS = {"1": 0.0, "1/√L": 0.5, "1/L": 1.0}  # scalings of a residual branch
-SMALL = 0.01  # gain of the read-out of residual networks: its own size then does not decide what the loss asks for
-QUANTITIES = ("activation", "activation_change", "output", "output_change", "update")
+SMALL = 0.01  # of the read-out and the rate of residual networks: so the output moves by U's own change, and U little
+KINDS = {"width": "parametrization", "depth": "scaling"}
 
 
 @dataclass(frozen=True)
@@ -66,22 +55,22 @@ class Options(cli.Options):
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "widths", "depths")
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    widths: tuple[int, ...] = (128, 256, 512, 1024)
     """Units a layer; none leaves them out."""
 
     layers: int = 3
     """Hidden layers of the networks of several widths."""
 
-    depths: tuple[int, ...] = (16, 32, 64, 128)
+    depths: tuple[int, ...] = (8, 16, 32, 64)
     """Blocks of the residual networks; none leaves them out."""
 
-    depth_width: int = 64
+    depth_width: int = 128
     """Their units."""
 
     activation: str = "relu"
     """The activation; powers in width hold of one that is homogeneous, ReLU, at all widths, else at large ones."""
 
-    seeds: int = 8
+    seeds: int = 12
     """Independent networks of each kind; errors are over them."""
 
     steps: int = 3
@@ -90,15 +79,15 @@ class Options(cli.Options):
     learning_rate: float = 1e-4
     """η. Powers hold while changes are small; at large rates saturation ends them."""
 
-    batch: int = 16
+    batch: int = 8
     """Samples a step."""
 
 
 PRESETS = {
     "quick": Options(),
-    "paper": Options("paper", widths=(64, 128, 256, 512, 1024, 2048), depths=(16, 32, 64, 128, 256, 512), seeds=32),
+    "paper": Options("paper", widths=(128, 256, 512, 1024, 2048), depths=(16, 32, 64, 128, 256, 512), seeds=32),
     "accelerator": Options(
-        "accelerator", widths=(64, 128, 256, 512, 1024, 2048, 4096, 8192), depths=(16, 32, 64, 128, 256, 512, 1024),
+        "accelerator", widths=(128, 256, 512, 1024, 2048, 4096, 8192), depths=(16, 32, 64, 128, 256, 512, 1024),
         depth_width=256, seeds=64,
     ),
 }  # fmt: skip
@@ -113,20 +102,16 @@ class GroupRates:
 
     def __call__(self, row: Any) -> optax.GradientTransformation:
         """The optimizer of this row, counted from 1."""
-        import jax.numpy as jnp
-
         row = jnp.asarray(row)
         rates = jnp.asarray(self.factors, row.dtype)[row.astype(int) - 1] * self.rate
-        groups = ("read_in", "layers", "read_out")
-        transforms = {group: optax.sgd(rates[place]) for place, group in enumerate(groups)}
-        return optax.multi_transform(
-            {**transforms, "zero": optax.set_to_zero()}, {group: {"w": group, "b": "zero"} for group in groups}
-        )
+        groups = {group: optax.sgd(rates[place]) for place, group in enumerate(("read_in", "layers", "read_out"))}
+        labels = {group: {"w": group, "b": "zero"} for group in groups}
+        return optax.multi_transform({**groups, "zero": optax.set_to_zero()}, labels)
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
     """Digits of unit norm, without the pixels that are always blank: so every width has a read-in."""
-    pixels = digits()
+    pixels: Any = cli.samples("digits", 64)
     pixels = pixels[:, np.ptp(pixels, axis=0) > 0]
     return pixels / np.linalg.norm(pixels, axis=1, keepdims=True), labels()
 
@@ -150,20 +135,19 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
                 gs.train, network, depth=options.layers, **shared, optimizer=optimizer, learning_rate=[row],
                 sigma_w=gain / (n**0.5 if name == "mean-field" else 1), sigma_out=1 if name == "standard" else n**-0.5,
             )  # fmt: skip
-    network = gs.layernorm(options.depth_width, options.activation, form="pre")
+    blocks = gs.layernorm(options.depth_width, options.activation, form="pre")
     for depth in sorted(options.depths):
         jobs[f"depth {depth}"] = partial(
-            gs.train, network, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), options.learning_rate),
+            gs.train, blocks, depth=depth, **shared, optimizer=GroupRates(((0, 1, 1),), SMALL * options.learning_rate),
             learning_rate=[1.0], sigma_w=gain, branch_gain=[depth**-alpha for alpha in ALPHAS.values()],
             sigma_out=SMALL,
         )  # fmt: skip
-    return cli.perform_training(jobs, sizes, at_once=2)
+    return cli.perform_training(jobs, labelled, at_once=2)
 
 
 def check(options: Options) -> None:
     """Raises: ValueError for what no power can be fitted to."""
-    for name in ("widths", "depths"):
-        values = getattr(options, name)
+    for name, values in (("widths", options.widths), ("depths", options.depths)):
         if values and len(set(values)) < max(2, len(values)):
             raise ValueError(f"{name}: got {values}; pass two or more, each once")
     if not options.widths and not options.depths:
@@ -174,83 +158,60 @@ def check(options: Options) -> None:
         raise ValueError(f"learning_rate: got {options.learning_rate:g}; pass a finite number above 0")
 
 
-def sizes(name: str, trained: xarray.Dataset) -> xarray.Dataset:
-    """Logarithms of sizes after the last step, of every layer, over the axis of their kind: parametrization or scaling."""
-    one = trained.isel(step=-1).rename(depth="layer")
-    found = xarray.Dataset(
-        {
-            "activation": one["log_length"] / 2, "activation_change": one["log_change"] / 2,
-            "output": one["log_output"] / 2, "output_change": one["log_output_change"] / 2, "update": one["log_update"],
-        }
-    )  # fmt: skip
+def labelled(name: str, trained: xarray.Dataset) -> xarray.Dataset:
+    """Sizes after the last step, over the axis of their kind: parametrization or scaling."""
+    found = sizes_of(trained.isel(learning_rate=0))
     axis, value, *kind = name.split(" ", 2)
     if axis == "width":
-        found = found.isel(learning_rate=0, drop=True).expand_dims(parametrization=kind)
+        found = found.expand_dims(parametrization=kind)
     else:
-        found = found.isel(learning_rate=0, drop=True).rename(branch_gain="scaling").assign_coords(scaling=list(ALPHAS))
-    found = found.drop_vars([one for one in found.coords if one not in found.dims])
+        found = found.rename(branch_gain="scaling").assign_coords(scaling=list(ALPHAS))
     return found.assign_attrs({**trained.attrs, "axis": axis, "value": int(value)})
 
 
 def joined(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
-    """Last layers by "width" (over parametrization) and "depth" (over scaling), of what has been measured whole."""
-    found = {}
-    for axis, kind in (("width", "parametrization"), ("depth", "scaling")):
-        several = [one for one in datasets.values() if one.attrs["axis"] == axis]
-        if not several:
-            continue
-        last = [one.isel(layer=-1, drop=True).expand_dims({axis: [one.attrs["value"]]}) for one in several]
-        whole = xarray.combine_by_coords(last, combine_attrs="override", join="outer")
-        names = PARAMETRIZATIONS if axis == "width" else list(ALPHAS)
-        found[axis] = whole.sel({kind: [name for name in names if name in whole[kind]]}).dropna(axis, how="any")
-        found[axis].attrs["layers"] = several[0].sizes["layer"]
-    return {axis: one for axis, one in found.items() if one.sizes[axis] > 1}
+    """Last layers by "width" and by "depth", where two have been measured whole."""
+    kinds = {"width": PARAMETRIZATIONS, "depth": tuple(ALPHAS)}
+    found = {axis: last_layers(datasets.values(), axis, KINDS[axis], names) for axis, names in kinds.items()}
+    return {axis: one for axis, one in found.items() if one is not None}
 
 
-def derived(axis: str, kind: str, layers: int) -> dict[str, float]:
-    """The powers derived above; those at a branch scale of 1 up to logarithms, and all in depth for many blocks."""
+def derived(axis: str, kind: str, one: xarray.Dataset) -> list[float]:
+    """The power of each quantity; over depth that of the derived sizes, at the depths that were measured."""
     if axis == "width":
-        return dict(zip(QUANTITIES, {
-            "standard": (0.0, 0.5, 0.0, 1.0, 0.0),
-            "maximal update": (0.0, 0.0, -0.5, 0.0, -0.5),
-            "mean-field": (-layers / 2, 1.0 - layers, -(layers + 1) / 2, 1.0 - layers, (1 - layers) / 2),
-        }[kind], strict=True))  # fmt: skip
-    alpha = ALPHAS[kind]
-    grown = max(0.0, 1 - 2 * alpha)  # of 1 + s²L
-    return dict(zip(QUANTITIES, (grown / 2, 1 - 2 * alpha, grown / 2, grown, -alpha), strict=True))
+        return list(width_powers(kind, one.attrs["layers"]).values())
+    blocks = one["depth"].values
+    laws = residual_sizes(blocks, blocks ** -ALPHAS[kind])
+    return [float(np.polyfit(np.log(blocks), np.log(laws[quantity]), 1)[0]) for quantity in QUANTITIES]
 
 
-def powers(datasets: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
-    """Fitted `power`, its `error` and the `derived` one over quantity and kind, for "width" and "depth"."""
+def powers(sizes: Mapping[str, xarray.Dataset]) -> dict[str, xarray.Dataset]:
+    """Fitted `power`, its `error` and the `derived` one over quantity and kind, of what `joined` has joined."""
     found = {}
-    for axis, one in joined(datasets).items():
-        kind = "parametrization" if axis == "width" else "scaling"
+    for axis, one in sizes.items():
+        expected = [derived(axis, kind, one) for kind in one[KINDS[axis]].values]
         fits = fitted_power(one[list(QUANTITIES)].to_dataarray("quantity"), axis)
-        expected = [[derived(axis, name, one.attrs["layers"])[q] for name in one[kind].values] for q in QUANTITIES]
-        found[axis] = fits.assign(derived=(("quantity", kind), expected)).transpose("quantity", kind)
+        fits = fits.assign(derived=((KINDS[axis], "quantity"), expected))
+        found[axis] = fits.transpose("quantity", KINDS[axis])
     return found
 
 
 def report(datasets: Mapping[str, xarray.Dataset]) -> str:
     lines = []
-    for axis, fits in powers(datasets).items():
-        kind = str(fits["power"].dims[1])
+    for axis, fits in powers(joined(datasets)).items():
         lines.append(f"powers of {axis}: fitted ± standard error (derived)")
-        lines.append(f"  {kind:18s}" + "".join(f"{name.replace('_', ' '):>25s}" for name in QUANTITIES))
-        for name in fits[kind].values:
-            one = fits.sel({kind: name})
-            cells = [
-                f"{float(one['power'].sel(quantity=q)):+.3f} ± {float(one['error'].sel(quantity=q)):.3f} "
-                f"({float(one['derived'].sel(quantity=q)):+.1f})"
-                for q in QUANTITIES
-            ]
-            lines.append(f"  {name:18s}" + "".join(f"{cell:>25s}" for cell in cells))
+        lines.append(f"  {KINDS[axis]:17s}" + "".join(f"{name.replace('_', ' '):>25s}" for name in QUANTITIES))
+        for kind in fits[KINDS[axis]].values:
+            one = fits.sel({KINDS[axis]: kind})
+            rows = zip(*(one[name].values for name in ("power", "error", "derived")), strict=True)
+            cells = [f"{power:+.3f} ± {error:.3f} ({law:+.2f})" for power, error, law in rows]
+            lines.append(f"  {kind:17s}" + "".join(f"{cell:>25s}" for cell in cells))
     return "\n".join(lines) or "not finished: a power needs two widths or depths"
 
 
 def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
-    whole = joined(datasets)
-    return {"coordinate_check": coordinate_check(whole, powers(datasets))} if whole else {}
+    sizes = joined(datasets)
+    return {"coordinate_check": coordinate_check(sizes, powers(sizes))} if sizes else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Path]:

@@ -285,3 +285,47 @@ def timings(data: str, count: int) -> dict[str, Any]:
         "scaling": {"depth": {"values": times, "seconds": [1 + scale * k for k in range(count + 1)]}},
         "memory": cells,
     }  # fmt: skip
+
+
+def windows(data: str, count: int) -> tuple[dict[str, xarray.Dataset], dict[str, xarray.Dataset | None]]:
+    """Images of a boundary, each enlarged tenfold, and their box counts; of a flat one there is no boundary."""
+    images: dict[str, xarray.Dataset] = {}
+    counts: dict[str, xarray.Dataset | None] = {}
+    for place in range(count):
+        side = 10.0 ** (np.linspace(-2, 2, 12) / 10**place)
+        slope = {"flat": 0.0, "usual": 1.0, "huge": 1e5}[data]
+        ratio = np.where(
+            np.arange(144).reshape(12, 12) == 5, np.inf, slope * (np.arange(12) - 5.5)[:, None] * np.ones(12)
+        )
+        axes = {name: gain(name, side * middle) for name, middle in (("read_out_rate", 0.25), ("hidden_rate", 50.0))}
+        about = {"zoom": 10.0**place, "center": [50.0, 0.25]}
+        images[f"zoom {place}"] = xarray.Dataset({"log_ratio": (("read_out_rate", "hidden_rate"), ratio)}, axes, about)
+        sizes = np.array([1, 2, 4, 8, 16])
+        mixed = np.minimum(1.0, sizes / 20)
+        counts[f"zoom {place}"] = (
+            None if place == 2 else xarray.Dataset(
+                {"mixed": ("size", mixed), "fitted": ("size", np.where(sizes > 2, mixed, np.nan)),
+                 "dimension": np.nan if data == "flat" else 1 + place / 10, "error": 0.1},
+                {"size": sizes},
+            )
+        )  # fmt: skip
+    return images, counts
+
+
+def coordinates(data: str, count: int) -> tuple[dict[str, xarray.Dataset], dict[str, xarray.Dataset]]:
+    """Sizes over width and depth of so many kinds, and their powers."""
+    quantities = ("activation", "activation_change", "output", "output_change", "update")
+    slopes = {"flat": 0.0, "usual": 1.0, "huge": 100.0}[data] * np.linspace(-2, 1, count)
+    sizes, powers = {}, {}
+    for axis, kind, values in (("width", "parametrization", [64, 128, 256, 512]), ("depth", "scaling", [4, 16, 64])):
+        names = [f"{kind} {place}" for place in range(count)] if count > 3 else ["standard", "1/√L", "1"][:count]
+        logs = slopes[:, None, None] * np.log(values) + spread(data)[:, None] * 0.1
+        coords: Any = {kind: names, axis: values}
+        sizes[axis] = xarray.Dataset(dict.fromkeys(quantities, ((kind, "seed", axis), logs)), coords)
+        fitted = np.broadcast_to(slopes, (len(quantities), count))
+        found = {"power": fitted, "error": 0 * fitted + 0.05, "derived": fitted.round()}
+        powers[axis] = xarray.Dataset(
+            {name: (("quantity", kind), one) for name, one in found.items()},
+            {"quantity": list(quantities), kind: names},
+        )
+    return sizes, powers

@@ -10,6 +10,8 @@ from layout import faults, reading
 import gradsim as gs
 from gradsim import plot
 from gradsim.plot.benchmark import benchmark
+from gradsim.plot.boundary import trainability_boundary
+from gradsim.plot.coordinates import coordinate_check
 from gradsim.plot.critical import critical_lines, finite_width_scaling, look, spaced
 from gradsim.plot.explosion import batchnorm_explosion
 from gradsim.plot.finite_width import finite_width
@@ -56,6 +58,8 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "learning": lambda data, count: learning(made.learnt(data, min(count, 5), 1)),
     "learning, groups": lambda data, count: learning(made.learnt(data, 2, min(count, 3))),
     "laws": lambda data, count: laws(made.checks(data, count)),
+    "trainability_boundary": lambda data, count: trainability_boundary(*made.windows(data, count)),
+    "coordinate_check": lambda data, count: coordinate_check(*made.coordinates(data, count)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
 }
 

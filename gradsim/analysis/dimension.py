@@ -82,7 +82,10 @@ def _mixed(image: np.ndarray, size: int, largest: int) -> np.ndarray:
     sums[1:, 1:] = image.cumsum(axis=0).cumsum(axis=1)
     low_rows, low_columns = slice(margin, margin + rows), slice(margin, margin + columns)
     reach = size + 1
-    high_rows, high_columns = slice(margin + reach, margin + reach + rows), slice(margin + reach, margin + reach + columns)
+    high_rows, high_columns = (
+        slice(margin + reach, margin + reach + rows),
+        slice(margin + reach, margin + reach + columns),
+    )
     held = (
         sums[high_rows, high_columns]
         - sums[low_rows, high_columns]

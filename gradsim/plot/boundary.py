@@ -54,7 +54,8 @@ def trainability_boundary(
 
 
 def _times(one: xarray.Dataset) -> str:
-    return f"× {power_of_ten(np.log10(one.attrs['zoom']))}"
+    zoom = one.attrs["zoom"]
+    return f"× {zoom:,g}" if zoom < 1e5 else f"× {power_of_ten(np.log10(zoom))}"
 
 
 def _decades(one: xarray.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +91,7 @@ def _map(ax: Axes, one: xarray.Dataset, inner: xarray.Dataset | None) -> Any:
 
 def _counts(left: Axes, right: Axes, windows: list[xarray.Dataset], counts: list[xarray.Dataset | None]) -> None:
     """Shares of mixed boxes with the fitted laws, and the dimensions with their errors."""
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import NullFormatter, NullLocator
 
     for place, (one, found) in enumerate(zip(windows, counts, strict=True)):
         if found is None or np.isnan(found["dimension"]):
@@ -107,10 +108,11 @@ def _counts(left: Axes, right: Axes, windows: list[xarray.Dataset], counts: list
     shown = [2**k for k in range(12) if 2**k <= left.get_xlim()[1]]
     left.set_xticks(shown, [str(size) for size in shown])
     left.xaxis.set_minor_locator(NullLocator())
+    left.yaxis.set_minor_formatter(NullFormatter())
     if left.get_legend_handles_labels()[0]:
-        low, high = left.get_ylim()
-        left.set_ylim(low / (high / low) ** 0.45, high)  # room beneath the counts
-        left.legend(ncols=3, loc="lower center")
+        lowest = min(float(found["mixed"].min()) for found in counts if found is not None and found["mixed"].all())
+        left.set_ylim(10 ** (np.floor(np.log10(lowest * 0.999)) - 0.7), 1.5)  # the legend is beneath the counts
+        left.legend(ncols=3, loc="lower center", columnspacing=1)
     right.set(xlabel="magnification", ylabel="dimension D", ylim=(0.9, 2.15))
     if len(windows) > 1:
         right.set_xscale("log")

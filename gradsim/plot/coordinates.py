@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.plot.style import COLOURS, LETTERS, legend_above, new_figure, powers_of_ten, proxy, styled
+from gradsim.plot.style import COLOURS, LETTERS, new_figure, powers_of_ten, proxy, residual_frame, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 MARKERS = "os^Dv<>"
 TITLES = {
-    "activation": "activations",
-    "activation_change": "their change",
-    "output": "outputs",
-    "output_change": "their change",
-    "update": "relative update",
+    "activation": "activations h",
+    "activation_change": "change Δh",
+    "output": "outputs y",
+    "output_change": "change Δy",
+    "update": "update ΔW",
 }
 LABELS = {"width": "width n (units)", "depth": "depth L (blocks)"}
 DERIVED: Any = {"linewidth": 0.9, "linestyle": (0, (4, 1.5))}
@@ -51,23 +51,23 @@ def coordinate_check(sizes: Mapping[str, xarray.Dataset], powers: Mapping[str, x
         for place, quantity in enumerate(quantities):
             ax = part.add_subplot(grid[0, place])
             _lines(ax, one[quantity], fits.sel(quantity=quantity), axis, kind)
-            ax.set_title(f"  {next(letters)}", loc="left", fontweight="bold", fontsize=7.5)
-            ax.set_title(TITLES[quantity], fontsize=7.5)
+            ax.set_title(rf"$\mathbf{{{next(letters)}}}$  {TITLES[quantity]}", fontsize=7.5, loc="left")
             if not place:
                 ax.set_ylabel("root mean square")
             elif quantity == "update":
                 ax.set_ylabel(r"$\|\Delta W\|\,/\,\|W\|$", labelpad=1)
-        ax = part.add_subplot(grid[1, :])
+        ax = part.add_subplot(grid[1, :3])
         _powers(ax, fits, quantities, kinds, kind)
-        ax.set_title(next(letters), loc="left", fontweight="bold", fontsize=7.5)
+        ax.set_title(rf"$\mathbf{{{next(letters)}}}$  fitted powers, derived ones dashed", fontsize=7.5, loc="left")
         ax.set_ylabel(f"power of {axis}")
+        ax = part.add_subplot(grid[1, 3:])
+        _residuals(ax, fits, quantities, kinds, kind)
+        ax.set_title(rf"$\mathbf{{{next(letters)}}}$  fitted − derived (standard errors)", fontsize=7.5, loc="left")
         name = {"width": "", "depth": "branch × "}[axis]
         handles = [proxy(f"{name}{one}", color=COLOURS[k], marker=MARKERS[k], linewidth=0, markersize=4)
                    for k, one in enumerate(kinds)]  # fmt: skip
-        handles += [proxy("derived", color="0.35", **DERIVED)]
-        legend_above(part, handles) if len(axes) == 1 else part.legend(
-            handles=handles, loc="outside upper center", ncols=len(handles)
-        )
+        handles.append(proxy("derived", color="0.35", **DERIVED))
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -92,18 +92,34 @@ def _lines(ax: Axes, values: xarray.DataArray, fits: xarray.Dataset, axis: str, 
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _powers(ax: Axes, fits: xarray.Dataset, quantities: list[str], kinds: list[str], kind: str) -> None:
-    """Each fitted power with its error, and the derived one as a dash beside its kind."""
+def _places(count: int, kinds: list[str]) -> list[np.ndarray]:
+    """Where the points of each kind lie, beside each other at each quantity."""
     apart = 0.8 / len(kinds)
-    for place, name in enumerate(kinds):
+    return [np.arange(count) + (place - (len(kinds) - 1) / 2) * apart for place in range(len(kinds))]
+
+
+def _powers(ax: Axes, fits: xarray.Dataset, quantities: list[str], kinds: list[str], kind: str) -> None:
+    """Each fitted power with its error, and the derived one as a dash beneath it."""
+    for place, (name, at) in enumerate(zip(kinds, _places(len(quantities), kinds), strict=True)):
         one = fits.sel({kind: name})
-        at = np.arange(len(quantities)) + (place - (len(kinds) - 1) / 2) * apart
-        ax.errorbar(at, one["power"], one["error"], fmt=MARKERS[place], color=COLOURS[place], markersize=3.5,
+        ax.errorbar(at, one["power"], one["error"], fmt=MARKERS[place], color=COLOURS[place], markersize=3,
                     elinewidth=0.9, capsize=2)  # fmt: skip
-        ax.hlines(one["derived"], at - 0.4 * apart, at + 0.4 * apart, color=COLOURS[place], **DERIVED)
+        ax.hlines(one["derived"], at - 0.32 / len(kinds), at + 0.32 / len(kinds), color=COLOURS[place], **DERIVED)
     ax.axhline(0, color="0.8", linewidth=0.7, zorder=0)
+    _named(ax, quantities)
+
+
+def _residuals(ax: Axes, fits: xarray.Dataset, quantities: list[str], kinds: list[str], kind: str) -> None:
+    residual = (fits["power"] - fits["derived"]) / fits["error"]
+    for place, (name, at) in enumerate(zip(kinds, _places(len(quantities), kinds), strict=True)):
+        ax.plot(at, residual.sel({kind: name}), MARKERS[place], color=COLOURS[place], markersize=3)
+    residual_frame(ax, float(residual.min()), float(residual.max()))
+    _named(ax, quantities)
+
+
+def _named(ax: Axes, quantities: list[str]) -> None:
+    """A symbol beneath the points of each quantity."""
     ax.set_xlim(-0.5, len(quantities) - 0.5)
-    words = ["activations", "change of\nactivations", "outputs", "change of\noutputs", "relative\nupdate"]
-    ax.set_xticks(range(len(quantities)), words)
+    ax.set_xticks(range(len(quantities)), [TITLES[quantity].split()[-1] for quantity in quantities])
     ax.tick_params(axis="x", length=0)
     ax.spines[["top", "right", "bottom"]].set_visible(False)

@@ -121,7 +121,6 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     Raises: ValueError where one network alone does not fit, with what would.
     """
     cell, tangents, one_draw, inputs, rows, *_ = predicted(plan)
-    cells = _rounded(cells, operations(plan, 1))
     draw = 2 * one_draw + inputs  # while it is made
     available = memory_at_hand() // 2
     if cell + draw > available:
@@ -166,7 +165,7 @@ def operations(plan: Plan, cells: int) -> float:
 
 def _rounded(count: int, operations: float) -> int:
     """`count` rounded up to a multiple of the largest power of two for which what is added takes few operations."""
-    powers = (2**k for k in reversed(range((max(count, 8) - 1).bit_length() + 1)))
+    powers = (2**k for k in reversed(range((count - 1).bit_length() + 1)))
     return next(up for up in (-(-count // power) * power for power in powers) if (up - count) * operations <= SPARE)
 
 
