@@ -5,6 +5,7 @@ from typing import Any
 
 import figure_data as made
 import pytest
+import training_figure_data as trained
 from layout import faults, reading
 
 import gradsim as gs
@@ -54,12 +55,12 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "critical_lines": lambda data, count: critical_lines(made.lines(data, count, count)),
     "finite_width_scaling": lambda data, count: finite_width_scaling(made.distances(data, count, count)),
     "finite_width": lambda data, count: finite_width(made.scattered(data, min(count, 3), count)),
-    "trainability": lambda data, count: trainability(made.trainable(data, count)),
-    "learning": lambda data, count: learning(made.learnt(data, min(count, 5), 1)),
-    "learning, groups": lambda data, count: learning(made.learnt(data, 2, min(count, 3))),
+    "trainability": lambda data, count: trainability(trained.trainable(data, count)),
+    "learning": lambda data, count: learning(trained.learnt(data, min(count, 5), 1)),
+    "learning, groups": lambda data, count: learning(trained.learnt(data, 2, min(count, 3))),
     "laws": lambda data, count: laws(made.checks(data, count)),
-    "trainability_boundary": lambda data, count: trainability_boundary(*made.windows(data, count)),
-    "coordinate_check": lambda data, count: coordinate_check(*made.coordinates(data, count)),
+    "trainability_boundary": lambda data, count: trainability_boundary(*trained.windows(data, count)),
+    "coordinate_check": lambda data, count: coordinate_check(*trained.coordinates(data, count)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
 }
 
