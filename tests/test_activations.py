@@ -115,6 +115,17 @@ def test_own_derivative_rules_can_be_differentiated_again_and_transposed(name: s
     assert float(reverse) == pytest.approx(precise_slope(name, 0.7), rel=1e-14)
 
 
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_derivatives_of_a_slope_in_terms_of_the_size_are_right_at_zero_too(name: str) -> None:
+    """Second and third ones, where |z| has a kink and where the function saturates."""
+    with jax.enable_x64(True):
+        second = jax.grad(jax.grad(gs.ACTIVATIONS[name].function))
+        for z in (-20.0, -1.5, 0.0, 1.5, 20.0):
+            for order, function in ((2, second), (3, jax.grad(second))):
+                expected = float(mp.diff(PRECISE[name], mp.mpf(z), order, h=mp.mpf("1e-12")))
+                assert float(function(jnp.asarray(z))) == pytest.approx(expected, rel=1e-9, abs=1e-22)
+
+
 def test_get_takes_names_callables_and_activations() -> None:
     assert activations.get("tanh") is gs.ACTIVATIONS["tanh"]
     assert activations.get(gs.ACTIVATIONS["relu"]) is gs.ACTIVATIONS["relu"]
