@@ -88,6 +88,15 @@ def add(first: Scaled, second: Scaled) -> Scaled:
     return normalize(Scaled(jax.tree.map(jnp.add, one, two), exponent))
 
 
+def total(values: Scaled) -> Scaled:
+    """The sum over the leading axis, at the largest of the exponents there: exact where the addition of floats is."""
+    zeros = [jnp.all(leaf.reshape(leaf.shape[0], -1) == 0, axis=1) for leaf in jax.tree.leaves(values.mantissa)]
+    sizes = jnp.where(jnp.all(jnp.stack(zeros), axis=0), -(2**30), values.exponent)
+    largest = jnp.max(sizes)
+    brought = jax.vmap(times_power_of_two)(values.mantissa, sizes - largest)
+    return normalize(Scaled(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), brought), largest))
+
+
 def log(value: Scaled) -> np.ndarray:
     """ln |mantissa * 2**exponent| in float64 on the host; −inf where the mantissa is 0."""
     logs = np.array(value.mantissa, np.float64)

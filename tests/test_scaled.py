@@ -132,3 +132,17 @@ def test_square_sum_and_size_run_over_all_leaves() -> None:
     tree: dict[str, Array] = {"a": jnp.asarray([1.0, 2.0]), "b": jnp.asarray([[3.0]])}
     assert float(scaled.square_sum(tree)) == 14.0
     assert scaled.size(tree) == 3
+
+
+@settings(deadline=None, max_examples=60)
+@given(terms=st.lists(st.tuples(st.integers(-1000, 1000), st.integers(0, 12)), min_size=1, max_size=8), base=exponents)
+@example(terms=[(0, 12), (3, 0)], base=10**8)
+def test_totals_are_exact_where_floats_add_exactly(terms: list[tuple[int, int]], base: int) -> None:
+    """Each term brought to a mantissa near 1 with a power of its own; a zero's power says nothing."""
+    padded = terms + [(0, 0)] * (8 - len(terms))  # one shape
+    parts = [scaled.normalize(of([number], base + shift)) for number, shift in padded]
+    total = scaled.total(jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
+    expected = sum(number * 2**shift for number, shift in terms)
+    assert (
+        Fraction(float(total.mantissa[0])) * Fraction(2) ** (int(total.exponent) - base if expected else 0) == expected
+    )

@@ -5,7 +5,7 @@ from gradsim.cli.options import Options, axis, parse, samples
 from gradsim.cli.run import run
 from gradsim.cli.saving import load, save, writable
 from gradsim.cli.schemes import join_schemes, schemes
-from gradsim.cli.training_runs import foresee_training, perform_training, rates
+from gradsim.cli.training_runs import perform_training, rates
 
 __all__ = [
     "Jobs",
@@ -13,7 +13,6 @@ __all__ = [
     "Work",
     "axis",
     "foresee",
-    "foresee_training",
     "join_schemes",
     "load",
     "parse",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,13 +15,12 @@ from gradsim.cli.jobs import Jobs, Name, Work
 from gradsim.engine.tiling import draw_bytes
 from gradsim.sweeps import cost, grid
 from gradsim.training import loop
-from gradsim.training.train import BATCH
+from gradsim.training.train import BATCH, train
 
 if TYPE_CHECKING:
     import xarray
 
-# What is no gain, hence no axis of cells.
-CHOICES = ("data", "optimizer", "depth", "record", "by_layer", "classes", "held_out", "key", "dtype", "progress")
+CHOICES = frozenset(inspect.signature(train).parameters) - {"learning_rate"}  # what is no axis of cells
 
 
 def foresee_training(network: Any, *, seeds: Any, steps: int, batch: int | None = None, **options: Any) -> Work:
@@ -34,7 +34,7 @@ def foresee_training(network: Any, *, seeds: Any, steps: int, batch: int | None 
         entries = draw_bytes(one, "float32") / 4
         flops = 6 * (batch or BATCH) * entries * depth
         seconds += cells * steps * (flops / loop.RATE + loop.TURN * depth)
-    shared = 2 if jax.default_backend() == "cpu" else 100  # cores, or networks that an accelerator takes at once
+    shared = loop.cores() if jax.default_backend() == "cpu" else 100  # networks at once, about
     others = seconds / shared + cost.compiling() * len(several.each)
     return Work(cells * len(several.each), steps, others=others)
 

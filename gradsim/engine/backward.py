@@ -18,7 +18,7 @@ from gradsim.engine.forward import Cells, Task
 from gradsim.engine.products import Bundle
 from gradsim.engine.statistics import View
 from gradsim.engine.tiling import drawing, joined
-from gradsim.networks.network import Network, State, Weights, leaves_of, path_name
+from gradsim.networks.network import Gains, Network, State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled
 
 
@@ -105,7 +105,12 @@ def trained(chain: Chain, weights: Weights) -> dict[str, Any]:
     return {name: jax.tree.map(gain.__mul__, leaves_of(weights, name)) for name, gain in gains.items()}
 
 
-def replaced(weights: Weights, fields: Mapping[str, Any]) -> Weights:
+def unit_gains(network: Network, gains: Gains) -> dict[str, Array]:
+    """The gains under which a step takes weights as they are trained."""
+    return {**gains, **{gain: jnp.ones_like(gains[gain]) for gain in network.parameters.values()}}
+
+
+def _replaced(weights: Weights, fields: Mapping[str, Any]) -> Weights:
     """The weights with those of the fields in their places."""
     leaves = {path: leaf for field in fields.values() for path, leaf in field.items()}
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(path_name(path), leaf), weights)
@@ -117,14 +122,14 @@ def weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bu
     Beyond the limit of `in_range` the gradient of weights that meet the state scales with it, and that of a bias
     does not depend on it; as in `take_step` half the state shows which, and what does neither is NaN.
     """
-    unit = {**chain.gains, **{gain: jnp.ones_like(chain.gains[gain]) for gain in chain.network.parameters.values()}}
+    unit = unit_gains(chain.network, chain.gains)
     weights = chain.weights(drawn)
     fields = trained(chain, weights)
     vector = jax.tree.map(lambda leaf: leaf[0], bundle.mantissa)
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
-            return chain.network.step(replaced(weights, fields), unit, state, drawn.inputs)[0]
+            return chain.network.step(_replaced(weights, fields), unit, state, drawn.inputs)[0]
 
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found

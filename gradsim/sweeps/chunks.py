@@ -30,6 +30,7 @@ DRAWN, ENTRY, SINGLE = 400.0, 30.0, 10.0
 SPARE = 3e8
 # As many calls, and code that is compiled twice as long has paid where drawing takes most of the time.
 MANY_CALLS = 64
+LEVEL_1 = {"xla_backend_optimization_level": 1}  # LLVM's, among the options of a compilation
 
 
 class Chunk(NamedTuple):

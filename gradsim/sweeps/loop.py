@@ -59,7 +59,7 @@ def _measure(
 # a row does not fill the machine's vectors (level 0 rounds differently, and runs at half the speed).
 _MEASURE = {
     level: jax.jit(_measure, static_argnames=("plan", "tiling"), compiler_options=options)
-    for level, options in {None: None, 1: {"xla_backend_optimization_level": 1}}.items()
+    for level, options in {None: None, 1: chunks.LEVEL_1}.items()
 }
 
 

@@ -139,11 +139,11 @@ def _run(
             chunks.plan_chunk(plan, cells=grid.size(some), seeds=numbers.size)
         measured = [measure_cells(*job, key=key, seeds=numbers, bar=bar) for job in jobs]
     arrays = [grid.on_all_axes(one, some, axes) for one, some in zip(measured, own, strict=True)]
-    settings = {"key": key, "inputs": described(inputs), "gradient_from": _start(planned[0], cotangent)}
+    settings = {"key": key, "inputs": _described(inputs), "gradient_from": _start(planned[0], cotangent)}
     return dataset.build(several, axes, planned[0], arrays, numbers, settings)
 
 
-def described(inputs: ArrayLike | None) -> str:
+def _described(inputs: ArrayLike | None) -> str:
     """What was read, so that runs on other data are told apart."""
     if inputs is None:
         return "gaussian"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.sweeps.dataset import description, gain_coordinates, provenance
+from gradsim.sweeps.dataset import GAINS, description, gain_coordinates, provenance
 from gradsim.sweeps.grid import Networks
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def build(
     }
     for name in ("sigma_in", "sigma_out", "learning_rate"):
         if name in axes:
-            long = {"learning_rate": "learning rate η"}.get(name, name)
-            coordinates[name] = (*([name] if axes[name].ndim else ((),)), axes[name], {"long_name": long, "units": "1"})
+            about = {"long_name": GAINS.get(name, "learning rate η"), "units": "1"}
+            coordinates[name] = (name if axes[name].ndim else (), axes[name], about)
     if "log_gradient" in variables:
         about = {"long_name": first.axis, "units": first.axis_units}
         coordinates[first.axis] = (first.axis, np.arange(1, depth + 1), about)

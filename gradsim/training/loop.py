@@ -125,8 +125,8 @@ def train_networks(job: Job, bar: Progress | Part) -> None:
     size, room = _sizes(job)
     places = chunks.slices(job.networks, size)
     call, stop = Compiling(bar, job.run.model.network.family), Event()
-    cores = _cores() if jax.default_backend() == "cpu" else 1
-    with ThreadPoolExecutor(min(cores, len(places))) as pool:
+    threads = cores() if jax.default_backend() == "cpu" else 1
+    with ThreadPoolExecutor(min(threads, len(places))) as pool:
         futures = [pool.submit(_train_chunk, job, chunk, room, call, stop) for chunk in places]
         try:
             for future in futures:
@@ -137,7 +137,8 @@ def train_networks(job: Job, bar: Progress | Part) -> None:
             raise
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -154,10 +155,10 @@ def _sizes(job: Job) -> tuple[int, int]:
     kept = 8 * weights if on_cpu else 12 * weights + 8 * run.batch * plan.depth * sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in states
     )  # fmt: skip
-    fit = max(1, chunks.memory_at_hand() // (2 * kept * (_cores() if on_cpu else 1)))
+    fit = max(1, chunks.memory_at_hand() // (2 * kept * (cores() if on_cpu else 1)))
     if not on_cpu:
         return min(job.networks, fit), min(longest, STEPS) or 1
-    share = math.ceil(job.networks / _cores())
+    share = math.ceil(job.networks / cores())
     size = max(1, min(share, fit, NETWORKS, int(SECONDS / (8 * seconds))))
     return size, max(1, min(longest, STEPS, int(SECONDS / (size * seconds))))
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax, random
 
 from gradsim.draws import normal
-from gradsim.engine.backward import trained
+from gradsim.engine.backward import trained, unit_gains
 from gradsim.engine.chain import Ahead, Chain, Source
 from gradsim.engine.plan import Plan
 from gradsim.networks.network import Gains, Network, State, Weights, path_name
@@ -94,11 +94,6 @@ def weights_of(model: Model, layers: Mapping[str, Array], rest: Mapping[str, Arr
     shape = jax.eval_shape(lambda: model.network.draw(random.key(0), model.plan.dtype))
     every = {**layers, **rest}
     return jax.tree_util.tree_map_with_path(lambda path, _: every[path_name(path)], shape)
-
-
-def unit_gains(network: Network, gains: Gains) -> dict[str, Array]:
-    """The gains under which a step takes trained weights as they are."""
-    return {**gains, **{gain: jnp.ones_like(gains[gain]) for gain in network.parameters.values()}}
 
 
 def stacked(model: Model, leaves: Mapping[str, Array]) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from jax import Array, lax, random
 
 from gradsim import arguments, scaled
 from gradsim.engine.chain import Ahead, ahead, extent, network_keys
+from gradsim.sweeps.chunks import LEVEL_1
 from gradsim.training import model as models
 from gradsim.training import records
 from gradsim.training.model import Fixed, Model, Parameters
@@ -206,8 +207,7 @@ def _measure(
 
 def _jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`function` compiled at LLVM's level 1 on a CPU, in less time: it runs once where `advance` takes many steps."""
-    quick = {"xla_backend_optimization_level": 1}
-    on_cpu = jax.jit(function, static_argnames=("run",), compiler_options=quick, **options)
+    on_cpu = jax.jit(function, static_argnames=("run",), compiler_options=LEVEL_1, **options)
     elsewhere = jax.jit(function, static_argnames=("run",), **options)
     return lambda *args: (on_cpu if jax.default_backend() == "cpu" else elsewhere)(*args)
 

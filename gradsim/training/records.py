@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from gradsim import scaled
 from gradsim.engine import products
-from gradsim.engine.backward import weight_gradients
+from gradsim.engine.backward import unit_gains, weight_gradients
 from gradsim.engine.chain import Chain, Drawn, in_range, take_step
 from gradsim.engine.products import Bundle
 from gradsim.networks.network import State
@@ -29,7 +29,6 @@ from gradsim.training.model import (
     read_out,
     right,
     stacked,
-    unit_gains,
     weights_of,
 )  # fmt: skip
 from gradsim.training.tasks import Sample
@@ -115,7 +114,7 @@ def exact_gradient(model: Model, parameters: Parameters, fixed: Fixed, batch: Sa
             return products.push(bundle, lambda c: pullback(c)[0], transposed=True), found
 
         bundle, found = _each(pull, bundle, before, one)
-        return bundle, {name: _sum(gradient) for name, gradient in found.items()}
+        return bundle, {name: scaled.total(gradient) for name, gradient in found.items()}
 
     start = jax.vmap(lambda s: scaled.normalize(Scaled(s, jnp.zeros((), jnp.int32))))(state)
     last, befores = lax.scan(ahead, start, (layers, over_time), length=model.plan.depth)
@@ -142,15 +141,6 @@ def _turn(model: Model, parameters: Parameters, last: Scaled, targets: Array) ->
 
     cotangent = jax.tree.map(lambda leaf: leaf[None], jax.grad(loss)(in_range(last)[0]))
     return products.start(*scaled.normalize(Scaled(cotangent, jnp.zeros((), jnp.int32))))
-
-
-def _sum(values: Scaled) -> Scaled:
-    """The sum over the leading axis of many numbers, at the largest exponent of them."""
-    zero = [jnp.max(jnp.abs(leaf.reshape(leaf.shape[0], -1)), axis=1) == 0 for leaf in jax.tree.leaves(values.mantissa)]
-    exponents = jnp.where(jnp.all(jnp.stack(zero), axis=0), -(2**30), values.exponent)
-    top = jnp.max(exponents)
-    brought = jax.vmap(scaled.times_power_of_two)(values.mantissa, exponents - top)
-    return scaled.normalize(Scaled(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), brought), top))
 
 
 def _over(value: Scaled, count: int) -> Scaled:
