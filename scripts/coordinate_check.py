@@ -36,7 +36,7 @@ import xarray
 
 import gradsim as gs
 from gradsim import cli
-from gradsim.analysis.powers import QUANTITIES, fitted_power, last_layers, sizes_of
+from gradsim.analysis.powers import QUANTITIES, RECORDED, fitted_power, last_layers, sizes_of
 from gradsim.digits import labels
 from gradsim.plot.coordinates import coordinate_check
 from gradsim.theory.parametrization import PARAMETRIZATIONS, residual_sizes, width_powers
@@ -123,8 +123,8 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     gain = 2.0**0.5 if options.activation == "relu" else 1.0
     shared: dict[str, Any] = {
         "data": (inputs, targets), "seeds": options.seeds, "steps": options.steps, "batch": options.batch,
-        "record": [options.steps], "key": options.key, "dtype": "float64", "sigma_in": inputs.shape[1] ** 0.5,
-        "sigma_b": 0.0,
+        "record": [options.steps], "by_layer": RECORDED, "key": options.key, "dtype": "float64",
+        "sigma_in": inputs.shape[1] ** 0.5, "sigma_b": 0.0,
     }  # fmt: skip
     jobs = {}
     for n in sorted(options.widths):

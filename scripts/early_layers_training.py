@@ -6,8 +6,8 @@ symbol it read, LSTM and GRU whose gates remember; and a ReLU RNN whose gradient
 The learning curves stand beside how much an update moves the weights of each layer; over time, beside the gradient that
 each step gives. Where the first layers get nothing, learning halts; where they get little, it is slow.
 
-Each network takes the learning rate, out of the same ones for all, with which other networks of its kind came out best.
-The table has the accuracy of each, with errors over networks, and is also written as early_layers_training.csv.
+Each network has the learning rate, out of the same ones for all, with which the others of its kind came out best. The
+table has the accuracy of each, with errors over networks, and is also written as early_layers_training.csv.
 
 examples:
   python scripts/early_layers_training.py
@@ -28,7 +28,7 @@ import xarray
 
 import gradsim as gs
 from gradsim import Network, cli
-from gradsim.analysis.early_layers import table
+from gradsim.analysis.early_layers import by_the_others, table
 from gradsim.plot.learning import learning
 from gradsim.plot.memory import with_error
 
@@ -88,10 +88,7 @@ class Options(cli.Options):
     """Units of recurrent networks."""
 
     seeds: int = 8
-    """Independent networks of each kind; errors are over them."""
-
-    searched: int = 2
-    """Other independent networks of each kind, with which the learning rate is chosen."""
+    """Independent networks of each kind, at least 2; errors are over them."""
 
     batch: int = 32
     """Samples of an update."""
@@ -109,7 +106,7 @@ class Options(cli.Options):
     """Learning rates of SGD, with and without clipping, likewise."""
 
 
-LONG: dict[str, Any] = {"length": 100, "steps": 2000, "records": 20, "searched": 4}
+LONG: dict[str, Any] = {"length": 100, "steps": 2000, "records": 20}
 PRESETS = {
     "quick": Options(),
     "paper": Options("paper", seeds=16, **LONG),
@@ -128,42 +125,31 @@ def optimizers() -> dict[str, Callable[[Any], Any]]:
 
 
 def measure(options: Options) -> dict[str, xarray.Dataset]:
-    """For each network a search for its learning rate, and then its training; Ctrl-C keeps what has been trained."""
+    """Each kind of network is trained with each of its learning rates; Ctrl-C keeps what has been trained."""
     unknown = [name for name in options.networks if name not in NETWORKS]
     if unknown:
         raise ValueError(f"networks: got {'; '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
+    if options.seeds < 2:
+        raise ValueError(f"seeds: got {options.seeds}; pass at least 2, the others choose the rate of each")
     record = np.unique(np.linspace(0, options.steps, options.records + 1).round().astype(int)).tolist()
     adam, sgd = cli.rates("adam_rates", options.adam_rates), cli.rates("sgd_rates", options.sgd_rates)
-    rates = {"adam": adam, "sgd": sgd, "clipped": sgd}
-    known, search, training = optimizers(), {}, {}
+    rates, known, jobs = {"adam": adam, "sgd": sgd, "clipped": sgd}, optimizers(), {}
     for name in options.networks:
         kind = NETWORKS[name]
-        search[name], training[name] = (
-            partial(
-                gs.train, kind.build(options), data="digits" if kind.group == DEPTH else gs.copy_task(alphabet=SYMBOLS),
-                optimizer=known[kind.optimizer], depth=options.depth if kind.group == DEPTH else options.length,
-                steps=options.steps, batch=options.batch, key=options.key, seeds=seeds, record=records, **kind.gains,
-            )
-            for seeds, records in (
-                (range(options.seeds, options.seeds + options.searched), [options.steps]), (options.seeds, record),
-            )
+        over_depth = kind.group == DEPTH
+        jobs[name] = partial(
+            gs.train, kind.build(options), data="digits" if over_depth else gs.copy_task(alphabet=SYMBOLS),
+            optimizer=known[kind.optimizer], learning_rate=rates[kind.optimizer],
+            depth=options.depth if over_depth else options.length, seeds=options.seeds, steps=options.steps,
+            batch=options.batch, key=options.key, record=record,
+            by_layer="log_update" if over_depth else "log_exact_gradient", **kind.gains,
         )  # fmt: skip
-        search[name] = partial(search[name], learning_rate=rates[kind.optimizer])
-    try:
-        found = cli.perform_training(search, at_once=2)
-    except KeyboardInterrupt as interrupt:
-        interrupt.partial = {}  # type: ignore[attr-defined]
-        raise
-    tried = {name: one["accuracy"].isel(step=-1).mean("seed") for name, one in found.items()}
-    best = {name: float(one["learning_rate"][int(one.argmax("learning_rate"))]) for name, one in tried.items()}
-    jobs = {name: partial(job, learning_rate=best[name]) for name, job in training.items()}
-    return cli.perform_training(jobs, partial(labelled, tried=tried), at_once=2)
+    return cli.perform_training(jobs, labelled, at_once=2)
 
 
-def labelled(name: str, one: xarray.Dataset, tried: Mapping[str, xarray.DataArray]) -> xarray.Dataset:
-    """With the group of the network, its optimizer, and how the learning rates did that were tried."""
-    search = tried[name].rename(learning_rate="tried").drop_vars("step")
-    return one.assign(search=search).assign_attrs(group=NETWORKS[name].group, kind=NETWORKS[name].optimizer)
+def labelled(name: str, one: xarray.Dataset) -> xarray.Dataset:
+    """Each network with the rate that the others chose, the group of all, and their optimizer."""
+    return by_the_others(one).assign_attrs(group=NETWORKS[name].group, kind=NETWORKS[name].optimizer)
 
 
 def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:

@@ -30,7 +30,7 @@ import xarray
 
 import gradsim as gs
 from gradsim import Network, cli
-from gradsim.analysis.trainability import COUNTS, MULTIPLE, kept, over_sizes, over_theory, summary, table
+from gradsim.analysis.trainability import COUNTS, KEPT, MULTIPLE, kept, over_sizes, over_theory, summary, table
 from gradsim.plot.memory import with_error
 from gradsim.plot.style import words
 from gradsim.plot.trainability import trainability
@@ -138,7 +138,8 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
                 gs.train, case.build(64 if case.activation else options.hidden, ALPHABET + 1),
                 data="digits" if case.activation else gs.copy_task(alphabet=ALPHABET),
                 optimizer=getattr(optax, case.optimizer), learning_rate=rates[case.optimizer],
-                depth=size, seeds=options.seeds, steps=steps, record=[0, steps], key=options.key, **gains,
+                depth=size, seeds=options.seeds, steps=steps, record=[0, steps], by_layer=KEPT, key=options.key,
+                **gains,
             )  # fmt: skip
     try:
         return joined(cli.perform_training(jobs, kept, at_once=2))

@@ -8,12 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from itertools import count
+from pathlib import Path
 
 # Compiling is most of the work of small networks. (At level 0 it is less still, but random draws are ten times slower.)
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=1"  # jaxlib 0.12 ends the process over the other flag
-    + " --xla_cpu_use_fusion_emitters=false" * metadata.version("jaxlib").startswith("0.10."),
+    "--xla_backend_optimization_level=1"  # jaxlib 0.12 ends the process over the first of the others
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * metadata.version("jaxlib").startswith("0.10."),
 )
 
 # One cache of compiled programs for all workers and processes of a run, which inherit it, and none beyond the run.
@@ -32,7 +34,16 @@ tests_run = count(1)
 
 @pytest.fixture(autouse=True)
 def free_compiled_programs() -> Iterator[None]:
-    """A process may hold some 65,000 memory maps, and each compiled program takes a hundred."""
+    """A process may hold some 65,000 memory maps, and each compiled program takes a few, or a hundred."""
     yield
-    if next(tests_run) % 25 == 0:
+    if next(tests_run) % 25 == 0 and memory_maps() > 20_000:
         jax.clear_caches()
+        gc.collect()
+
+
+def memory_maps() -> int:
+    """Those of this process; where they cannot be counted, too many."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 10**9

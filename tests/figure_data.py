@@ -248,4 +248,7 @@ def timings(data: str, count: int) -> dict[str, Any]:
         "baselines": {"networks": 1024, "width": 64, "depth": 30, "ratio": {"gradsim": 1.0, **ratios}},
         "scaling": {"depth": {"values": times, "seconds": [1 + scale * k for k in range(count + 1)]}},
         "memory": cells,
+        "compile": [{"name": f"family {k}", "direction": way, "seconds": {
+            "trace": 0.1 + scale * k, "lower": 0.1, "compile": 1.0 + scale}}
+            for way in ("forward", "backward") for k in range(count)],
     }  # fmt: skip

@@ -30,7 +30,7 @@ SIZES = {
     "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
     "laws": "--effort 1",
     "trainability": "--depths 3 --lengths 4 --hidden 4 --points 2 --seeds 2 --steps 2 --time-steps 2 --sgd-rates 0.1",
-    "early_layers_training": "--depth 4 --width 8 --length 4 --hidden 4 --seeds 2 --searched 1 --steps 2 --records 2 "
+    "early_layers_training": "--depth 4 --width 8 --length 4 --hidden 4 --seeds 2 --steps 2 --records 2 "
     "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
     "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
     "coordinate_check": "--activation tanh --widths 6 8 --layers 2 --depth-width 4 --batch 2 --seeds 3",

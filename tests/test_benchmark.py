@@ -22,6 +22,7 @@ LABELS = {
     "baselines": "time over that of gradsim",
     "scaling": "times as many",
     "memory": "layers, seeds and cells, one below the other",
+    "compile": "seconds until a program is compiled",
 }
 
 

@@ -42,25 +42,28 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
     The draws are those of `dtype`, from the keys that the package promises: fold_in(stream, step).
     """
     keys, driven = network_keys(random.key(KEY), SEED), network.driven
+    shape = network.initial_shape if driven else network.input_shape
 
     def drawn(t: Array) -> tuple[Any, Array]:
         weights = network.draw(random.fold_in(keys.weights, 0 if network.tied else t), dtype)
         return weights, initializers.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype)
 
-    def once(shape: tuple[int, ...], entries: int) -> tuple[Any, Array]:
-        """The numbers of the first state, and those of a vector, drawn together."""
-        numbers = initializers.normal(keys.once, (math.prod(shape) + entries,), dtype)
-        return numbers[: math.prod(shape)].reshape(shape), numbers[math.prod(shape) :]
-
-    with jax.enable_x64(dtype == "float64"):
-        weights, inputs = jax.jit(jax.vmap(drawn))(jnp.arange(burn_in + DEPTH, dtype=jnp.int32))
-        shape = network.initial_shape if driven else network.input_shape
-        gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
+    @jax.jit
+    def draws(gains: dict[str, Any]) -> tuple[Any, Array, Any]:
+        """Those of all steps, the numbers of the first state and the vector, which are drawn together."""
         state = network.initial_state(gains, jnp.zeros(shape, dtype))
-        first, vector = once(shape, scaled.size(jax.tree.leaves(network.observed(state))))
-        u = products.along(network, state, vector)
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        weights, inputs, gains = double(weights), double(inputs), double(gains)
+        entries, inputs = scaled.size(jax.tree.leaves(network.observed(state))), math.prod(shape)
+        numbers = initializers.normal(keys.once, (inputs + entries,), dtype)
+        u = products.along(network, state, numbers[inputs:])
+        each = jax.vmap(drawn)(jnp.arange(burn_in + DEPTH, dtype=jnp.int32))
+        return each, numbers[:inputs].reshape(shape), jax.tree.map(lambda leaf: leaf[0], u)
+
+    def flat_observed(state: Any) -> Array:
+        return ravel_pytree(network.observed(state))[0]
+
+    @jax.jit
+    def whole(gains: dict[str, Any], each: Any, first: Array, u: Any) -> tuple[Array, Array, Array]:
+        """Jacobians of the states after each step, those of what is observed of the first, and the vector."""
 
         def states(state: Any, steps: slice) -> Any:
             """The states after those steps, one after the other."""
@@ -69,27 +72,28 @@ def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np
                 new = network.step(draw[0], gains, state, draw[1] if driven else None)[0]
                 return new, new
 
-            return jax.lax.scan(advance, state, jax.tree.map(lambda leaf: leaf[steps], (weights, inputs)))
+            return jax.lax.scan(advance, state, jax.tree.map(lambda leaf: leaf[steps], each))
 
-        def flat_observed(state: Any) -> Array:
-            return ravel_pytree(network.observed(state))[0]
+        flat, unravel = ravel_pytree(states(network.initial_state(gains, first), slice(burn_in))[0])
+        chain = jax.jacfwd(lambda flat: jax.vmap(flat_observed)(states(unravel(flat), slice(burn_in, None))[1]))
+        return chain(flat), jax.jacfwd(lambda flat: flat_observed(unravel(flat)))(flat), ravel_pytree(u)[0]
 
-        flat, unravel = ravel_pytree(states(network.initial_state(gains, double(first)), slice(burn_in))[0])
-        chain = jax.jit(
-            jax.jacfwd(lambda flat: jax.vmap(flat_observed)(states(unravel(flat), slice(burn_in, None))[1]))
-        )
-        select = np.asarray(jax.jacfwd(lambda flat: flat_observed(unravel(flat)))(flat))
-        unit = np.asarray(ravel_pytree(jax.tree.map(lambda leaf: leaf[0], double(u)))[0])
-        return np.asarray(chain(flat)) @ select.T, select @ unit
+    with jax.enable_x64(dtype == "float64"):
+        gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
+        found = draws(gains)
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        chain, select, unit = map(np.asarray, whole(double(gains), *map(double, found)))
+    return chain @ select.T, select @ unit
 
 
 @families
 @pytest.mark.parametrize(("dtype", "burn_in"), [("float64", 3), ("float32", 0)])
 def test_products_equal_jacfwd_of_the_whole_network(network: Network, dtype: str, burn_in: int) -> None:
-    measured = gs.sweep(
-        network, depth=DEPTH, seeds=SEED + 1, key=KEY, dtype=dtype, burn_in=burn_in, statistics=PRODUCTS,
-        at=range(1, DEPTH + 1), **some_gains(network),
-    ).isel(seed=SEED)  # fmt: skip
+    """All prefixes, and in float64 the whole product pushed backward, which is the first suffix."""
+    options: dict[str, Any] = {
+        "depth": DEPTH, "seeds": SEED + 1, "key": KEY, "dtype": dtype, "burn_in": burn_in, **some_gains(network)
+    }  # fmt: skip
+    measured = gs.sweep(network, statistics=PRODUCTS, at=range(1, DEPTH + 1), **options).isel(seed=SEED)
     jacobians, u = jacobians_and_vector(network, dtype, burn_in)
     expected = {
         "log_gain": 0.5 * np.log((jacobians**2).sum(axis=(1, 2)) / jacobians.shape[2]),
@@ -99,6 +103,9 @@ def test_products_equal_jacfwd_of_the_whole_network(network: Network, dtype: str
     assert np.linalg.norm(u) == pytest.approx(1, rel=1e-6)
     for name, values in expected.items():
         np.testing.assert_allclose(measured[name], values, rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+    if dtype == "float64":
+        backward = gs.sweep(network, direction="backward", **options).log_gain.isel(seed=SEED)
+        np.testing.assert_allclose(backward[0], expected["log_gain"][-1], rtol=0, atol=TOLERANCE[dtype])
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
@@ -159,36 +166,40 @@ def observed_shape(network: Network) -> Any:
     return network.observed(network.initial_state(gains, jnp.ones(first, jnp.float32)))
 
 
-@families
-def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(network: Network) -> None:
-    short, long = (gs.sweep(network, depth=depth, seeds=2, key=KEY, statistics="log_jvp") for depth in (3, 7))
-    np.testing.assert_array_equal(long.log_jvp[..., :3], short.log_jvp)
+DECADES: dict[str, Any] = {"depth": 150, "seeds": 2, "key": KEY, "statistics": ("log_jvp", "log_length")}
 
 
-@families
-def test_forward_and_backward_agree_on_the_whole_product(network: Network) -> None:
-    """J_L … J_1 is the last prefix and the first suffix."""
-    options: dict[str, Any] = {"depth": 5, "seeds": 2, "key": KEY, "dtype": "float64", **some_gains(network)}
-    forward = gs.sweep(network, **options).log_gain[..., -1]
-    backward = gs.sweep(network, direction="backward", **options).log_gain[..., 0]
-    np.testing.assert_allclose(backward, forward, rtol=0, atol=1e-11)
+@pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
+def decades(request: pytest.FixtureRequest) -> tuple[Network, dict[str, xarray.Dataset]]:
+    """A hundredth and a hundredfold of each gain."""
+    network: Network = request.param
+    axes: dict[str, dict[str, Any]] = {
+        name: {name: [0.01 * value, 100 * value]} for name, value in some_gains(network).items()
+    }
+    return network, {name: gs.sweep(network, **DECADES, **axis) for name, axis in axes.items()}
 
 
-@families
-def test_range_over_four_decades_of_every_gain(network: Network) -> None:
+def test_range_over_four_decades_of_every_gain(decades: tuple[Network, dict[str, xarray.Dataset]]) -> None:
     """No NaN or inf; a product is zero only where the flag says so."""
-    options: dict[str, Any] = {"depth": 150, "seeds": 2, "key": KEY, "statistics": ("log_jvp", "log_length")}
-    for name, value in some_gains(network).items():
-        axis: dict[str, Any] = {name: [0.01 * value, 100 * value]}
-        dataset = gs.sweep(network, **options, **axis)
+    network, datasets = decades
+    for name, dataset in datasets.items():
         living = ~dataset.dead.to_numpy()
         assert living.any()
         assert np.isfinite(dataset.log_jvp.to_numpy()[living]).all(), name
         assert np.isfinite(dataset.log_length.to_numpy()[living]).all(), name
     zeros: dict[str, Any] = dict.fromkeys(network.gains, 0.0)
     zeros[next(iter(zeros))] = [0.0, 1.0]  # two cells, as before: nothing is compiled anew
-    dataset = gs.sweep(network, **options, **zeros)
+    dataset = gs.sweep(network, **DECADES, **zeros)
     np.testing.assert_array_equal(np.isnan(dataset.log_jvp), dataset.dead)
+
+
+def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(decades: tuple[Network, dict[str, xarray.Dataset]]) -> None:
+    network, datasets = decades
+    name, long = next(iter(datasets.items()))
+    axis: dict[str, Any] = {name: long[name].to_numpy()}
+    short = gs.sweep(network, **{**DECADES, "depth": 7}, **axis)
+    for statistic in DECADES["statistics"]:
+        np.testing.assert_array_equal(long[statistic][..., :7], short[statistic])
 
 
 @families
@@ -204,13 +215,13 @@ def test_networks_are_compared_by_value(network: Network) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
-        weights = network.draw(random.key(0), dtype)
-        again, other = network.draw(random.key(0), dtype), network.draw(random.key(1), dtype)
+        draw = jax.jit(lambda seed: network.draw(random.key(seed), dtype))
+        weights, again, other = draw(0), draw(0), draw(1)
         gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
         first = network.initial_shape if network.driven else network.input_shape
-        state = network.initial_state(gains, jnp.ones(first, dtype))
+        state = jax.eval_shape(network.initial_state, gains, jnp.ones(first, dtype))
         inputs = jnp.ones(network.input_shape, dtype) if network.driven else None
-        new, preactivations = network.step(weights, gains, state, inputs)
+        new, preactivations = jax.eval_shape(network.step, weights, gains, state, inputs)
     assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))
     for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)

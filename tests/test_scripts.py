@@ -152,7 +152,11 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("trainability", ["--sgd-rates", "0"], "sgd_rates: got 0; pass finite numbers above 0"),
         ("early_layers_training", ["--networks", "ResNet"], "networks: got ResNet; pass some of: sigmoid; ReLU, He"),
         ("early_layers_training", ["--adam-rates", "-1"], "adam_rates: got -1; pass finite numbers above 0"),
-        ("early_layers_training", ["--searched", "0"], "searched: got 0; pass a whole number of at least 1"),
+        (
+            "early_layers_training",
+            ["--seeds", "1"],
+            "seeds: got 1; pass at least 2, the others choose the rate of each",
+        ),
         ("trainability_boundary", ["--activation", "tanhh"], "activation: unknown name 'tanhh'"),
         ("trainability_boundary", ["--center", "0", "1"], "center: got 0; pass finite numbers above 0"),
         ("trainability_boundary", ["--zooms", "1", "inf"], "zooms: got inf; pass finite numbers above 0"),

@@ -65,6 +65,19 @@ def test_what_the_optimizer_sees_underflows_and_halts_the_first_layers(deep: xar
     assert np.all(end.log_weight.isel(depth=-1) != start.log_weight.isel(depth=-1))
 
 
+@pytest.mark.parametrize("names", ["log_gradient", ["log_output", "log_update"]])
+def test_what_is_asked_for_by_layer_is_what_all_of_it_holds(names: Any, deep: xarray.Dataset) -> None:
+    network, wanted = gs.feedforward(N, "sigmoid"), {names} if isinstance(names, str) else {*names}
+    options = {**SGD, "learning_rate": 0.1, "steps": 3, "record": [0, 3], "by_layer": names}
+    some = gs.train(network, depth=DEEP, seeds=2, **options)
+    of_all = {"loss", "mean_loss", "held_out_loss", "accuracy", "log_gradient_norm", "diverged", "diverged_at"}
+    assert {*some.data_vars} == of_all | wanted
+    for name in wanted:
+        xarray.testing.assert_allclose(some[name], deep[name], rtol=1e-6)
+        np.testing.assert_array_equal(some[name].coords["step"], [0, 3])
+    assert ("depth" in some.coords) == any("depth" in deep[name].dims for name in wanted)
+
+
 def test_a_step_of_sgd_moves_by_rate_times_gradient(deep: xarray.Dataset) -> None:
     last = deep.isel(depth=-1)
     expected = np.log(0.1) + last.log_exact_gradient - last.log_weight

@@ -18,8 +18,9 @@ INPUTS, LABELS = np.random.default_rng(0).normal(size=(40, 6)), np.arange(40) % 
 SEQUENCES = np.random.default_rng(1).normal(size=(40, 5, 2))
 ONES: list[Any] = [np.zeros((2, 2, 2)), np.ones(3)]
 WRONG: dict[str, Any] = {
-    "network": "network", "depth": "size or None", "seeds": "size", "steps": "size", "key": "key", "by_layer": "flag",
-    "dtype": "choice", "sigma_w": "gain", "sigma_in": "gain", "sigma_out": "gain",
+    "network": "network", "depth": "size or None", "seeds": "size", "steps": "size", "key": "key",
+    "by_layer": [*KINDS["flag"], "log_gain", ["log_update", "length"], {"log_update"}], "dtype": "choice",
+    "sigma_w": "gain", "sigma_in": "gain", "sigma_out": "gain",
     "batch": [value for value in KINDS["size"] if value is not None] + [33, 10**6],
     "held_out": [*KINDS["fraction"], 0.0, 1.0, 0.001],
     "classes": [value for value in KINDS["size"] if value is not None] + [1],

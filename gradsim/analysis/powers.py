@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 QUANTITIES = ("activation", "activation_change", "output", "output_change", "update")
+RECORDED = ("log_length", "log_change", "log_output", "log_output_change", "log_update")  # by gradsim.train
 
 
 def sizes_of(trained: xarray.Dataset) -> xarray.Dataset:
@@ -21,8 +22,7 @@ def sizes_of(trained: xarray.Dataset) -> xarray.Dataset:
     `update` is ‖ΔW‖/‖W‖ of the layer.
     """
     one = trained.isel(step=-1).rename({"depth" if "depth" in trained.dims else "time": "layer"})
-    names = ("log_length", "log_change", "log_output", "log_output_change", "log_update")
-    halves = {name: one[old] / 2 for name, old in zip(QUANTITIES, names, strict=True)}
+    halves = {name: one[old] / 2 for name, old in zip(QUANTITIES, RECORDED, strict=True)}
     found = one[[]].assign({**halves, "update": one["log_update"]})  # the others are of mean squares
     return found.drop_vars([name for name in found.coords if name not in found.dims])
 

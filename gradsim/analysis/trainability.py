@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Scale = Callable[[np.ndarray, float], np.ndarray]  # of sigma_w and sigma_b
 MULTIPLE = 6  # of ξ_c, beyond which Schoenholz et al. 2017 find that nothing trains
 ROUNDED = -24 * math.log(2)  # ln of the relative update that float32 rounds away from a weight of typical size
+KEPT = ("log_gradient", "log_update")  # what of each layer tells what will train
 COUNTS = ("foreseen_fails", "foreseen_trains", "unforeseen_fails", "unforeseen_trains")
 
 
@@ -21,7 +22,7 @@ def kept(_: Any, one: xarray.Dataset) -> xarray.Dataset:
     """Of a training run: the accuracy after it, and of the first layer or step what was known before."""
     axis = "time" if "time" in one.dims else "depth"
     start = one.sel(step=0, drop=True).isel({axis: 0}, drop=True)
-    found = start[["log_gradient", "log_exact_gradient", "log_update"]]
+    found = start[list(KEPT)]
     return found.assign({name: one[name].isel(step=-1, drop=True) for name in ("accuracy", "diverged")})
 
 

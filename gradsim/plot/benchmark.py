@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py measured: shares of the matrix-product rate, time ratios, growth of time and of memory."""
+"""What scripts/benchmark.py measured: shares of the matrix-product rate, time ratios, growth, memory, compiling."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "os^"
+PHASES = (("trace", "lower", "compile"), ("trace", "lower"))  # all of them, and those before the compiler
 BESIDE: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handlelength": 1.2, "borderaxespad": 0.3}
 
 
 @styled
 def benchmark(results: Mapping[str, Any]) -> Figure:
-    """One panel for each part of the results that is there: rates, baselines, scaling, memory.
+    """One panel for each part of the results that is there: rates, baselines, scaling, memory, compile.
 
     Raises: ValueError where none is.
     """
@@ -29,7 +30,9 @@ def benchmark(results: Mapping[str, Any]) -> Figure:
         raise ValueError(f"results: none of the parts {', '.join(PANELS)} to draw; measure one of them")
     rest = [part for part in panels if part != "rates"]
     ways = len(results.get("baselines", {}).get("ratio", ()))
-    heights = [max(1.6, 0.7 + 0.26 * ways) if part == "baselines" else 1.6 for part in rest]
+    families = len({row["name"] for row in results.get("compile", ())})
+    grown = {"baselines": 0.7 + 0.26 * ways, "compile": 0.6 + 0.17 * families}
+    heights = [max(1.6, grown.get(part, 0)) for part in rest]
     figure = new_figure(max(4.8, sum(heights), 0.6 + 0.17 * len(results.get("rates", ()))))
     columns = ("rates" in panels) + bool(rest)
     fields: Any = figure.subfigures(1, columns, squeeze=False, width_ratios=[1, 1.1][-columns:])[0]
@@ -39,7 +42,7 @@ def benchmark(results: Mapping[str, Any]) -> Figure:
     if rest:
         column = fields[-1].subplots(len(rest), 1, squeeze=False, height_ratios=heights)[:, 0]
         axes |= dict(zip(rest, column, strict=True))
-    for letter, (part, ax) in zip("abcd", axes.items(), strict=False):
+    for letter, (part, ax) in zip("abcde", axes.items(), strict=False):
         heading(ax, letter if len(axes) > 1 else "", "")
         panels[part](ax, results[part])
     figure.suptitle(f"{results['device']}; jax {results['jax_version']}", fontsize=7.5)
@@ -102,6 +105,20 @@ def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
     ax.legend(**BESIDE)
 
 
+def _compile(ax: Axes, table: list[dict[str, Any]]) -> None:
+    """Seconds by the clock until a family's program is there, forward above backward."""
+    names = list(dict.fromkeys(row["name"] for row in table))
+    for place, direction in enumerate(dict.fromkeys(row["direction"] for row in table)):
+        of = {row["name"]: row["seconds"] for row in table if row["direction"] == direction}
+        at = [names.index(name) + 0.4 * place - 0.2 for name in of]
+        total, before = (np.array([sum(one[phase] for phase in phases) for one in of.values()]) for phases in PHASES)
+        ax.barh(at, total, height=0.36, color=COLOURS[place], label=direction)
+        ax.barh(at, before, height=0.36, color="black", alpha=0.35, label="" if place else "tracing,\nlowering")
+    ax.set_yticks(range(len(names)), names, fontsize=6.5)
+    ax.set(xlabel="seconds until a program is compiled", ylim=(max(len(names), 3) - 0.5, -0.5))
+    ax.legend(**BESIDE)
+
+
 def _fixed(places: Any) -> Any:
     from matplotlib.ticker import FixedLocator
 
@@ -113,4 +130,5 @@ PANELS: dict[str, Callable[[Axes, Any], None]] = {
     "baselines": _baselines,
     "scaling": _scaling,
     "memory": _memory,
+    "compile": _compile,
 }

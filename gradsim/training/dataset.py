@@ -69,7 +69,7 @@ def build(
         if name in axes:
             about = {"long_name": GAINS.get(name, "learning rate η"), "units": "1"}
             coordinates[name] = (name if axes[name].ndim else (), axes[name], about)
-    if "log_gradient" in variables:
+    if any(first.axis in names for names, *_ in variables.values()):
         about = {"long_name": first.axis, "units": first.axis_units}
         coordinates[first.axis] = (first.axis, np.arange(1, depth + 1), about)
     if several.axis:

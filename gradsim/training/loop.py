@@ -20,6 +20,7 @@ from gradsim.sweeps.loop import hashed_ahead
 from gradsim.sweeps.progress import Part, Progress
 from gradsim.training import programs
 from gradsim.training.programs import NEVER, Run
+from gradsim.training.records import OF_OUTPUT, PROBED
 from gradsim.training.tasks import Data, Sample, coupled
 
 # Steps, networks and seconds of one call on a CPU: a network's way into the cache is paid by the first, and Ctrl-C
@@ -27,8 +28,6 @@ from gradsim.training.tasks import Data, Sample, coupled
 STEPS, NETWORKS, SECONDS = 64, 64, 0.5
 RATE, TURN = 1e10, 1e-5
 SCALARS = ("loss", "mean_loss", "held_out_loss", "accuracy", "log_gradient_norm", "diverged_at")
-OF_OUTPUT = ("log_output", "log_output_change")
-BY_LAYER = ("log_gradient", "log_exact_gradient", "log_update", "log_weight", "log_length", "log_change")
 
 
 @dataclass
@@ -42,14 +41,14 @@ class Job:
     seeds: np.ndarray
     key: int
     record: Sequence[int]
+    by_layer: tuple[str, ...] = ()  # what is recorded by layer
     results: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (self.networks, len(self.record))
         self.results = {name: np.full(shape, np.nan) for name in SCALARS}
-        if self.run.by_layer:
-            self.results |= {name: np.full(shape, np.nan) for name in OF_OUTPUT}
-            self.results |= {name: np.full((*shape, self.run.depth), np.nan) for name in BY_LAYER}
+        for name in self.by_layer:
+            self.results[name] = np.full(shape if name in OF_OUTPUT else (*shape, self.run.depth), np.nan)
 
     @property
     def networks(self) -> int:
@@ -170,9 +169,9 @@ def _train_chunk(job: Job, places: np.ndarray, room: int, call: Compiling, stop:
         drawn = hashed_ahead(run.model.plan, job.key, seeds, given=True)
         blocks = _blocks(job)
         gains = {name: values[places] for name, values in job.gains.items()}
-        trained, settings = call(
-            programs.begin, run, drawn, random.key(job.key), seeds.astype(np.uint32), gains, job.rates[places],
-            job.data.source, blocks,
+        trained, settings, start = call(
+            programs.begin, run, not PROBED.isdisjoint(job.by_layer), drawn, random.key(job.key),
+            seeds.astype(np.uint32), gains, job.rates[places], job.data.source, blocks,
         )  # fmt: skip
         batches, step = Batches(job, seeds), 0
         for turn, at in enumerate(job.record):
@@ -186,7 +185,9 @@ def _train_chunk(job: Job, places: np.ndarray, room: int, call: Compiling, stop:
                 trained.step.block_until_ready()
                 step += count
                 call.update(count * np.unique(places).size)
-            trained, found = call(programs.measure, run, trained, settings, job.data.source, batches.peek(), blocks)
+            trained, found = call(
+                programs.measure, run, job.by_layer, trained, settings, start, job.data.source, batches.peek(), blocks
+            )
             _store(job, places, turn, jax.tree.map(np.asarray, found), at - before)
 
 
@@ -207,12 +208,13 @@ def _store(job: Job, places: np.ndarray, turn: int, found: dict[str, Any], steps
         losses = np.asarray(values.pop("losses"), np.float64)
         values["mean_loss"] = losses / steps if steps else np.full(losses.shape, np.nan)
         values["diverged_at"] = np.where(values["diverged_at"] == NEVER, np.nan, values["diverged_at"])
-        if job.run.by_layer:
+        if "log_exact_gradient" in found:
             fields = np.stack([scaled.log(value) for value in found["log_exact_gradient"].values()])
             values["log_exact_gradient"] = np.logaddexp.reduce(2 * fields) / 2
-            for name in ("log_length", "log_change", *OF_OUTPUT):  # of mean squares
-                values[name] = 2 * values[name]
+        if "update" in found:
             values["log_update"] = values.pop("update") - values["log_weight"]
+        for name in PROBED.intersection(values):  # of mean squares
+            values[name] = 2 * values[name]
     for name, result in job.results.items():
         value = np.asarray(values[name], np.float64)
         result[places, turn] = value[:, None] if value.ndim < result.ndim - 1 else value

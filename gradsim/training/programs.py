@@ -32,7 +32,6 @@ class Run:
     model: Model
     optimizer: Callable[[Array], Any]
     batch: int
-    by_layer: bool
 
     @property
     def depth(self) -> int:
@@ -54,7 +53,6 @@ class Setting(NamedTuple):
 
     fixed: Fixed
     rate: Array
-    start: Probe | None  # the states of held-out data before training, where records are by layer
 
 
 def _each(function: Callable[..., Any], *args: Any) -> Any:
@@ -74,6 +72,7 @@ def _blocks(run: Run, source: Any, numbers: Array) -> Sample:
 
 def _begin(
     run: Run,
+    probed: bool,
     drawn: Ahead,
     key: Array,
     seeds: Array,
@@ -81,14 +80,14 @@ def _begin(
     rates: Array,
     source: Any,
     held_out: Array,
-) -> tuple[Trained, Setting]:
-    """Networks before their first step."""
+) -> tuple[Trained, Setting, Probe | None]:
+    """Networks before their first step, and (`probed`) what they make of held-out data."""
 
-    def one(drawn: Ahead, seed: Array, gains: dict[str, Array], rate: Array) -> tuple[Trained, Setting]:
+    def one(drawn: Ahead, seed: Array, gains: dict[str, Array], rate: Array) -> tuple[Trained, Setting, Probe | None]:
         drawn = drawn._replace(weights=random.wrap_key_data(drawn.weights))
         parameters, fixed = models.begin(run.model, drawn, network_keys(key, seed).once, gains)
-        start = records.probe(run.model, parameters, fixed, first) if run.by_layer else None
-        return _start(run, rate, parameters), Setting(fixed, rate, start)
+        start = records.probe(run.model, parameters, fixed, first) if probed else None
+        return _start(run, rate, parameters), Setting(fixed, rate), start
 
     with jax.default_matmul_precision("highest"):
         first = _samples(run, source, held_out[0, : run.batch])
@@ -126,7 +125,7 @@ def check_optimizer(run: Run) -> None:
         state = _start(run, rate, parameters)
         shape = (run.batch, *run.model.task.shape)
         answers = jnp.zeros((run.batch, run.model.task.outputs), "int32" if run.model.task.classes else plan.dtype)
-        return _updates(run, state, Setting(fixed, rate, None), Sample(jnp.zeros(shape, plan.dtype), answers))
+        return _updates(run, state, Setting(fixed, rate), Sample(jnp.zeros(shape, plan.dtype), answers))
 
     with jax.enable_x64(plan.dtype == "float64"):
         number = jax.ShapeDtypeStruct((), plan.dtype)
@@ -173,42 +172,51 @@ def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers
 
 
 def _measure(
-    run: Run, trained: Trained, settings: Setting, source: Any, numbers: Array, held_out: Array
+    run: Run,
+    by_layer: tuple[str, ...],
+    trained: Trained,
+    settings: Setting,
+    start: Probe | None,
+    source: Any,
+    numbers: Array,
+    held_out: Array,
 ) -> tuple[Trained, dict[str, Any]]:
     """What is recorded of each network before a step on the samples of these numbers, [networks, batch]."""
     model = run.model
     layers = None if model.network.tied else run.depth
 
-    def one(trained: Trained, setting: Setting, numbers: Array) -> tuple[Trained, dict[str, Any]]:
+    def one(trained: Trained, setting: Setting, start: Probe | None, numbers: Array) -> tuple[Trained, dict[str, Any]]:
         batch, fixed, parameters = _samples(run, source, numbers), setting.fixed, trained.parameters
         found: dict[str, Any] = records.held_out(model, parameters, fixed, blocks)
-        by_step = run.by_layer and model.network.tied
+        by_step = model.network.tied and "log_gradient" in by_layer
         value, gradient, each, update, _ = _updates(run, trained, setting, batch, by_step=by_step)
         found |= {"loss": value, "losses": trained.losses}
         found["diverged_at"] = jnp.minimum(trained.diverged, jnp.where(jnp.isfinite(value), NEVER, trained.step))
         found["log_gradient_norm"] = records.norm_by_layer(gradient, None)
-        if run.by_layer:
+        if "log_gradient" in by_layer:
             found["log_gradient"] = records.norm_by_layer(each, run.depth)
+        if "log_exact_gradient" in by_layer:
             found["log_exact_gradient"] = {
                 name: jax.vmap(scaled.norm)(value)
                 for name, value in records.exact_gradient(model, parameters, fixed, batch).items()
             }
+        if "log_update" in by_layer or "log_weight" in by_layer:
             found["log_weight"] = records.norm_by_layer(parameters["layers"], layers)
-            assert setting.start is not None
-            found |= records.activations(records.probe(model, parameters, fixed, first), setting.start)
             found["update"] = records.norm_by_layer(update["layers"], layers)
+        if start is not None:
+            found |= records.activations(records.probe(model, parameters, fixed, first), start)
         return trained._replace(losses=jnp.zeros_like(trained.losses)), found
 
     with jax.default_matmul_precision("highest"):
         blocks = _blocks(run, source, held_out)
         first = jax.tree.map(lambda leaf: leaf[0, : run.batch], blocks)
-        return _each(one, trained, settings, numbers)
+        return _each(one, trained, settings, start, numbers)
 
 
 def _jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`function` compiled at LLVM's level 1 on a CPU, in less time: it runs once where `advance` takes many steps."""
-    on_cpu = jax.jit(function, static_argnames=("run",), compiler_options=LEVEL_1, **options)
-    elsewhere = jax.jit(function, static_argnames=("run",), **options)
+    on_cpu = jax.jit(function, static_argnums=(0, 1), compiler_options=LEVEL_1, **options)
+    elsewhere = jax.jit(function, static_argnums=(0, 1), **options)
     return lambda *args: (on_cpu if jax.default_backend() == "cpu" else elsewhere)(*args)
 
 

@@ -33,6 +33,11 @@ from gradsim.training.model import (
 )  # fmt: skip
 from gradsim.training.tasks import Sample
 
+# What one may ask for by layer; the last four are of a held-out batch, and the last two of its read-out.
+BY_LAYER = ("log_gradient", "log_exact_gradient", "log_update", "log_weight", "log_length", "log_change")
+OF_OUTPUT = ("log_output", "log_output_change")
+PROBED = frozenset({"log_length", "log_change", *OF_OUTPUT})
+
 
 def held_out(model: Model, parameters: Parameters, fixed: Fixed, blocks: Sample) -> dict[str, Array]:
     """Loss and accuracy on samples [blocks, batch, …], the mean over all."""
@@ -75,7 +80,7 @@ def _root_mean_square(tree: Any) -> Scaled:
 
 
 def norm_by_layer(tree: Any, layers: int | None) -> Scaled:
-    """The norm of a tree of leaves [layers, …], layer by layer; repeated where all layers share the tree (None)."""
+    """The norm of a tree of leaves [layers, …], layer by layer; of the whole tree where all layers share it (None)."""
     one = _norm if layers is None else jax.vmap(_norm)
     return one(tree)
 

@@ -21,6 +21,7 @@ from gradsim.training.loop import Job, train_networks
 from gradsim.training.model import READ, Model
 from gradsim.training.optimizers import Optimizers
 from gradsim.training.programs import Run, check_optimizer
+from gradsim.training.records import BY_LAYER, OF_OUTPUT
 from gradsim.training.tasks import Data, Generated
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def train(
     steps: int,
     batch: int | None = None,
     record: int | Sequence[int] | None = None,
-    by_layer: bool = True,
+    by_layer: bool | str | Sequence[str] = True,
     classes: int | None = None,
     held_out: float = 0.2,
     key: int = 0,
@@ -69,7 +70,9 @@ def train(
         steps: updates.
         batch: samples a step, 32 unless given; that of the network where it has one (batch norm).
         record: after how many steps to record, each time, or the numbers of the steps; about ten times unless given.
-        by_layer: record gradients and updates by layer; a record takes about as long as some steps.
+        by_layer: record all that is named "by layer" below, or nothing of it (False), or one or more of the names:
+            a record of all takes as long as some steps and several times as long to compile as one of `log_gradient`
+            and `log_update`.
         classes: labels run from 0 to classes − 1; by default to the largest there is.
         held_out: the share of the samples that are held out; of generated data there are 1,000.
         key, dtype, progress: as in `gradsim.sweep`.
@@ -94,13 +97,13 @@ def train(
     steps = arguments.whole("steps", steps, maximum=2**31 - 2)
     recorded = _recorded(record, steps)
     chosen = optimizers.get(optimizer, learning_rate)
-    by_layer, held_out = arguments.flag("by_layer", by_layer), arguments.share("held_out", held_out)
+    wanted, held_out = _by_layer(by_layer), arguments.share("held_out", held_out)
     axes = _axes(several, gains)
     every = axes if chosen.rates is None else {**axes, "learning_rate": chosen.rates}
     jobs = [
         _jobs(
             one, axes, chosen, data=data, depth=depth, batch=batch, classes=classes, held_out=held_out, key=key,
-            dtype=dtype, by_layer=by_layer, seeds=numbers, record=recorded,
+            dtype=dtype, by_layer=wanted, seeds=numbers, record=recorded,
         )
         for one in several.each.values()
     ]  # fmt: skip
@@ -138,6 +141,19 @@ def _recorded(record: Any, steps: int) -> list[int]:
     return sorted(chosen)
 
 
+def _by_layer(value: Any) -> tuple[str, ...]:
+    """The names of what is recorded by layer, in one order."""
+    names = (*BY_LAYER, *OF_OUTPUT)
+    if isinstance(value, bool | np.bool_):
+        return names if value else ()
+    several = (value,) if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not several or not all(isinstance(one, str) for one in several):
+        raise TypeError(f"by_layer: {arguments.got(value)}; pass True, False, or one or more of: {', '.join(names)}")
+    for one in several:
+        arguments.choice("by_layer", one, names)
+    return tuple(name for name in names if name in several)
+
+
 def _axes(several: grid.Networks, gains: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The gains given, in their order; those of read-in and read-out belong to every network."""
     axes: dict[str, np.ndarray] = {}
@@ -152,7 +168,8 @@ def _own(network: Network, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 
 def _jobs(
     network: Network, axes: Mapping[str, np.ndarray], chosen: Optimizers, *, data: Any, depth: Any, batch: Any,
-    classes: Any, held_out: float, key: int, dtype: str, by_layer: bool, seeds: np.ndarray, record: list[int],
+    classes: Any, held_out: float, key: int, dtype: str, by_layer: tuple[str, ...], seeds: np.ndarray,
+    record: list[int],
 ) -> list[Job]:  # fmt: skip
     """All networks of one family, checked, a job for each program: cells, learning rates, seeds, the last fastest."""
     if not network.parameters:
@@ -168,13 +185,13 @@ def _jobs(
     )
     jobs = []
     for make, rates in chosen.programs:
-        run, rate = Run(model, make, size, by_layer), arguments.in_dtype("learning_rate", rates, dtype)
+        run, rate = Run(model, make, size), arguments.in_dtype("learning_rate", rates, dtype)
         check_optimizer(run)
         shape = (next(iter(cells.values())).size, rate.size, seeds.size)
         cell, which, seed = (index.ravel() for index in np.indices(shape))
         gains = {name: values[cell] for name, values in cells.items()}
         gains |= {name: np.ones(cell.size, dtype) for name in READ if name not in gains}
-        jobs.append(Job(run, samples, gains, rate[which], seeds[seed], key, record))
+        jobs.append(Job(run, samples, gains, rate[which], seeds[seed], key, record, by_layer))
     return jobs
 
 
