@@ -67,6 +67,7 @@ def test_its_derivative_in_the_input_and_the_key_of_a_seed() -> None:
     """A tanh network from an input of one's own, against central differences along a direction."""
     inputs, along = np.random.default_rng(0).normal(size=(2, WIDTH))
 
+    @jax.jit
     def last(inputs: jax.Array) -> jax.Array:
         return gs.jacobian_norms(NETWORK, jax.random.key(1), inputs=inputs, depth=3, dtype="float64")["log_gain"][-1]
 
@@ -82,17 +83,17 @@ def test_its_derivative_in_the_input_and_the_key_of_a_seed() -> None:
 def test_mantissa_and_exponent_keep_the_digits_that_a_float32_logarithm_loses() -> None:
     chain = gs.feedforward(3, "identity", "identity")
     measured = partial(gs.jacobian_norms, chain, jax.random.key(0), {"sigma_w": 1e-3}, depth=2000)
-    pair = measured(exponents=True)["log_gain"]
+    pair = jax.jit(partial(measured, exponents=True))()["log_gain"]
     exact = 2000 * np.log(np.float64(np.float32(1e-3)))
     assert float(gs.STATISTICS["log_gain"].finish(pair)[-1]) == pytest.approx(exact, rel=1e-7)
-    assert float(measured()["log_gain"][-1]) == pytest.approx(exact, rel=1e-6)
+    assert float(jax.jit(measured)()["log_gain"][-1]) == pytest.approx(exact, rel=1e-6)
 
 
 def test_gains_of_one_shape_are_one_grid() -> None:
     grid = {"sigma_w": jnp.ones((2, 3)), "sigma_b": jnp.linspace(0, 1, 6).reshape(2, 3)}
-    found = gs.jacobian_norms(NETWORK, jax.random.key(0), grid, depth=DEPTH)["log_gain"]
+    measured = jax.jit(lambda gains: gs.jacobian_norms(NETWORK, jax.random.key(0), gains, depth=DEPTH)["log_gain"])
+    found, one = measured(grid), measured({"sigma_b": 0.6})
     assert found.shape == (2, 3, DEPTH)
-    one = gs.jacobian_norms(NETWORK, jax.random.key(0), {"sigma_b": 0.6}, depth=DEPTH)["log_gain"]
     np.testing.assert_allclose(found[1, 0], one, atol=1e-6)
 
 

@@ -1,6 +1,7 @@
 """The engine against the slow and obvious: jax.jacfwd of a whole network, written here in plain jax.numpy."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -48,6 +49,26 @@ def double(value: Any) -> Array:
     return jnp.asarray(np.asarray(value, np.float64))
 
 
+@partial(jax.jit, static_argnames=("phi", "burn_in"))
+def whole(
+    phi: Callable[[Array], Array], burn_in: int, w: Array, b: Array, gains: Array, start: Array
+) -> tuple[Array, Array, Array]:
+    """Jacobians of the states after each layer that is not burn-in, those states, and the slopes of their units."""
+
+    def chain(h: Array, layers: range) -> tuple[Array, tuple[Array, Array]]:
+        zs, hs = [], []
+        for t in layers:
+            zs.append(gains[0] * (h @ w[t]) + gains[1] * b[t])
+            h = phi(zs[-1])
+            hs.append(h)
+        return jnp.stack(hs), (jnp.stack(zs), jnp.stack(hs))
+
+    if burn_in:
+        start = chain(start, range(burn_in))[0][-1]
+    jacobians, (z, states) = jax.jacfwd(lambda h: chain(h, range(burn_in, len(w))), has_aux=True)(start)
+    return jacobians, states, jax.vmap(jax.vmap(jax.grad(phi)))(z)
+
+
 def measure_plainly(
     network: Feedforward,
     phi: Callable[[Array], Array],
@@ -62,37 +83,22 @@ def measure_plainly(
 ) -> dict[str, np.ndarray]:
     """Every statistic at every depth, in float64, from weights drawn in `dtype` with the engine's keys."""
     keys = network_keys(random.key(KEY), seed)
+    n = inputs.size  # the vector's numbers come after those of the input
+
+    @jax.jit
+    def draws() -> tuple[Any, Array]:
+        """Compiled, as in a sweep: an operation at a time rounds otherwise."""
+        steps = jnp.arange(burn_in + depth, dtype=jnp.int32)
+        numbers = initializers.normal(keys.once, (2 * n,), dtype)
+        u = products.along(network, jnp.asarray(inputs, dtype), numbers[n:])[0]
+        return jax.vmap(lambda t: network.draw(random.fold_in(keys.weights, t), dtype))(steps), u
+
     with jax.enable_x64(dtype == "float64"):
-        # Compiled, as in a sweep: an operation at a time rounds otherwise.
-        draw = jax.jit(lambda t: network.draw(random.fold_in(keys.weights, t), dtype))
-        draws = [draw(t) for t in range(burn_in + depth)]
-        n = inputs.size  # the vector's numbers come after those of the input
-        numbers = jax.jit(lambda keys: initializers.normal(keys.once, (2 * n,), dtype))
-        u = jax.jit(lambda: products.along(network, jnp.asarray(inputs, dtype), numbers(keys)[n:])[0])()
+        drawn, u = draws()
         gains = np.asarray([sigma_w, sigma_b], dtype)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        weights = [(double(draw.w), double(draw.b)) for draw in draws]
-        g_w, g_b = double(gains)
-
-        def chain(h: Array) -> tuple[Array, tuple[Array, Array]]:
-            zs, hs = [], []
-            for w, b in weights:
-                zs.append(g_w * (h @ w) + g_b * b)
-                h = phi(zs[-1])
-                hs.append(h)
-            return jnp.stack(hs), (jnp.stack(zs), jnp.stack(hs))
-
-        start = double(np.asarray(inputs, dtype))
-        if burn_in:
-            start = chain(start)[0][burn_in - 1]
-            weights = weights[burn_in:]
-
-        def whole(h: Array) -> tuple[Array, Array, Array]:
-            # The outputs after 1, 2, … layers, differentiated with respect to the input.
-            jacobians, (z, states) = jax.jacfwd(chain, has_aux=True)(h)
-            return jacobians, states, jax.vmap(jax.vmap(jax.grad(phi)))(z)
-
-        jacobians, states, slopes = (np.asarray(part) for part in jax.jit(whole)(start))
+        found = whole(phi, burn_in, double(drawn.w), double(drawn.b), double(gains), double(np.asarray(inputs, dtype)))
+    jacobians, states, slopes = map(np.asarray, found)
     mean_squares = np.mean(np.square(states), axis=1)
     return {
         "log_gain": 0.5 * np.log((jacobians**2).sum(axis=(1, 2)) / jacobians.shape[2]),

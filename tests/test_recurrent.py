@@ -58,7 +58,7 @@ def product(bound: Bound, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def initial_state(bound: Bound) -> Any:
-    state = bound.chain.initial_state()
+    state = jax.jit(bound.chain.initial_state)()
     return jax.tree.map(lambda leaf: jnp.ldexp(leaf, state.exponent), state.mantissa)
 
 
