@@ -6,11 +6,14 @@ from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
 from gradsim.analysis.horizon import horizon
 from gradsim.compilation_cache import enable_compilation_cache
+from gradsim.critical_start import CriticalInitializer, critical_initializer
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.check import check
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
+from gradsim.inspection.records import gradient_records, gradient_summary
+from gradsim.inspection.track import track_gradients
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -32,6 +35,7 @@ __all__ = [
     "INITIALIZERS",
     "STATISTICS",
     "Activation",
+    "CriticalInitializer",
     "Initializer",
     "Network",
     "Scaled",
@@ -43,10 +47,13 @@ __all__ = [
     "convolutional",
     "copy_task",
     "critical",
+    "critical_initializer",
     "digits",
     "digits_sequence",
     "enable_compilation_cache",
     "feedforward",
+    "gradient_records",
+    "gradient_summary",
     "growth",
     "gru",
     "highway",
@@ -61,6 +68,7 @@ __all__ = [
     "residual",
     "sweep",
     "theory",
+    "track_gradients",
     "train",
     "vanilla_rnn",
     "zero_crossing",

@@ -59,6 +59,7 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "learning": lambda data, count: learning(trained.learnt(data, min(count, 5), 1)),
     "learning, groups": lambda data, count: learning(trained.learnt(data, 2, min(count, 3))),
     "laws": lambda data, count: laws(made.checks(data, count)),
+    "gradient_records": lambda data, count: plot.gradient_records(trained.gradients(data, count)),
     "trainability_boundary": lambda data, count: trainability_boundary(*trained.windows(data, count)),
     "coordinate_check": lambda data, count: coordinate_check(*trained.coordinates(data, count)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),

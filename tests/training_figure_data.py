@@ -85,3 +85,18 @@ def coordinates(data: str, count: int) -> tuple[dict[str, xarray.Dataset], dict[
             {"quantity": list(quantities), kind: names},
         )
     return sizes, powers
+
+
+def gradients(data: str, count: int) -> xarray.Dataset:
+    """What `gradient_records` draws: parameters of long and short names, some of whose entries are zero or lost."""
+    names = [f"{title} {place}/layers/kernel[{place}]" for place, title in enumerate((*TITLES, *DEEP)[:count])]
+    logs = paths(data, count, 12).T
+    zeros = np.zeros((12, count), int)
+    lost = zeros + (np.arange(12)[:, None] == 11) * (data == "usual")
+    values = {"log_gradient": np.where((logs < -5) & (data != "flat"), -np.inf, logs), "log_update": logs,
+              "log_parameter": 0 * logs, "log_ratio": logs / 2, "zeros": zeros, "non_finite": lost,
+              "non_finite_update": zeros}  # fmt: skip
+    return xarray.Dataset(
+        {name: (("step", "parameter"), one) for name, one in values.items()},
+        {"step": 1000 * np.arange(12), "parameter": names, "log_rounding": ("parameter", np.full(count, -16.6))},
+    )

@@ -1,0 +1,222 @@
+"""An optax wrapper that records, every so many updates, how large each parameter's gradient and update are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from gradsim import arguments
+from gradsim.scaled import LN2, exponent_of, times_power_of_two
+
+if TYPE_CHECKING:
+    import optax
+
+LOGS = ("log_gradient", "log_update", "log_parameter")
+COUNTS = ("zeros", "non_finite", "non_finite_update")
+Stacked = bool | str | Sequence[str] | Callable[[str], bool]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What the rows of a record are: one for each parameter, or for each layer of a stacked one.
+
+    All are equal where one is empty: optax makes a state out of no parameters to see which of its parts are
+    shaped like them, and compares it with the real one.
+    """
+
+    every: int
+    leaves: tuple[int, ...] = ()
+    """Which leaves of the tree are recorded: those of real or complex numbers."""
+    paths: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    """The layers of each leaf; 0 where it is not a stack of layers."""
+    sizes: tuple[int, ...] = ()
+    """The number of entries of each row of the leaf."""
+    dtypes: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Rows):
+            return False
+        return not self.paths or not other.paths or vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(Rows)
+
+    def __len__(self) -> int:
+        return sum(max(layers, 1) for layers in self.layers)
+
+
+class Tracked(NamedTuple):
+    """The state of `track_gradients`: the optimizer's own, and the last records."""
+
+    inner: Any
+    step: Array
+    """Updates taken, int32."""
+    logs: Array
+    """ln of the norms of gradient, update and parameter [records, rows, 3], float32; a ring."""
+    counts: Array
+    """Entries of the gradient that are zero and not finite, and of the update not finite [records, rows, 3], int32."""
+    rows: Rows
+
+
+def track_gradients(
+    optimizer: optax.GradientTransformation, every: int = 10, records: int = 100, stacked: Stacked = ()
+) -> optax.GradientTransformationExtraArgs:
+    """Wrap an optax optimizer so that its state holds, every so many updates, how large gradients and updates are.
+
+    Recorded before updates 0, every, 2·every, … and for each parameter: ln ‖gradient‖, ln ‖update‖ and ln ‖parameter‖
+    over their finite entries, and how many entries are zero or not finite. Norms are taken in float32 at least, of
+    numbers brought near one by an exact power of two: a gradient whose square underflows keeps its norm, −inf means
+    that all is zero. Updates are those of the optimizer, unchanged. `gradient_records` reads the state, of
+    `flax.nnx.Optimizer`, `optax.multi_transform`, `optax.MultiSteps` and others, too.
+
+    Args:
+        optimizer: an optax transformation.
+        every: updates from one record to the next.
+        records: how many are kept, the newest.
+        stacked: which parameters hold a stack of layers along their first axis, as those of `flax.nnx.scan` and
+            `flax.linen.scan` do, and are recorded layer by layer: all (True), those at or beneath these paths
+            ("blocks", or several), or those for which a function of the path says so.
+
+    Returns: an optax transformation, which takes the extra arguments of the optimizer.
+    Raises: ValueError or TypeError naming the argument; those of `stacked` when the optimizer meets its parameters.
+    """
+    import optax
+
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer: {arguments.got(optimizer)}; pass an optax transformation, such as optax.adam(1e-3)"
+        )
+    every = arguments.size("every", every)
+    records = arguments.whole("records", records, maximum=10**6)
+    _check_stacked(stacked)
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> Tracked:
+        rows = _rows(params, every, stacked)
+        logs = jnp.zeros((records, len(rows), len(LOGS)), jnp.float32)
+        counts = jnp.zeros((records, len(rows), len(COUNTS)), jnp.int32)
+        return Tracked(inner.init(params), jnp.zeros((), jnp.int32), logs, counts, rows)
+
+    def update(gradients: Any, state: Tracked, params: Any = None, **extra: Any) -> tuple[Any, Tracked]:
+        updates, after = inner.update(gradients, state.inner, params, **extra)
+        # optax.tree_map_params gives a state back without its rows.
+        rows = state.rows if len(state.rows) else _rows(gradients if params is None else params, every, stacked)
+        leaves = [None if tree is None else _leaves(tree, rows) for tree in (gradients, updates, params)]
+        logs, counts = lax.cond(
+            state.step % every == 0,
+            partial(_record, rows=rows, place=(state.step // every) % records),
+            lambda _, logs, counts: (logs, counts),
+            leaves, state.logs, state.counts,
+        )  # fmt: skip
+        return updates, Tracked(after, optax.safe_increment(state.step), logs, counts, rows)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _record(leaves: Any, logs: Array, counts: Array, rows: Rows, place: Array) -> tuple[Array, Array]:
+    """The records with one more, in the place of the oldest."""
+    sizes = [None if some is None else _measure(some, rows) for some in leaves]
+    (gradient, zeros, lost), (update, _, lost_update), parameter = sizes
+    norm = jnp.full_like(gradient, jnp.nan) if parameter is None else parameter[0]
+    log, count = jnp.stack([gradient, update, norm], -1), jnp.stack([zeros, lost, lost_update], -1)
+    return logs.at[place].set(log), counts.at[place].set(count)
+
+
+def _measure(leaves: Sequence[Array], rows: Rows) -> tuple[Array, Array, Array]:
+    """ln of the norm, and the numbers of zero and of non-finite entries of each row."""
+    found = [_of_rows(leaf, layers > 0) for leaf, layers in zip(leaves, rows.layers, strict=True)]
+    log, zeros, lost = zip(*found, strict=True) if found else ((), (), ())
+    return _joined(log, "float32"), _joined(zeros, "int32"), _joined(lost, "int32")
+
+
+def _joined(parts: Sequence[Array], dtype: str) -> Array:
+    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.atleast_1d(_whole(part)) for part in parts)])
+
+
+def _whole(x: Array) -> Array:
+    """All of `x` on every device, where the axes of the mesh are explicit and it is not."""
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return x
+    return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
+
+
+def _of_rows(x: Array, stacked: bool) -> tuple[Array, Array, Array]:
+    """The same of one leaf, or of each of its layers; without a reshape, which a sharded array may not allow."""
+    axes = tuple(range(int(stacked), x.ndim))
+    finite, zeros = jnp.isfinite(x), jnp.sum(x == 0, axis=axes, dtype=jnp.int32)
+    lost = jnp.sum(~finite, axis=axes, dtype=jnp.int32)
+    x = jnp.where(finite, x, 0)
+    parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
+    parts = [part if jnp.finfo(part.dtype).bits == 64 else part.astype("float32") for part in parts]
+    largest = [jnp.max(jnp.abs(part), axis=axes, initial=0) for part in parts]
+    top = exponent_of(jnp.maximum(largest[0], largest[-1]))
+    scaled = times_power_of_two(parts, -jnp.expand_dims(top, axes))
+    square = sum(jnp.sum(part * part, axis=axes) for part in scaled)
+    log = jnp.log(square) / 2 + LN2 * top.astype(square.dtype)
+    return log.astype(jnp.float32), zeros, lost
+
+
+def _leaves(tree: Any, rows: Rows) -> list[Array]:
+    leaves = jax.tree.leaves(tree)
+    return [jnp.asarray(leaves[place]) for place in rows.leaves]
+
+
+def _rows(params: Any, every: int, stacked: Stacked) -> Rows:
+    found: list[tuple[int, str, int, int, str]] = []
+    for place, (path, leaf) in enumerate(jax.tree_util.tree_flatten_with_path(params)[0]):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            continue
+        name, shape, layers = name_of(path), np.shape(leaf), 0
+        if _is_stacked(name, stacked):
+            if not shape or not shape[0]:
+                raise ValueError(f"stacked: {name} has the shape {shape}; pass paths of parameters with a layer axis")
+            layers = shape[0]
+        size = int(np.prod(shape)) // max(layers, 1)
+        found.append((place, name, layers, size, jnp.result_type(leaf).name))
+    names = [name for _, name, *_ in found]
+    for path in _paths(stacked) if names else ():
+        if not any(_beneath(name, path) for name in names):
+            raise ValueError(f"stacked: no parameter is at {path!r}; the paths are: {arguments.shown(names)}")
+    leaves, paths, layers_, sizes, dtypes = zip(*found, strict=True) if found else ((),) * 5
+    return Rows(every, leaves, paths, layers_, sizes, dtypes)
+
+
+def name_of(path: Sequence[Any]) -> str:
+    """A path in a tree as names between slashes; the value in a variable of flax.nnx is the variable."""
+    if path and getattr(path[-1], "name", None) == "value":
+        path = path[:-1]
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/") or "parameter"
+
+
+def _check_stacked(stacked: Any) -> None:
+    wanted = "True, a path such as 'blocks', a sequence of paths, or a function of the path"
+    if isinstance(stacked, bool | str) or callable(stacked):
+        return
+    if not isinstance(stacked, Sequence) or not all(isinstance(path, str) for path in stacked):
+        raise TypeError(f"stacked: {arguments.got(stacked)}; pass {wanted}")
+
+
+def _paths(stacked: Any) -> tuple[str, ...]:
+    if isinstance(stacked, bool) or callable(stacked):
+        return ()
+    return (stacked,) if isinstance(stacked, str) else tuple(stacked)
+
+
+def _is_stacked(name: str, stacked: Any) -> bool:
+    if isinstance(stacked, bool):
+        return stacked
+    return bool(stacked(name)) if callable(stacked) else any(_beneath(name, path) for path in _paths(stacked))
+
+
+def _beneath(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}/")

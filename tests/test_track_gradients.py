@@ -1,0 +1,344 @@
+"""`track_gradients`: norms that no square underflows in, under every transformation, and what is read off them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray
+from flax import linen, nnx
+from jax import Array, lax, random
+from unrolled import own_checks
+from wrong import KINDS, refused, refused_each
+
+import gradsim as gs
+from gradsim.inspection.track import Tracked
+
+PARAMS = {"a": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}, "blocks": {"kernel": 2 * jnp.ones((5, 3, 3))}}
+NAMES = ["a/bias", "a/kernel", *(f"blocks/kernel[{layer}]" for layer in range(5))]
+
+
+def gradient(t: Any, params: Any = PARAMS) -> Any:
+    """A gradient of update t, one of whose layers shrinks by e^-20 a layer."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = random.split(random.fold_in(random.key(0), t), len(leaves))
+    drawn = [random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    made = jax.tree.unflatten(tree, drawn)
+    scale = jnp.exp(-20 * jnp.arange(5.0))[:, None, None]
+    return {**made, "blocks": {"kernel": made["blocks"]["kernel"] * scale}} if "blocks" in made else made
+
+
+def run(optimizer: Any, steps: int, gradients: Any = gradient, params: Any = PARAMS) -> tuple[Any, Any]:
+    @jax.jit
+    def step(params: Any, state: Any, t: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients(t), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    with jax.numpy_dtype_promotion("standard"):  # as the optimizers of optax want it
+        for t in range(steps):
+            params, state = step(params, state, jnp.asarray(t))
+    return params, state
+
+
+def logs(tree: Any) -> np.ndarray:
+    """ln of the norms by hand, in float64 on the host."""
+    a, blocks = tree["a"], np.asarray(tree["blocks"]["kernel"], np.float64)
+    every = [np.asarray(a["bias"], np.float64), np.asarray(a["kernel"], np.float64), *blocks]
+    with np.errstate(divide="ignore"):
+        return np.log([np.sqrt((one**2).sum()) for one in every])
+
+
+def test_records_are_those_of_a_loop_by_hand_and_the_optimizer_is_unchanged() -> None:
+    tracked = gs.track_gradients(optax.adam(0.1), every=3, records=4, stacked="blocks")
+    after, state = run(tracked, 20)
+    records = gs.gradient_records(state)
+    assert records.step.values.tolist() == [9, 12, 15, 18]  # the newest of 0, 3, …, 18
+    assert records.parameter.values.tolist() == NAMES
+    assert records.layer.values.tolist() == [-1, -1, 0, 1, 2, 3, 4]
+    params, plain = PARAMS, optax.adam(0.1)
+    inner = plain.init(params)
+    for t in range(20):
+        g = gradient(t)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, inner = plain.update(g, inner, params)
+        if t in records.step.values:
+            one = records.sel(step=t)
+            for name, tree in (("log_gradient", g), ("log_update", updates), ("log_parameter", params)):
+                np.testing.assert_allclose(one[name], logs(tree), atol=2e-5)
+            np.testing.assert_allclose(one.log_ratio, logs(updates) - logs(params), atol=4e-5)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), after, params)
+    assert records.log_gradient.attrs == {"long_name": "log norm of the gradient", "units": "nat"}
+    assert all({"long_name", "units"} <= records[name].attrs.keys() for name in records.data_vars)
+    assert (records.attrs["every"], records.sizes) == (3, {"step": 4, "parameter": 7})
+    assert {"gradsim_version", "jax_version", "device"} <= records.attrs.keys()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float16"])
+@pytest.mark.parametrize("power", [-100, -15, 0, 15, 100])
+def test_norms_whose_squares_leave_the_floats_are_right(dtype: str, power: int) -> None:
+    if dtype == "float16" and abs(power) > 15:
+        return
+    made = jnp.asarray(np.random.default_rng(0).normal(size=1000) / 4, dtype)
+    g = {"w": made * jnp.asarray(2.0**power, dtype)}
+    optimizer = gs.track_gradients(optax.sgd(1.0), every=1)
+    _, state = optimizer.update(g, optimizer.init(g), g)
+    wanted = np.log(np.linalg.norm(np.asarray(g["w"], np.float64)))
+    found = gs.gradient_records(state)
+    np.testing.assert_allclose(found.log_gradient.item(), wanted, atol=1e-5)
+    np.testing.assert_allclose(found.log_update.item(), wanted, atol=1e-5)
+    assert found.log_rounding.item() == pytest.approx(np.log(float(jnp.finfo(dtype).eps) / 2))
+
+
+def test_zero_and_non_finite_entries_are_counted_and_left_out_of_the_norm() -> None:
+    g = {"w": jnp.asarray([3.0, jnp.nan, 0.0, -4.0, jnp.inf, -jnp.inf]), "z": jnp.zeros((2, 2)),
+         "c": jnp.asarray([3 + 4j, 0]), "none": None, "empty": jnp.zeros((0, 3)), "scalar": jnp.asarray(2.0),
+         "whole": jnp.asarray(3)}  # fmt: skip
+    optimizer = gs.track_gradients(optax.identity(), every=1)
+    _, state = optimizer.update(g, optimizer.init(g))
+    one = gs.gradient_records(state).isel(step=0).set_index(parameter="path")
+    assert one.parameter.values.tolist() == ["c", "empty", "scalar", "w", "z"]
+    assert one.zeros.values.tolist() == [1, 0, 0, 1, 4]
+    assert one.non_finite.values.tolist() == one.non_finite_update.values.tolist() == [0, 0, 0, 3, 0]
+    wanted = [np.log(5), -np.inf, np.log(2), np.log(5), -np.inf]
+    np.testing.assert_allclose(one.log_gradient, wanted, atol=1e-6)
+    assert np.isnan(one.log_parameter).all()  # they were not given
+    assert np.isnan(one.log_ratio).all()
+
+
+def test_under_scan_and_vmap_a_state_says_the_same() -> None:
+    optimizer = gs.track_gradients(optax.sgd(0.1), every=2, records=3, stacked=["blocks"])
+    _, state = run(optimizer, 7)
+    alone = gs.gradient_records(state)
+
+    @jax.jit
+    def scanned(scale: Array) -> Any:
+        def step(carry: Any, t: Array) -> Any:
+            params, state = carry
+            g = jax.tree.map(lambda x: scale * x, gradient(t))
+            updates, state = optimizer.update(g, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return lax.scan(step, (PARAMS, optimizer.init(PARAMS)), jnp.arange(7))[0][1]
+
+    members = gs.gradient_records(jax.jit(jax.vmap(scanned))(jnp.asarray([1.0, 2.0**60])))
+    assert dict(members.sizes) == {"member": 2, "step": 3, "parameter": 7}
+    np.testing.assert_allclose(members.log_gradient[0], alone.log_gradient, atol=2e-5)
+    np.testing.assert_allclose(members.log_gradient[1] - 60 * np.log(2), alone.log_gradient, atol=2e-5)
+    xarray.testing.assert_equal(members.zeros[0], alone.zeros)
+
+
+def test_multi_transform_multi_steps_and_chains_hold_records() -> None:
+    groups = {"a": "slow", "blocks": "fast"}
+    slow = gs.track_gradients(optax.sgd(0.1), every=2)
+    fast = gs.track_gradients(optax.adam(0.1), every=2, stacked=True)
+    _, state = run(optax.chain(optax.clip(1e9), optax.multi_transform({"slow": slow, "fast": fast}, groups)), 5)
+    records = gs.gradient_records(state)
+    assert sorted(records.parameter.values.tolist()) == NAMES
+    same = records.sel(parameter=NAMES, step=4)
+    np.testing.assert_allclose(same.log_gradient, logs(gradient(4)), atol=2e-5)
+    _, state = run(optax.MultiSteps(gs.track_gradients(optax.sgd(0.1), every=1), 2), 6)
+    mean = jax.tree.map(lambda x, y: (x + y) / 2, gradient(4), gradient(5))
+    records = gs.gradient_records(state)
+    assert records.step.values.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(records.log_gradient[2].values[:2], logs(mean)[:2], atol=2e-5)
+
+
+def test_extra_arguments_reach_the_optimizer_and_params_shaped_parts_can_be_mapped() -> None:
+    optimizer = gs.track_gradients(optax.lbfgs(), every=1)
+    loss = lambda params: jnp.sum((params["w"] - 1) ** 2)  # noqa: E731
+    params = {"w": jnp.zeros(3)}
+    state = optimizer.init(params)
+    value, g = jax.value_and_grad(loss)(params)
+    updates, state = optimizer.update(g, state, params, value=value, grad=g, value_fn=loss)
+    assert float(loss(optax.apply_updates(params, updates))) < 1
+    optimizer = gs.track_gradients(optax.adam(0.1), every=1)
+    state = optimizer.init(PARAMS)
+    specs = optax.tree_utils.tree_map_params(optimizer, lambda _: "like", state, transform_non_params=lambda _: "other")
+    assert specs.inner[0].mu["a"]["bias"] == "like"
+    assert specs.logs == "other"
+    jax.tree.map(lambda spec, leaf: None, specs, state)  # a prefix of the state, as sharding wants it
+    copy = optax.tree_utils.tree_map_params(optimizer, lambda leaf: leaf, state)
+    with jax.numpy_dtype_promotion("standard"):
+        _, copy = optimizer.update(gradient(0), copy, PARAMS)
+    assert gs.gradient_records(copy).parameter.values.tolist() == ["a/bias", "a/kernel", "blocks/kernel"]
+
+
+class Stack(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.blocks = nnx.vmap(lambda rngs: nnx.Linear(4, 4, rngs=rngs))(rngs.split(3))
+        self.out = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.out(nnx.scan(lambda x, block: jnp.tanh(block(x)), in_axes=(nnx.Carry, 0),
+                                 out_axes=nnx.Carry)(x, self.blocks))  # fmt: skip
+
+
+def test_an_optimizer_of_flax_nnx_holds_records() -> None:
+    model = Stack(nnx.Rngs(0))
+    tracked = gs.track_gradients(optax.adam(0.1), every=2, stacked=lambda path: path.startswith("blocks"))
+    optimizer = nnx.Optimizer(model, tracked, wrt=nnx.Param)
+
+    def loss(model: Stack) -> Array:
+        return jnp.mean(model(jnp.ones((2, 4))) ** 2)
+
+    @nnx.jit
+    def step(model: Stack, optimizer: nnx.Optimizer[Stack]) -> None:
+        optimizer.update(model, nnx.grad(loss)(model))
+
+    before = nnx.grad(loss)(model)
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(3):
+            step(model, optimizer)
+    records = gs.gradient_records(optimizer)
+    assert records.step.values.tolist() == [0, 2]
+    assert records.parameter.values.tolist() == [
+        *(f"blocks/{name}[{layer}]" for name in ("bias", "kernel") for layer in range(3)), "out/bias", "out/kernel"
+    ]  # fmt: skip
+    wanted = np.linalg.norm(np.asarray(before["blocks"]["kernel"][...])[1])
+    found = records.log_gradient.sel(step=0, parameter="blocks/kernel[1]")
+    assert float(found) == pytest.approx(np.log(wanted), abs=1e-5)
+
+
+def test_a_train_state_of_flax_linen_holds_records() -> None:
+    params = linen.Dense(2).init(random.key(0), jnp.ones((1, 3)))["params"]
+    state: Any = nnx.Optimizer  # any object that has an opt_state
+    optimizer = gs.track_gradients(optax.sgd(0.1))
+    _, after = optimizer.update(params, optimizer.init(params), params)
+    state = type("TrainState", (), {"opt_state": after})()
+    assert gs.gradient_records(state).parameter.values.tolist() == ["bias", "kernel"]
+
+
+SHARDED = """
+import sys, jax, jax.numpy as jnp, numpy as np, optax, gradsim as gs
+jax.config.update("jax_num_cpu_devices", 4)
+kind = jax.sharding.AxisType.Explicit if "explicit" in sys.argv else jax.sharding.AxisType.Auto
+mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
+jax.set_mesh(mesh)
+place = jax.NamedSharding(mesh, jax.P("d"))
+w = {"w": jax.device_put(jnp.arange(1.0, 65).reshape(8, 8), place)}
+optimizer = gs.track_gradients(optax.adam(0.1), every=1, stacked=True)
+state = jax.jit(optimizer.init)(w)
+updates, state = jax.jit(optimizer.update)(w, state, w)
+assert updates["w"].sharding.is_equivalent_to(place, 2), updates["w"].sharding
+found = gs.gradient_records(state).log_gradient.values[0]
+np.testing.assert_allclose(found, np.log(np.linalg.norm(np.arange(1.0, 65).reshape(8, 8), axis=1)), atol=1e-5)
+"""
+
+
+@pytest.mark.parametrize("kind", ["auto", "explicit"])
+def test_sharded_parameters_have_the_norms_of_the_whole(kind: str) -> None:
+    run = subprocess.run([sys.executable, "-c", SHARDED, kind], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def made(**changes: Any) -> xarray.Dataset:
+    """Records of three parameters over four steps, all of which learn."""
+    base = {"log_gradient": -3.0, "log_update": -5.0, "log_parameter": 0.0, "log_ratio": -5.0, "zeros": 0,
+            "non_finite": 0, "non_finite_update": 0}  # fmt: skip
+    values = {name: (("step", "parameter"), np.full((4, 3), value)) for name, value in base.items()}
+    coords = {"step": [0, 10, 20, 30], "parameter": ["x", "y", "z"], "log_rounding": ("parameter", np.full(3, -16.6))}
+    dataset = xarray.Dataset(values, coords)
+    for name, (step, parameter, value) in changes.items():
+        dataset[name].loc[{"step": slice(step, None), "parameter": parameter}] = value
+    return dataset
+
+
+def test_a_summary_says_who_does_not_learn_in_one_warning() -> None:
+    fine = gs.gradient_summary(made(log_gradient=(30, "x", -np.inf)))  # one record of four is a moment's
+    assert fine.status.values.tolist() == ["learns"] * 3
+    assert fine.vanished.values.tolist() == [0.25, 0, 0]
+    assert np.isnan(fine.since).all()
+    with pytest.warns(RuntimeWarning) as caught:
+        said = gs.gradient_summary(
+            made(log_gradient=(10, "x", -np.inf), log_ratio=(0, "y", -20.0), non_finite=(20, "z", 3))
+        )
+    assert said.status.values.tolist() == ["vanished", "vanished", "non-finite"]
+    assert said.since.values.tolist() == [10, 0, 20]
+    assert len(caught) == 1
+    assert str(caught[0].message) == (
+        "gradient_summary: 1 of 3 parameters are non-finite (not finite), z since update 20; 2 of 3 parameters have "
+        "vanished (no gradient, or updates below rounding), x since update 10"
+    )
+
+
+def test_steps_without_any_update_are_no_vanishing() -> None:
+    """As those between the updates of MultiSteps, or of a warm-up that begins at zero."""
+    still = made()
+    still["log_update"][:3] = still["log_ratio"][:3] = -np.inf
+    assert gs.gradient_summary(still).status.values.tolist() == ["learns"] * 3
+
+
+def test_a_deep_sigmoid_network_has_vanished_where_its_norms_say() -> None:
+    start = jax.nn.initializers.lecun_normal(batch_axis=0)
+    params = {"w": start(random.key(0), (60, 16, 16))}
+
+    def loss(params: Any) -> Array:
+        x, _ = lax.scan(lambda x, w: (jax.nn.sigmoid(x @ w), None), jnp.ones(16), params["w"])
+        return jnp.sum(x**2)
+
+    optimizer = gs.track_gradients(optax.sgd(0.1), every=1, stacked="w")
+    _, state = optimizer.update(jax.grad(loss)(params), optimizer.init(params), params)
+    records = gs.gradient_records(state)
+    growth = np.diff(records.log_gradient.values[0])
+    assert abs(growth[-40:].mean() - 1.5) < 0.3  # a factor of some 4 a layer, though squares underflow
+    assert records.log_gradient.min() < -70
+    with pytest.warns(RuntimeWarning, match=r"of 60 parameters have vanished"):
+        gs.gradient_summary(records)
+
+
+@pytest.fixture
+def no_checker() -> Iterator[None]:
+    with own_checks():
+        yield
+
+
+WRONG: dict[str, Any] = {
+    "optimizer": [None, "adam", 0.1, {}, [], optax.adam, optax, optax.adam(0.1).init, KINDS["size"][-1]],
+    "every": KINDS["size"], "records": KINDS["size"], "stacked": [None, 3, 1.5, {}, [3], 1j, KINDS["size"][-2]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", WRONG)
+def test_track_gradients_refuses(argument: str, no_checker: None) -> None:
+    refused_each(
+        argument, WRONG[argument], lambda value: gs.track_gradients(**{"optimizer": optax.sgd(0.1), argument: value})
+    )
+
+
+def test_what_the_parameters_do_not_have_is_refused(no_checker: None) -> None:
+    for stacked in ("block", ["a", "missing"], "a/kern", ""):
+        refused("stacked", lambda stacked=stacked: gs.track_gradients(optax.sgd(0.1), stacked=stacked).init(PARAMS))  # type: ignore[misc]
+    refused("stacked", lambda: gs.track_gradients(optax.sgd(0.1), stacked=True).init({"w": jnp.asarray(1.0)}))
+
+
+def test_states_and_records_of_another_kind_are_refused(no_checker: None) -> None:
+    sgd = optax.sgd(0.1)
+    fresh = gs.track_gradients(sgd).init(PARAMS)
+    refused_each("state", [None, 3, "x", {}, [], sgd.init(PARAMS), sgd, fresh, KINDS["dataset"][-1],
+                           gs.track_gradients(sgd).init({"n": jnp.arange(3)})], gs.gradient_records)  # fmt: skip
+    moved = Tracked(*fresh[:1], jnp.asarray([1, 2]), *(jnp.stack([x, x]) for x in fresh[2:4]), fresh.rows)  # type: ignore[arg-type]
+    refused("state", lambda: gs.gradient_records(moved))
+    one, two = (gs.track_gradients(sgd, every=every) for every in (1, 2))
+    refused("state", lambda: gs.gradient_records(run(optax.chain(one, two), 3)[1]))
+    for call in (gs.gradient_summary, gs.plot.gradient_records):
+        refused_each("records", "dataset", call)
+        refused("records", lambda call=call: call(made().drop_vars("zeros")))  # type: ignore[misc]
+        refused("records", lambda call=call: call(made().isel(step=0)))  # type: ignore[misc]
+        refused("records", lambda call=call: call(made().isel(step=[])))  # type: ignore[misc]
+
+
+def test_a_figure_shows_what_is_zero_and_what_is_not_finite() -> None:
+    one = made(log_gradient=(10, "x", -np.inf), non_finite=(20, "z", 3))
+    figure: Any = gs.plot.gradient_records(one)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exactly zero", "not finite"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["x", "y", "z"]
+    assert not gs.plot.gradient_records(made()).legends
+    members = xarray.concat([made(), one], "member")
+    assert len(gs.plot.gradient_records(members).legends) == 1
