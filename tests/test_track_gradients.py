@@ -323,7 +323,8 @@ def test_states_and_records_of_another_kind_are_refused(no_checker: None) -> Non
     fresh = gs.track_gradients(sgd).init(PARAMS)
     refused_each("state", [None, 3, "x", {}, [], sgd.init(PARAMS), sgd, fresh, KINDS["dataset"][-1],
                            gs.track_gradients(sgd).init({"n": jnp.arange(3)})], gs.gradient_records)  # fmt: skip
-    moved = Tracked(*fresh[:1], jnp.asarray([1, 2]), *(jnp.stack([x, x]) for x in fresh[2:4]), fresh.rows)  # type: ignore[arg-type]
+    logs, counts = (jnp.stack([x, x]) for x in (fresh.logs, fresh.counts))
+    moved = Tracked(fresh.inner, jnp.asarray([1, 2]), logs, counts, fresh.rows)
     refused("state", lambda: gs.gradient_records(moved))
     one, two = (gs.track_gradients(sgd, every=every) for every in (1, 2))
     refused("state", lambda: gs.gradient_records(run(optax.chain(one, two), 3)[1]))

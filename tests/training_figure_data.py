@@ -90,7 +90,7 @@ def coordinates(data: str, count: int) -> tuple[dict[str, xarray.Dataset], dict[
 def gradients(data: str, count: int) -> xarray.Dataset:
     """What `gradient_records` draws: parameters of long and short names, some of whose entries are zero or lost."""
     names = [f"{title} {place}/layers/kernel[{place}]" for place, title in enumerate((*TITLES, *DEEP)[:count])]
-    logs = paths(data, count, 12).T
+    logs = paths(data, count, 12)[:, 0].T
     zeros = np.zeros((12, count), int)
     lost = zeros + (np.arange(12)[:, None] == 11) * (data == "usual")
     values = {"log_gradient": np.where((logs < -5) & (data != "flat"), -np.inf, logs), "log_update": logs,

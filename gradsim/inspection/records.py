@@ -59,10 +59,10 @@ def gradient_records(state: Any) -> xarray.Dataset:
         variables["log_ratio"] = (dims, numbers[..., 1] - numbers[..., 2])
     variables = {name: (*variables[name], _about(*ABOUT[name])) for name in ABOUT}
     rows = [row for one in found for row in _described(one["rows"])]
-    name, path, layer, size, rounding = (list(column) for column in zip(*rows, strict=True))
+    names, path, layer, size, rounding = (list(column) for column in zip(*rows, strict=True))
     coordinates = {
         "step": ("step", steps, _about("updates taken", "step")),
-        "parameter": ("parameter", name, {"long_name": "parameter"}),
+        "parameter": ("parameter", names, {"long_name": "parameter"}),
         "path": ("parameter", path, {"long_name": "path of the parameter"}),
         "layer": ("parameter", layer, _about("layer of a stack", "layer")),
         "size": ("parameter", size, _about("entries", "1")),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOGS = ("log_gradient", "log_update", "log_parameter")
 COUNTS = ("zeros", "non_finite", "non_finite_update")
+SMALL = 2**12  # entries, up to which the sum of squares is not tried first
 Stacked = bool | str | Sequence[str] | Callable[[str], bool]
 
 
@@ -124,9 +125,10 @@ def track_gradients(
 
 def _record(leaves: Any, logs: Array, counts: Array, rows: Rows, place: Array) -> tuple[Array, Array]:
     """The records with one more, in the place of the oldest."""
-    sizes = [None if some is None else _measure(some, rows) for some in leaves]
-    (gradient, zeros, lost), (update, _, lost_update), parameter = sizes
-    norm = jnp.full_like(gradient, jnp.nan) if parameter is None else parameter[0]
+    of_gradient, of_update, of_parameter = leaves
+    gradient, zeros, lost = _measure(of_gradient, rows)
+    update, _, lost_update = _measure(of_update, rows)
+    norm = jnp.full_like(gradient, jnp.nan) if of_parameter is None else _measure(of_parameter, rows)[0]
     log, count = jnp.stack([gradient, update, norm], -1), jnp.stack([zeros, lost, lost_update], -1)
     return logs.at[place].set(log), counts.at[place].set(count)
 
@@ -153,17 +155,48 @@ def _whole(x: Array) -> Array:
 def _of_rows(x: Array, stacked: bool) -> tuple[Array, Array, Array]:
     """The same of one leaf, or of each of its layers; without a reshape, which a sharded array may not allow."""
     axes = tuple(range(int(stacked), x.ndim))
-    finite, zeros = jnp.isfinite(x), jnp.sum(x == 0, axis=axes, dtype=jnp.int32)
-    lost = jnp.sum(~finite, axis=axes, dtype=jnp.int32)
-    x = jnp.where(finite, x, 0)
-    parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-    parts = [part if jnp.finfo(part.dtype).bits == 64 else part.astype("float32") for part in parts]
+    entries = int(np.prod([x.shape[axis] for axis in axes]))
+    zeros = _count(x == 0, axes, entries)
+    if x.size <= SMALL:
+        log, lost = _scaled(x, axes, entries)
+        return log, zeros, lost
+    squares = _square_sum(_parts(x), axes)
+    # Squares below 2**-126 are lost: too little to matter here, and all of them are finite if their sum is.
+    plain = jnp.all((squares > 2.0**-64) & jnp.isfinite(squares))
+    nothing = jnp.zeros_like(zeros)
+    log, lost = lax.cond(
+        plain, lambda x: (_half_log(squares), nothing), lambda x: _scaled(x, axes, entries), x
+    )  # fmt: skip
+    return log, zeros, lost
+
+
+def _scaled(x: Array, axes: tuple[int, ...], entries: int) -> tuple[Array, Array]:
+    """ln of the norm of the finite entries, brought near one by a power of two first, and how many others there are."""
+    finite = jnp.isfinite(x)
+    parts = _parts(jnp.where(finite, x, 0))
     largest = [jnp.max(jnp.abs(part), axis=axes, initial=0) for part in parts]
     top = exponent_of(jnp.maximum(largest[0], largest[-1]))
-    scaled = times_power_of_two(parts, -jnp.expand_dims(top, axes))
-    square = sum(jnp.sum(part * part, axis=axes) for part in scaled)
-    log = jnp.log(square) / 2 + LN2 * top.astype(square.dtype)
-    return log.astype(jnp.float32), zeros, lost
+    squares = _square_sum(times_power_of_two(parts, -jnp.expand_dims(top, axes)), axes)
+    return _half_log(squares) + LN2 * top.astype("float32"), _count(~finite, axes, entries)
+
+
+def _parts(x: Array) -> list[Array]:
+    """Real and imaginary part, in float32 at least."""
+    parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
+    return [part if jnp.finfo(part.dtype).bits == 64 else part.astype("float32") for part in parts]
+
+
+def _square_sum(parts: Sequence[Array], axes: tuple[int, ...]) -> Array:
+    return jnp.sum(jnp.stack([jnp.sum(part * part, axis=axes) for part in parts]), axis=0)
+
+
+def _half_log(squares: Array) -> Array:
+    return (jnp.log(squares) / 2).astype("float32")
+
+
+def _count(flags: Array, axes: tuple[int, ...], entries: int) -> Array:
+    """How many are true. Floats are added faster than integers, and exactly while there are few enough."""
+    return jnp.sum(flags, axis=axes, dtype="float32" if entries <= 2**24 else "int32").astype("int32")
 
 
 def _leaves(tree: Any, rows: Rows) -> list[Array]:
@@ -184,9 +217,9 @@ def _rows(params: Any, every: int, stacked: Stacked) -> Rows:
         size = int(np.prod(shape)) // max(layers, 1)
         found.append((place, name, layers, size, jnp.result_type(leaf).name))
     names = [name for _, name, *_ in found]
-    for path in _paths(stacked) if names else ():
-        if not any(_beneath(name, path) for name in names):
-            raise ValueError(f"stacked: no parameter is at {path!r}; the paths are: {arguments.shown(names)}")
+    for wanted in _paths(stacked) if names else ():
+        if not any(_beneath(name, wanted) for name in names):
+            raise ValueError(f"stacked: no parameter is at {wanted!r}; the paths are: {arguments.shown(names)}")
     leaves, paths, layers_, sizes, dtypes = zip(*found, strict=True) if found else ((),) * 5
     return Rows(every, leaves, paths, layers_, sizes, dtypes)
 

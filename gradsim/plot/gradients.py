@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.inspection.records import checked
-from gradsim.plot.style import heading, new_figure, power_of_ten, styled
+from gradsim.plot.style import cell_edges, heading, legend_above, new_figure, power_of_ten, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LN10 = math.log(10)
 PANELS = (("log_gradient", r"gradient $\|g\|$"), ("log_ratio", r"relative update $\|\Delta w\|\,/\,\|w\|$"))
 COLOUR_MAP = "viridis"
-ZERO, LOST = "black", "#D55E00"
+ZERO, LOST, NONE = "exactly zero", "not finite", "no value (the parameter is zero)"
+COLOURS = {ZERO: "black", LOST: "#D55E00", NONE: "0.88"}
+ROUNDING = "white line: updates below are lost in rounding"
 MOST_NAMES, LONGEST = 36, 30
 
 
@@ -28,7 +30,8 @@ def gradient_records(records: xarray.Dataset) -> Figure:
     """Two maps of what `gradsim.gradient_records` returned, parameter over updates taken: gradient and relative update.
 
     Colours are powers of ten of geometric means over members; black is exactly zero, orange an entry that is not
-    finite. Parameters are in the order of the model's tree.
+    finite. Below the white line on the colour bar an update is lost in the rounding of its parameter. Parameters stand
+    in the order of the model's tree; choose some with `records.sel(parameter=[…])`.
 
     Raises: TypeError or ValueError for anything else.
     """
@@ -40,8 +43,10 @@ def gradient_records(records: xarray.Dataset) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     lost = every["non_finite"] + every["non_finite_update"] > 0
     seen: set[str] = set()
+    roundings = np.unique(every["log_rounding"].values) / LN10
     for ax, letter, (name, title) in zip((left, right), "ab", PANELS, strict=True):
-        seen |= _map(ax, _mean(every[name]), _any(lost), every["step"].values)
+        marks = roundings if name == "log_ratio" else ()
+        seen |= _map(ax, _mean(every[name]), _any(lost), every["step"].values, marks)
         heading(ax, letter, title)
         ax.set_xlabel("updates taken")
     places = np.unique(np.linspace(0, count - 1, shown).round().astype(int))
@@ -67,7 +72,7 @@ def _any(values: xarray.DataArray) -> np.ndarray:
     return np.asarray(flags.any(0) if flags.ndim == 3 else flags)
 
 
-def _map(ax: Axes, logs: np.ndarray, lost: np.ndarray, step: np.ndarray) -> set[str]:
+def _map(ax: Axes, logs: np.ndarray, lost: np.ndarray, step: np.ndarray, marks: Any) -> set[str]:
     """Parameters over updates, with its colour bar; returns what the legend has to say."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
@@ -75,20 +80,25 @@ def _map(ax: Axes, logs: np.ndarray, lost: np.ndarray, step: np.ndarray) -> set[
     finite = logs[np.isfinite(logs) & ~lost]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     middle, half = (low + high) / 2, max((high - low) / 2, 0.5)
-    edges = _edges(step), np.arange(logs.shape[0] + 1) - 0.5
-    colours = colormaps[COLOUR_MAP].with_extremes(bad="0.9")
+    edges = cell_edges(step), np.arange(logs.shape[0] + 1) - 0.5
+    colours = colormaps[COLOUR_MAP].with_extremes(bad=COLOURS[NONE])
     mesh = ax.pcolormesh(*edges, np.ma.masked_invalid(logs), cmap=colours, vmin=middle - half, vmax=middle + half,
                          rasterized=True)  # fmt: skip
     said = set()
-    for name, colour, hit in (("exactly zero", ZERO, np.isneginf(logs) & ~lost), ("not finite", LOST, lost)):
+    zero, none = np.isneginf(logs) & ~lost, ~np.isfinite(logs) & ~np.isneginf(logs) & ~lost
+    for name, hit in ((ZERO, zero), (LOST, lost), (NONE, none)):
         if hit.any():
             said.add(name)
             over = np.ma.masked_where(~hit, np.ones(logs.shape))
-            ax.pcolormesh(*edges, over, cmap=ListedColormap([colour]), rasterized=True)
+            ax.pcolormesh(*edges, over, cmap=ListedColormap([COLOURS[name]]), rasterized=True)
     ax.set_xticks(_ends(step), [f"{place:,}" for place in _ends(step)])
     bar: Any = ax.figure.colorbar(mesh, ax=ax, pad=0.03, aspect=25)
     ticks = _ticks(middle - half, middle + half)
     bar.set_ticks(ticks, labels=[power_of_ten(float(tick)) for tick in ticks])
+    for mark in marks:
+        if middle - half < mark < middle + half:
+            bar.ax.axhline(mark, color="white", linewidth=1.5)
+            said.add(ROUNDING)
     return said
 
 
@@ -103,17 +113,12 @@ def _ticks(low: float, high: float) -> np.ndarray:
     return np.arange(first, last + 1, between)
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
-    if centres.size == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    between = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - between[0]], between, [2 * centres[-1] - between[-1]]])
-
-
 def _legend(figure: Figure, seen: set[str]) -> None:
     from matplotlib.patches import Patch
 
-    colours = {"exactly zero": ZERO, "not finite": LOST}
-    handles = [Patch(color=colour, label=name) for name, colour in colours.items() if name in seen]
+    handles: list[Any] = [Patch(color=colour, label=name) for name, colour in COLOURS.items() if name in seen]
+    if ROUNDING in seen:
+        outlined = {"facecolor": "white", "edgecolor": "0.5", "linewidth": 0.5}
+        handles.append(Patch(label=ROUNDING, **outlined))
     if handles:
-        figure.legend(handles=handles, loc="outside upper right", ncols=2)
+        legend_above(figure, handles)

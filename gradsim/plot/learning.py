@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.plot.style import COLOURS, LETTERS, new_figure, power_of_ten, styled
+from gradsim.plot.style import COLOURS, LETTERS, cell_edges, new_figure, power_of_ten, styled
 
 if TYPE_CHECKING:
     import xarray
@@ -70,7 +70,7 @@ def _map(ax: Axes, one: xarray.Dataset, low: float, high: float) -> Any:
     mean = np.ma.masked_array(np.maximum(shown, low - 1), lost).mean(-1)  # of those that have not diverged
     colours = colormaps[COLOUR_MAP].with_extremes(bad="0.75")
     step, layer = one["step"].values, one[axis].values
-    mesh = ax.pcolormesh(_edges(step), _edges(layer), mean, cmap=colours, vmin=low, vmax=high,
+    mesh = ax.pcolormesh(cell_edges(step), cell_edges(layer), mean, cmap=colours, vmin=low, vmax=high,
                          rasterized=True)  # fmt: skip
     if lost.any():
         said, white = (
@@ -82,13 +82,6 @@ def _map(ax: Axes, one: xarray.Dataset, low: float, high: float) -> Any:
     ax.set_xticks([step[0], step[-1]])
     ax.set_yticks([layer[0], layer[-1]])
     return mesh
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    if centres.size == 1:
-        return np.array([centres[0] - 0.5, centres[0] + 0.5])
-    between = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - between[0]], between, [2 * centres[-1] - between[-1]]])
 
 
 def _curves(ax: Axes, datasets: Mapping[str, xarray.Dataset]) -> None:

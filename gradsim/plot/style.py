@@ -192,6 +192,14 @@ def powers_of_ten(ax: Axes, low: float, high: float, *, room: float = 0.1, ticks
     ax.yaxis.set_major_formatter(lambda tick, _: power_of_ten(tick))
 
 
+def cell_edges(centres: np.ndarray) -> np.ndarray:
+    """The edges of a map's cells, halfway between their centres."""
+    if centres.size == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    between = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - between[0]], between, [2 * centres[-1] - between[-1]]])
+
+
 def power_of_ten(exponent: float) -> str:
     """10 to the exponent in mathematical type, with a mantissa where it is no whole number: 1, 10⁻³, 8.9·10⁻¹⁶."""
     whole = int(np.floor(exponent + 1e-6))
