@@ -112,36 +112,38 @@ def track_gradients(
         # optax.tree_map_params gives a state back without its rows.
         rows = state.rows if len(state.rows) else _rows(gradients if params is None else params, every, stacked)
         leaves = [None if tree is None else _leaves(tree, rows) for tree in (gradients, updates, params)]
-        logs, counts = lax.cond(
-            state.step % every == 0,
-            partial(_record, rows=rows, place=(state.step // every) % records),
-            lambda _, logs, counts: (logs, counts),
-            leaves, state.logs, state.counts,
-        )  # fmt: skip
+        due, place = state.step % every == 0, (state.step // every) % records
+        log, count = _record(leaves, rows, due)
+        logs = state.logs.at[place].set(jnp.where(due, log, state.logs[place]))
+        counts = state.counts.at[place].set(jnp.where(due, count, state.counts[place]))
         return updates, Tracked(after, optax.safe_increment(state.step), logs, counts, rows)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _record(leaves: Any, logs: Array, counts: Array, rows: Rows, place: Array) -> tuple[Array, Array]:
-    """The records with one more, in the place of the oldest."""
+def _record(leaves: Any, rows: Rows, due: Array) -> tuple[Array, Array]:
+    """One record, of zeros where none is due."""
     of_gradient, of_update, of_parameter = leaves
-    gradient, zeros, lost = _measure(of_gradient, rows)
-    update, _, lost_update = _measure(of_update, rows)
-    norm = jnp.full_like(gradient, jnp.nan) if of_parameter is None else _measure(of_parameter, rows)[0]
+    gradient, zeros, lost = _measure(of_gradient, rows, due)
+    update, _, lost_update = _measure(of_update, rows, due)
+    norm = jnp.full_like(gradient, jnp.nan) if of_parameter is None else _measure(of_parameter, rows, due)[0]
     log, count = jnp.stack([gradient, update, norm], -1), jnp.stack([zeros, lost, lost_update], -1)
-    return logs.at[place].set(log), counts.at[place].set(count)
+    return log, count
 
 
-def _measure(leaves: Sequence[Array], rows: Rows) -> tuple[Array, Array, Array]:
+def _measure(leaves: Sequence[Array], rows: Rows, due: Array) -> tuple[Array, Array, Array]:
     """ln of the norm, and the numbers of zero and of non-finite entries of each row."""
-    found = [_of_rows(leaf, layers > 0) for leaf, layers in zip(leaves, rows.layers, strict=True)]
+    # A condition for each leaf: one for all would make every update wait for the last gradient.
+    found = [
+        lax.cond(due, partial(_whole_rows, stacked=layers > 0), partial(_no_rows, stacked=layers > 0), leaf)
+        for leaf, layers in zip(leaves, rows.layers, strict=True)
+    ]
     log, zeros, lost = zip(*found, strict=True) if found else ((), (), ())
     return _joined(log, "float32"), _joined(zeros, "int32"), _joined(lost, "int32")
 
 
 def _joined(parts: Sequence[Array], dtype: str) -> Array:
-    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.atleast_1d(_whole(part)) for part in parts)])
+    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.atleast_1d(part) for part in parts)])
 
 
 def _whole(x: Array) -> Array:
@@ -150,6 +152,16 @@ def _whole(x: Array) -> Array:
     if not any(sharding.spec):
         return x
     return jax.sharding.reshard(x, jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec()))
+
+
+def _whole_rows(x: Array, stacked: bool) -> tuple[Array, Array, Array]:
+    log, zeros, lost = map(_whole, _of_rows(x, stacked))
+    return log, zeros, lost
+
+
+def _no_rows(x: Array, stacked: bool) -> tuple[Array, Array, Array]:
+    made = [jnp.zeros(x.shape[: int(stacked)], dtype) for dtype in ("float32", "int32", "int32")]
+    return made[0], made[1], made[2]
 
 
 def _of_rows(x: Array, stacked: bool) -> tuple[Array, Array, Array]:
