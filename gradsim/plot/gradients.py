@@ -118,7 +118,7 @@ def _legend(figure: Figure, seen: set[str]) -> None:
 
     handles: list[Any] = [Patch(color=colour, label=name) for name, colour in COLOURS.items() if name in seen]
     if ROUNDING in seen:
-        outlined = {"facecolor": "white", "edgecolor": "0.5", "linewidth": 0.5}
+        outlined: dict[str, Any] = {"facecolor": "white", "edgecolor": "0.5", "linewidth": 0.5}
         handles.append(Patch(label=ROUNDING, **outlined))
     if handles:
         legend_above(figure, handles)
