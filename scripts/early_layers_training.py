@@ -100,7 +100,7 @@ class Options(cli.Options):
     """How often gradients and updates are recorded."""
 
     adam_rates: tuple[float, ...] = (0.001, 0.01)
-    """Learning rates of Adam, of which each network takes its best."""
+    """Learning rates of Adam; each network has the one with which the others came out best."""
 
     sgd_rates: tuple[float, ...] = (0.001, 0.03)
     """Learning rates of SGD, with and without clipping, likewise."""

@@ -24,8 +24,6 @@ LABELS = {
     "memory": "layers, seeds and cells, one below the other",
     "compile": "seconds until a program is compiled",
 }
-
-
 MEASURED = tuple(part for part in PANELS if part in RESULTS)
 
 

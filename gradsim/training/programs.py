@@ -23,7 +23,8 @@ from gradsim.training.records import Probe
 from gradsim.training.tasks import Sample
 
 NEVER = np.iinfo(np.int32).max
-# Of jaxlib 0.10: its library of products takes thirty times as long for outer products of single samples.
+# Exact gradients take outer products of single samples, for which jaxlib 0.10's library of products is thirty times
+# slower than the compiler's own at width 1,024.
 ON_CPU = {**LEVEL_1, **({"xla_cpu_experimental_ynn_fusion_type": ""} if jax.__version_info__ < (0, 11) else {})}
 
 
