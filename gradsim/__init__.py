@@ -12,8 +12,6 @@ from gradsim.engine.check import check
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
-from gradsim.inspection.records import gradient_records, gradient_summary
-from gradsim.inspection.track import track_gradients
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -27,6 +25,8 @@ from gradsim.networks.residual import highway, residual
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.sweep import partial_products, sweep
+from gradsim.tracking.records import gradient_records, gradient_summary
+from gradsim.tracking.track import track_gradients
 from gradsim.training.tasks import copy_task
 from gradsim.training.train import train
 

@@ -17,7 +17,7 @@ from unrolled import own_checks
 from wrong import KINDS, refused, refused_each
 
 import gradsim as gs
-from gradsim.inspection.track import Tracked
+from gradsim.tracking.track import Tracked
 
 PARAMS = {"a": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}, "blocks": {"kernel": 2 * jnp.ones((5, 3, 3))}}
 NAMES = ["a/bias", "a/kernel", *(f"blocks/kernel[{layer}]" for layer in range(5))]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.inspection.records import checked
 from gradsim.plot.style import cell_edges, heading, legend_above, new_figure, power_of_ten, styled
+from gradsim.tracking.records import checked
 
 if TYPE_CHECKING:
     import xarray

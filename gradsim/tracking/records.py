@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from gradsim import arguments
-from gradsim.inspection.track import COUNTS, LOGS, Rows, Tracked
 from gradsim.sweeps.dataset import provenance
+from gradsim.tracking.track import COUNTS, LOGS, Rows, Tracked
 
 if TYPE_CHECKING:
     import xarray

@@ -1,1 +1,0 @@
-"""A model that is not ours: where its gradient goes, and what cures it."""
