@@ -10,7 +10,8 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.sweeps.dataset import provenance
-from gradsim.tracking.track import COUNTS, LOGS, Rows, Tracked
+from gradsim.tracking.rows import Rows
+from gradsim.tracking.track import COUNTS, LOGS, Tracked
 
 if TYPE_CHECKING:
     import xarray
