@@ -25,7 +25,12 @@ class Measured(NamedTuple):
     """How many are zero, int32; 0 where it was not asked for."""
 
 
-def measure(x: Array, stacked: bool, zeros: bool = False) -> Measured:
+def nothing(x: Array, stacked: bool) -> Measured:
+    """What stands where nothing was measured."""
+    return Measured(*(jnp.zeros(x.shape[: int(stacked)], dtype) for dtype in ("float32", "int32", "int32")))
+
+
+def measure(x: Array, stacked: bool, zeros: bool) -> Measured:
     """Measure all of `x`, or each part along its first axis, and count its zeros if wanted."""
     # Without a reshape, which a sharded array may not allow.
     axes = tuple(range(int(stacked), x.ndim))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradsim import arguments
-from gradsim.tracking.norms import SMALL, measure
+from gradsim.tracking.norms import Measured, measure, nothing
 from gradsim.tracking.rows import Rows, Stacked, check_stacked, rows_of
 
 if TYPE_CHECKING:
@@ -87,36 +88,24 @@ def track_gradients(
 
 def _record(gradients: Any, updates: Any, params: Any, rows: Rows, due: Array) -> tuple[Array, Array]:
     """The logs and the counts of one record [rows, 3], of zeros where none is due."""
-    trees = [jax.tree.leaves(tree) for tree in (gradients, updates, params)]
-    leaves = [[jnp.asarray(tree[place]) for tree in trees if tree] for place in rows.leaves]
-    stacked = [layers > 0 for layers in rows.layers]
-    # A condition takes time, and waits for all that it is given: one for small leaves together, which cost little to
-    # wait for, and one for each large leaf, lest every update waits for the last gradient.
-    small = [place for place, leaf in enumerate(leaves) if leaf[0].size <= SMALL]
-    groups = [small] * bool(small) + [[place] for place in range(len(leaves)) if place not in small]
-    found: dict[int, tuple[Array, Array]] = {}
-    for group in groups:
-        which = tuple(stacked[place] for place in group)
-        recorded = lax.cond(due, partial(_now, which), partial(_not_now, which), [leaves[place] for place in group])
-        found |= dict(zip(group, recorded, strict=True))
-    logs, counts = [jnp.zeros((0, 3), "float32")], [jnp.zeros((0, 3), "int32")]
-    for _, (log, count) in sorted(found.items()):
-        logs.append(log.reshape(-1, 3))
-        counts.append(count.reshape(-1, 3))
-    return jnp.concatenate(logs), jnp.concatenate(counts)
+    gradient = _measured(gradients, rows, due, zeros=True)
+    update = _measured(updates, rows, due)
+    norm = jnp.full_like(gradient.log, jnp.nan) if params is None else _measured(params, rows, due).log
+    log, count = [gradient.log, update.log, norm], [gradient.zeros, gradient.lost, update.lost]
+    return jnp.stack(log, -1), jnp.stack(count, -1)
 
 
-def _now(stacked: tuple[bool, ...], leaves: list[list[Array]]) -> list[tuple[Array, Array]]:
-    """The record of each leaf: its gradient, its update and, where it is given, the parameter."""
+def _measured(tree: Any, rows: Rows, due: Array, zeros: bool = False) -> Measured:
+    """Each row of a tree, where a record is due."""
+    leaves = jax.tree.leaves(tree)
     found = []
-    for (gradient, update, *parameter), layers in zip(leaves, stacked, strict=True):
-        of_gradient, of_update = measure(gradient, layers, zeros=True), measure(update, layers)
-        norm = measure(parameter[0], layers).log if parameter else jnp.full_like(of_gradient.log, jnp.nan)
-        logs, counts = [of_gradient.log, of_update.log, norm], [of_gradient.zeros, of_gradient.lost, of_update.lost]
-        found.append((jnp.stack(logs, -1), jnp.stack(counts, -1)))
-    return found
+    for place, layers in zip(rows.leaves, rows.layers, strict=True):
+        # A condition for each leaf: one for all would make every update wait for the last gradient.
+        yes, no = partial(measure, stacked=layers > 0, zeros=zeros), partial(nothing, stacked=layers > 0)
+        found.append(lax.cond(due, yes, no, jnp.asarray(leaves[place])))
+    logs, lost, counts = zip(*found, strict=True) if found else ((), (), ())
+    return Measured(_joined(logs, "float32"), _joined(lost, "int32"), _joined(counts, "int32"))
 
 
-def _not_now(stacked: tuple[bool, ...], leaves: list[list[Array]]) -> list[tuple[Array, Array]]:
-    shapes = [(*leaf[0].shape[: int(layers)], 3) for leaf, layers in zip(leaves, stacked, strict=True)]
-    return [(jnp.zeros(shape, "float32"), jnp.zeros(shape, "int32")) for shape in shapes]
+def _joined(parts: Sequence[Array], dtype: str) -> Array:
+    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.atleast_1d(part) for part in parts)])
