@@ -45,6 +45,9 @@ def track_gradients(
     that all is zero. Updates are those of the optimizer, unchanged. `gradient_records` reads the state, of
     `flax.nnx.Optimizer`, `optax.multi_transform`, `optax.MultiSteps` and others, too.
 
+    A record costs some passes over gradients, updates and parameters; the updates in between cost that an update is
+    written to memory, which XLA might have merged with adding it. Under `jax.vmap` each update costs a record.
+
     Args:
         optimizer: an optax transformation.
         every: updates from one record to the next.
