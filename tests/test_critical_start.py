@@ -1,6 +1,7 @@
 """`critical_initializer`: kernels of the right variance, and Flax networks whose gradient neither grows nor shrinks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
-from jax import Array, random
+from jax import Array, lax, random
 from unrolled import own_checks
 from wrong import KINDS, refused, refused_each
 
@@ -36,45 +37,62 @@ def stable_input(name: str, start: gs.CriticalInitializer, shape: tuple[int, ...
     return x * np.float32(np.sqrt(square)) / jnp.sqrt(jnp.mean(x**2))
 
 
-def growth(model: Any, x: Array) -> Array:
-    """ln of the growth of a random tangent a layer."""
-    u = random.normal(random.key(6), x.shape)
-    jvp = jax.jvp(model, (x,), (u / jnp.linalg.norm(u),))[1]
-    return jnp.log(jnp.linalg.norm(jvp)) / DEPTH
-
-
-class Deep(nnx.Module):
-    def __init__(self, activation: Any, kernel: Any, bias: Any, rngs: nnx.Rngs) -> None:
-        made = [nnx.Linear(WIDTH, WIDTH, kernel_init=kernel, bias_init=bias, rngs=rngs) for _ in range(DEPTH)]
-        self.layers, self.activation = nnx.List(made), activation
-
-    def __call__(self, x: Array) -> Array:
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x
-
-
-def measured(name: str, kernel: Any, bias: Any, x: Array) -> np.ndarray:
-    """The growth of independent networks, run operation by operation."""
+def growth(activation: Callable[[Array], Array], kernel: Any, bias: Any, x: Array) -> Array:
+    """ln of the growth of a random tangent a layer, of independent networks of layers of flax.nnx [SEEDS]."""
 
     def one(key: Array) -> Array:
-        return growth(Deep(gs.ACTIVATIONS[name], kernel, bias, nnx.Rngs(params=key)), x)
+        def layer(x: Array, key: Array) -> tuple[Array, None]:
+            made = nnx.Linear(WIDTH, WIDTH, kernel_init=kernel, bias_init=bias, rngs=nnx.Rngs(params=key))
+            return activation(made(x)), None
 
-    return np.asarray(jax.vmap(one)(random.split(random.key(1), SEEDS)))
+        u = random.normal(random.key(6), x.shape)
+        keys = random.split(key, DEPTH)
+        jvp = jax.jvp(lambda x: lax.scan(layer, x, keys)[0], (x,), (u / jnp.linalg.norm(u),))[1]
+        return jnp.log(jnp.linalg.norm(jvp)) / DEPTH
+
+    return jax.vmap(one)(random.split(random.key(1), SEEDS))
+
+
+@pytest.fixture(scope="module")
+def starts() -> dict[str, gs.CriticalInitializer]:
+    return {name: gs.critical_initializer(name, bias_of(name)) for name in WITH_EDGE}
+
+
+@pytest.fixture(scope="module")
+def growths(starts: dict[str, gs.CriticalInitializer]) -> dict[str, np.ndarray]:
+    """Of every activation, measured by one program: all their kernels are multiples of the same draws."""
+    names = list(starts)
+
+    def one(place: Array, sigma_w: Array, sigma_b: Array, x: Array) -> Array:
+        start = replace(starts["tanh"], sigma_w=sigma_w, sigma_b=sigma_b)
+        branches = [gs.ACTIVATIONS[name] for name in names]
+        return growth(lambda z: lax.switch(place, branches, z), start, start.bias, x)
+
+    x = jnp.stack([stable_input(name, start, (WIDTH,)) for name, start in starts.items()])
+    sigmas = [
+        np.array([getattr(start, sigma) for start in starts.values()], "float32") for sigma in ("sigma_w", "sigma_b")
+    ]
+    with own_checks():  # gains under a transformation are no floats
+        found = jax.jit(jax.vmap(one))(np.arange(len(names)), *sigmas, x)
+    return dict(zip(names, np.asarray(found), strict=True))
 
 
 @pytest.mark.parametrize("name", WITH_EDGE)
-def test_a_deep_flax_network_of_every_activation_with_an_edge_starts_there(name: str) -> None:
-    start = gs.critical_initializer(name, bias_of(name))
-    found = measured(name, start, start.bias, stable_input(name, start, (WIDTH,)))
+def test_a_deep_flax_network_of_every_activation_with_an_edge_starts_there(
+    name: str, starts: dict[str, gs.CriticalInitializer], growths: dict[str, np.ndarray]
+) -> None:
+    start, found = starts[name], growths[name]
     assert abs(found.mean()) < 5 * found.std(ddof=1) / np.sqrt(SEEDS) < 0.05
     assert start.sigma_w == pytest.approx(float(theory.edge_of_chaos(name, bias_of(name))), rel=1e-12)
+    same = replace(start, activation="tanh", sigma_w=starts["tanh"].sigma_w, sigma_b=starts["tanh"].sigma_b)
+    assert same == starts["tanh"]  # but for its gains, so that one program serves all
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid"])
 def test_an_untuned_start_is_far_from_it(name: str) -> None:
     zeros, x = nnx.initializers.zeros, random.normal(random.key(5), (WIDTH,))
-    assert measured(name, nnx.initializers.lecun_normal(), zeros, x).mean() < -0.3  # 1e-4 of the gradient, or less
+    found = jax.jit(lambda x: growth(gs.ACTIVATIONS[name], nnx.initializers.lecun_normal(), zeros, x))(x)
+    assert found.mean() < -0.3  # 1e-4 of the gradient, or less
 
 
 def test_relu_is_he_and_linear_is_lecun() -> None:
