@@ -63,7 +63,7 @@ def growths(starts: dict[str, gs.CriticalInitializer]) -> dict[str, np.ndarray]:
     """Of every activation, measured by one program: all their kernels are multiples of the same draws."""
     names = list(starts)
 
-    def one(place: Array, sigma_w: Array, sigma_b: Array, x: Array) -> Array:
+    def one(place: Array, sigma_w: Any, sigma_b: Any, x: Array) -> Array:
         start = replace(starts["tanh"], sigma_w=sigma_w, sigma_b=sigma_b)
         branches = [gs.ACTIVATIONS[name] for name in names]
         return growth(lambda z: lax.switch(place, branches, z), start, start.bias, x)
