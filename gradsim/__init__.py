@@ -1,6 +1,6 @@
 """gradsim measures exactly how gradients vanish and explode in deep and recurrent networks."""
 
-from gradsim import plot, theory
+from gradsim import inspection, plot, theory
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
@@ -11,6 +11,7 @@ from gradsim.engine.check import check
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
+from gradsim.inspection.inspect import inspect
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -51,6 +52,8 @@ __all__ = [
     "gru",
     "highway",
     "horizon",
+    "inspect",
+    "inspection",
     "jacobian_norms",
     "layernorm",
     "linear_recurrence",

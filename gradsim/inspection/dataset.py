@@ -1,0 +1,123 @@
+"""What was measured of a model -> xarray.Dataset over its layers and its parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradsim.inspection.measure import Call, Measurement
+from gradsim.scaled import log
+from gradsim.sweeps.dataset import provenance
+
+if TYPE_CHECKING:
+    import xarray
+
+ABOUT = {
+    "log_activation": ("log root mean square of the layer's output", "nat"),
+    "dead": ("share of units whose output is zero for every example", "1"),
+    "not_finite": ("share of the output's entries that are not finite", "1"),
+    "log_gradient": ("log norm of the exact gradient with respect to the layer's output", "nat"),
+    "log_float_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
+    "zero_gradient": ("share of the gradient's entries that are exactly zero", "1"),
+    "not_finite_gradient": ("share of the gradient's entries that are not finite", "1"),
+    "log_parameter": ("log norm of the parameter", "nat"),
+    "log_parameter_gradient": ("log norm of the exact gradient with respect to the parameter", "nat"),
+    "log_float_parameter_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
+}
+
+
+def build(
+    measured: Measurement, names: Sequence[str], parameter_norms: Sequence[Any], attrs: Mapping[str, Any]
+) -> xarray.Dataset:
+    """Dimensions layer, parameter and, where layers run in a scan, step; −inf is a gradient that is zero."""
+    import xarray
+
+    calls = measured.calls
+    columns = [_row(call) for call in calls]
+    values = {name: np.array([column[name] for column in columns], np.float64) for name in columns[0]}
+    variables: dict[str, Any] = {name: ("layer", one) for name, one in values.items()}
+    steps = max((np.size(call.value.entries) for call in calls), default=1)
+    if any(np.ndim(call.value.entries) for call in calls):
+        by_step = np.full((2, len(calls), steps), np.nan)
+        for i, call in enumerate(calls):
+            for j, record in enumerate((call.value, call.gradient)):
+                if record is not None and np.ndim(record.entries):
+                    found = log(record.norm).ravel() - (0.5 * np.log(record.entries.ravel()) if j == 0 else 0.0)
+                    by_step[j, i, : found.size] = found
+        for j, name in enumerate(("log_activation", "log_gradient")):
+            variables[f"{name}_by_step"] = (("layer", "step"), by_step[j])
+    found = {
+        "log_parameter": parameter_norms,
+        "log_parameter_gradient": measured.norms,
+        "log_float_parameter_gradient": measured.plain_norms,
+    }
+    for name, numbers in found.items():
+        variables[name] = ("parameter", np.array([float(log(one)) for one in numbers], np.float64))
+    for name, variable in variables.items():
+        long_name, units = ABOUT[name.removesuffix("_by_step")]
+        by = ", step by step" if name.endswith("_by_step") else ""
+        variables[name] = (*variable, {"long_name": long_name + by, "units": units})
+    coordinates: dict[str, Any] = {
+        "layer": ("layer", _labels(calls), {"long_name": "layer, in order of execution"}),
+        "type": ("layer", [call.site.type_name for call in calls], {"long_name": "type of the layer"}),
+        "parameter": ("parameter", list(names), {"long_name": "parameter"}),
+    }
+    if "log_gradient_by_step" in variables:
+        coordinates["step"] = ("step", np.arange(1, steps + 1), {"long_name": "step of the scan", "units": "step"})
+    places = {
+        "first_not_finite": _first(coordinates["layer"][1], values["not_finite"]),
+        "first_not_finite_gradient": _first(coordinates["layer"][1][::-1], values["not_finite_gradient"][::-1]),
+    }
+    described = {
+        "loss": float(measured.loss),
+        "entries_lost": int(measured.lost),
+        "not_linear": ", ".join(measured.nonlinear),
+    }
+    return xarray.Dataset(variables, coordinates, attrs={**provenance(), **attrs, **described, **places})
+
+
+def _row(call: Call) -> dict[str, float]:
+    """The numbers of one call; those of its steps together where it runs in a scan."""
+    value, gradient, plain = call.value, call.gradient, call.plain
+    entries = np.sum(value.entries)
+    return {
+        "log_activation": total(value.norm) - 0.5 * float(np.log(entries)),
+        "dead": float(np.sum(value.dead) / np.sum(value.units)),
+        "not_finite": float(np.sum(value.not_finite) / entries),
+        # No equation hands a gradient to this output: it does not reach the loss.
+        "log_gradient": -np.inf if gradient is None else total(gradient.norm),
+        "log_float_gradient": -np.inf if plain is None else total(plain.norm),
+        "zero_gradient": 1.0 if gradient is None else float(np.sum(gradient.zeros) / np.sum(gradient.entries)),
+        "not_finite_gradient": 0.0
+        if gradient is None
+        else float(np.sum(gradient.not_finite) / np.sum(gradient.entries)),
+    }
+
+
+def total(norms: Any) -> float:
+    """ln of the norm of all steps together: ½ ln Σ exp(2 ln norm), at the largest."""
+    each = log(norms).ravel()
+    top = each.max()
+    if not np.isfinite(top):
+        return float(top)
+    return float(top + 0.5 * np.log(np.sum(np.exp(2 * (each - top)))))
+
+
+def _labels(calls: Sequence[Call]) -> list[str]:
+    """Paths, each its own: the second call of a layer is `path#2`."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for call in calls:
+        path = call.site.layer or ("input" if call.site.role == "input" else "model")
+        seen[path] += 1
+        labels.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+    return labels
+
+
+def _first(labels: Sequence[str], shares: np.ndarray) -> str:
+    """The first layer of which a share is not zero, "" where there is none."""
+    found = np.flatnonzero(shares > 0)
+    return labels[found[0]] if found.size else ""

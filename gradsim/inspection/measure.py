@@ -1,0 +1,102 @@
+"""The walk through a model's program: forward, backward in block floating point, backward in plain floats."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradsim.inspection.block_floats import block, log_norm_parts
+from gradsim.inspection.differentiate import Plan
+from gradsim.inspection.interpreter import Interpreter
+from gradsim.inspection.records import Record, Site
+
+
+class Call(NamedTuple):
+    """One call of a layer: where it stands, and what its taps noted; a record is None where no gradient passes."""
+
+    site: Site
+    value: Record
+    gradient: Record | None
+    plain: Record | None
+
+
+class Measurement(NamedTuple):
+    """Of one model at its inputs; norms are numbers in block floating point, on the host."""
+
+    calls: list[Call]
+    loss: Any
+    norms: list[Any]
+    plain_norms: list[Any]
+    lost: bool
+    nonlinear: list[str]
+
+
+def measure(plan: Plan, operands: Sequence[Any], gradients: int) -> Measurement:
+    """`operands` are the program's inputs but the cotangent, and its first `gradients` results after the loss are
+    the parameters' gradients."""
+    program, compiled = plan.program, plan.compiled
+    values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
+    forward = Interpreter("value", compiled)
+    forward.walk(program, values, 0, plan.forward)
+    one = jnp.ones((), plan.dtype)
+    seen = {}
+    for name, cotangent in (("exact", block(one)), ("plain", one)):
+        backward = Interpreter("cotangent", compiled)
+        known = {**values, program.inputs[-1]: cotangent}
+        backward.walk(program, known, plan.forward)
+        results = [known[i] for i in program.outputs]
+        seen[name] = (backward, results[0], [norm(x) for x in results[1 : 1 + gradients]])
+        del known, results
+    exact, plain = seen["exact"], seen["plain"]
+    lost = any(bool(one) for one in jax.device_get(exact[0].lost))
+    calls = _calls(*jax.device_get((_data(forward), _data(exact[0]), _data(plain[0]))), forward, exact[0], plain[0])
+    norms, plain_norms, loss = jax.device_get((exact[2], plain[2], exact[1]))
+    return Measurement(calls, loss, norms, plain_norms, lost, sorted(exact[0].nonlinear))
+
+
+@jax.jit
+def norm(value: Any) -> Any:
+    return log_norm_parts([value])
+
+
+def _data(walk: Interpreter) -> list[Any]:
+    return [record for _, record in walk.records]
+
+
+def _calls(
+    values: Any, gradients: Any, plains: Any, forward: Interpreter, exact: Interpreter, plain: Interpreter
+) -> list[Call]:
+    """Each call with its gradient: the k-th call at a site has the k-th gradient from the last."""
+    backward = [_by_site(walk, records) for walk, records in ((exact, gradients), (plain, plains))]
+    totals = _by_site(forward, values)
+    places: dict[int, int] = defaultdict(int)
+    calls = []
+    for (site, _), value in zip(forward.records, values, strict=True):
+        k = places[site.site]
+        places[site.site] += 1
+        several = len(totals[site.site])
+        found = []
+        for records in backward:
+            mine = records[site.site]
+            found.append(mine[several - 1 - k] if len(mine) == several else None)
+        calls.append(Call(site, value, *found))
+    return calls
+
+
+def _by_site(walk: Interpreter, records: Sequence[Any]) -> dict[int, list[Any]]:
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for (site, _), record in zip(walk.records, records, strict=True):
+        groups[site.site].append(record)
+    return groups
+
+
+def logs(record: Any) -> np.ndarray:
+    """ln of a record's norms, one for each step."""
+    from gradsim.scaled import log
+
+    return log(record.norm)
