@@ -21,25 +21,48 @@ def is_block(value: Any) -> TypeGuard[Scaled]:
     return isinstance(value, Scaled)
 
 
-def largest_parts(x: Array, axes: tuple[int, ...]) -> Array:
-    """max |x| over these axes, which stay; of complex numbers the larger of the two parts."""
-    sizes = jnp.maximum(jnp.abs(x.real), jnp.abs(x.imag)) if jnp.iscomplexobj(x) else jnp.abs(x)
-    return jnp.max(sizes, axis=axes, keepdims=True, initial=jnp.zeros((), sizes.dtype))
-
-
 def times(x: Array, exponent: Array) -> Array:
-    """x * 2**exponent, exact unless it leaves the range."""
+    """x * 2**exponent, for exponents of at most zero; zero where that is below the normal numbers."""
     if jnp.iscomplexobj(x):
-        return lax.complex(times_power_of_two(x.real, exponent), times_power_of_two(x.imag, exponent))
-    return jnp.asarray(times_power_of_two(x, exponent))
+        return lax.complex(times(x.real, exponent), times(x.imag, exponent))
+    if _is_narrow(x.dtype):
+        return jnp.asarray(times_power_of_two(x, exponent))
+    return x * _power(lax.max(exponent, jnp.int32(1 - jnp.finfo(x.dtype).maxexp)), x.dtype)
+
+
+def _is_narrow(dtype: Any) -> bool:
+    """Does crossing the format's range take two factors?"""
+    return bool(jnp.finfo(dtype).minexp > -100)
+
+
+def _power(exponent: Array, dtype: Any) -> Array:
+    """2**exponent in few operations, for there is one in every equation; 0 for the exponent below the normal ones."""
+    info = jnp.finfo(dtype)
+    biased = (exponent + jnp.int32(info.maxexp - 1)).astype(f"int{info.bits}")
+    return lax.bitcast_convert_type(lax.shift_left(biased, jnp.full_like(biased, info.nmant)), dtype)
 
 
 def normalized(mantissa: Array, exponent: Array) -> Scaled:
     """The same numbers with the largest entry of each slab in [½, 1)."""
+    x = mantissa
+    sizes = lax.max(lax.abs(x.real), lax.abs(x.imag)) if jnp.iscomplexobj(x) else lax.abs(x)
     axes = tuple(axis for axis, length in enumerate(exponent.shape) if length == 1)
-    largest = largest_parts(mantissa, axes)
-    shift = exponent_of(largest)
-    return Scaled(times(mantissa, -shift), jnp.where(largest == 0, ZERO, exponent + shift))
+    if 0 in x.shape:
+        return Scaled(x, jnp.full_like(exponent, ZERO))
+    largest = lax.reduce_max(sizes, axes).reshape(exponent.shape)
+    info = jnp.finfo(largest.dtype)
+    if _is_narrow(largest.dtype):
+        shift = exponent_of(largest)
+        scaled = times_power_of_two(x, -shift)
+    else:
+        # The bits of the largest hold its exponent; what is not normal counts as the least number that is, and what
+        # is not finite stays so.
+        digits = lax.bitcast_convert_type(largest, f"int{info.bits}")
+        biased = lax.shift_right_logical(digits, jnp.full_like(digits, info.nmant)).astype(jnp.int32)
+        shift = lax.min(biased, jnp.int32(2 * info.maxexp - 4)) - jnp.int32(info.maxexp - 2)
+        factor = _power(-shift, largest.dtype)
+        scaled = lax.complex(x.real * factor, x.imag * factor) if jnp.iscomplexobj(x) else x * factor
+    return Scaled(scaled, lax.select(largest == 0, jnp.full_like(exponent, ZERO), exponent + shift))
 
 
 def block(value: Any) -> Scaled:
@@ -68,14 +91,10 @@ def aligned(value: Scaled, exponent: Array) -> Array:
 
 def coarsened(value: Scaled, shape: Sequence[int]) -> Scaled:
     """The same numbers, with exponents of this shape."""
+    if value.exponent.shape == tuple(shape):
+        return value
     top = coarse(value.exponent, shape)
     return Scaled(aligned(value, top), top)
-
-
-def by_row(value: Any) -> Scaled:
-    """The same numbers with one exponent for each entry of the leading axis: the form in which a loop carries them."""
-    whole = block(value)
-    return coarsened(whole, (*whole.mantissa.shape[:1], *(1,) * (whole.mantissa.ndim - 1)))
 
 
 def vanished(before: Scaled, after: Array) -> Array:
@@ -85,7 +104,12 @@ def vanished(before: Scaled, after: Array) -> Array:
 
 def at_true_size(value: Any) -> Any:
     """The numbers as plain floats, 0 or inf where they leave the range."""
-    return times(value.mantissa, value.exponent) if is_block(value) else value
+    if not is_block(value):
+        return value
+    x = value.mantissa
+    if jnp.iscomplexobj(x):
+        return lax.complex(*(times_power_of_two(part, value.exponent) for part in (x.real, x.imag)))
+    return times_power_of_two(x, value.exponent)
 
 
 def log_norm_parts(values: Sequence[Any]) -> Scaled:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradsim.inspection.block_floats import block, by_row, coarsened, is_block, joint_shape
+from gradsim.inspection.block_floats import block, coarsened, is_block, joint_shape
 from gradsim.inspection.jax_versions import scan_sizes
 from gradsim.scaled import Scaled
 
@@ -16,7 +16,7 @@ Run = Callable[[Any, Sequence[Any]], tuple[list[Any], Any]]
 
 
 def scan(equation: Any, operands: Sequence[Any], run: Run) -> tuple[list[Any], Any]:
-    """A scan: one exponent a row of the carry, and exponents of their own for each step of what is stacked."""
+    """A scan: what is stacked has exponents of its own for each step."""
     params = equation.params
     constants, carried = scan_sizes(params)
     fixed, carry, rows = (
@@ -43,18 +43,22 @@ def scan(equation: Any, operands: Sequence[Any], run: Run) -> tuple[list[Any], A
 
 
 def settled(carry: Sequence[Any], turned: Callable[[Any], Any]) -> list[Any]:
-    """The carry in the form that a step leaves it in: what becomes linear in the cotangent begins so."""
-    carry = [by_row(x) if is_block(x) else x for x in carry]
+    """The carry in the form that a step leaves it in: linear in the cotangent, and with exponents as fine."""
+    carry = list(carry)
     while True:
-        new = turned(carry)
-        late = [i for i, (x, y) in enumerate(zip(carry, new, strict=True)) if is_block(y) and not is_block(x)]
-        if not late:
+        changed = False
+        for i, (x, new) in enumerate(zip(carry, turned(carry), strict=True)):
+            if not is_block(new):
+                continue
+            form = joint_shape([block(x), new])
+            if not is_block(x) or form != x.exponent.shape:
+                carry[i], changed = coarsened(block(x), form), True
+        if not changed:
             return carry
-        carry = [by_row(x) if i in late else x for i, x in enumerate(carry)]
 
 
 def _as_carried(new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
-    return [by_row(x) if is_block(before) else x for x, before in zip(new, old, strict=True)]
+    return [coarsened(block(x), y.exponent.shape) if is_block(y) else x for x, y in zip(new, old, strict=True)]
 
 
 def _with_rows(x: Scaled, length: int) -> Scaled:

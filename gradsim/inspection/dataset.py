@@ -39,13 +39,13 @@ def build(
     columns = [_row(call) for call in calls]
     values = {name: np.array([column[name] for column in columns], np.float64) for name in columns[0]}
     variables: dict[str, Any] = {name: ("layer", one) for name, one in values.items()}
-    steps = max((np.size(call.value.entries) for call in calls), default=1)
-    if any(np.ndim(call.value.entries) for call in calls):
+    steps = max((np.size(call.value.zeros) for call in calls), default=1)
+    if any(np.ndim(call.value.zeros) for call in calls):
         by_step = np.full((2, len(calls), steps), np.nan)
         for i, call in enumerate(calls):
             for j, record in enumerate((call.value, call.gradient)):
-                if record is not None and np.ndim(record.entries):
-                    found = log(record.norm).ravel() - (0.5 * np.log(record.entries.ravel()) if j == 0 else 0.0)
+                if record is not None and np.ndim(record.zeros):
+                    found = log(record.norm).ravel() - (0.5 * np.log(call.site.entries) if j == 0 else 0.0)
                     by_step[j, i, : found.size] = found
         for j, name in enumerate(("log_activation", "log_gradient")):
             variables[f"{name}_by_step"] = (("layer", "step"), by_step[j])
@@ -82,18 +82,16 @@ def build(
 def _row(call: Call) -> dict[str, float]:
     """The numbers of one call; those of its steps together where it runs in a scan."""
     value, gradient, plain = call.value, call.gradient, call.plain
-    entries = np.sum(value.entries)
+    entries = call.site.entries * np.size(value.zeros)
     return {
         "log_activation": total(value.norm) - 0.5 * float(np.log(entries)),
-        "dead": float(np.sum(value.dead) / np.sum(value.units)),
+        "dead": float(np.sum(value.dead) / (call.site.units * np.size(value.zeros))),
         "not_finite": float(np.sum(value.not_finite) / entries),
         # No equation hands a gradient to this output: it does not reach the loss.
         "log_gradient": -np.inf if gradient is None else total(gradient.norm),
         "log_float_gradient": -np.inf if plain is None else total(plain.norm),
-        "zero_gradient": 1.0 if gradient is None else float(np.sum(gradient.zeros) / np.sum(gradient.entries)),
-        "not_finite_gradient": 0.0
-        if gradient is None
-        else float(np.sum(gradient.not_finite) / np.sum(gradient.entries)),
+        "zero_gradient": 1.0 if gradient is None else float(np.sum(gradient.zeros) / entries),
+        "not_finite_gradient": 0.0 if gradient is None else float(np.sum(gradient.not_finite) / entries),
     }
 
 

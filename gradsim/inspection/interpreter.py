@@ -5,6 +5,7 @@ chain of exponents into every fusion, and the time to compile grows faster than 
 equation, and so one program.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,12 +133,15 @@ class Interpreter:
 
     def _tap(self, equation: Any, operands: list[Any]) -> list[Any]:
         if equation.params["kind"] == self.kind:
-            site = Site(**equation.params)
-            self.records.append((site, (record if self.compiled is None else jitted_record)(operands)))
+            shapes = [atom.aval.shape for atom in equation.invars]
+            units = sum(shape[-1] if shape else 1 for shape in shapes)
+            site = Site(**equation.params, entries=sum(map(math.prod, shapes)), units=units)
+            note = record if self.compiled is None else jitted_record
+            self.records.append((site, note(operands, units=self.kind == "value")))
         return operands
 
 
-jitted_record = jax.jit(record)
+jitted_record = jax.jit(record, static_argnames="units")
 
 
 @jax.tree_util.register_pytree_node_class

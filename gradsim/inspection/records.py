@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from gradsim.inspection.block_floats import is_block, log_norm_parts
 from gradsim.scaled import Scaled
@@ -18,36 +18,30 @@ class Site(NamedTuple):
     type_name: str
     role: str
     kind: str
+    entries: int = 0
+    units: int = 0
 
 
 class Record(NamedTuple):
-    """The norm of some arrays, the number of their entries, and how many are zero, dead or not finite."""
+    """The norm of some arrays, and how many entries are zero and not finite, and how many units dead."""
 
     norm: Scaled
-    entries: Array
     zeros: Array
-    units: Array
-    dead: Array
     not_finite: Array
+    dead: Array | None
 
 
-def record(values: Sequence[Any]) -> Record:
+def record(values: Sequence[Any], *, units: bool) -> Record:
     """Of arrays, plain or in blocks. A unit is a place on the last axis; it is dead where all its entries are zero."""
     mantissas = [x.mantissa if is_block(x) else x for x in values]
-    lasts = [x.shape[-1] if x.ndim > 1 else x.size for x in mantissas]
-    dead = [
-        jnp.sum(jnp.all(x.reshape(-1, last) == 0, axis=0)) if x.ndim > 1 and x.size else jnp.sum(x == 0)
-        for x, last in zip(mantissas, lasts, strict=True)
-    ]
     return Record(
         log_norm_parts(values),
-        jnp.int32(sum(x.size for x in mantissas)),
-        _total([jnp.sum(x == 0) for x in mantissas]),
-        jnp.int32(sum(lasts)),
-        _total(dead),
-        _total([jnp.sum(~jnp.isfinite(x)) for x in mantissas]),
+        _total([x == 0 for x in mantissas]),
+        _total([~lax.is_finite(x) if not jnp.iscomplexobj(x) else ~jnp.isfinite(x) for x in mantissas]),
+        _total([jnp.all(x == 0, axis=tuple(range(x.ndim - 1))) for x in mantissas]) if units else None,
     )
 
 
-def _total(counts: Sequence[Any]) -> Array:
-    return jnp.asarray(sum(counts[1:], counts[0])).astype(jnp.int32)
+def _total(where: Sequence[Array]) -> Array:
+    counts = [jnp.sum(one, dtype=jnp.int32) for one in where]
+    return jnp.asarray(sum(counts[1:], counts[0]))

@@ -16,7 +16,6 @@ from gradsim.inspection.block_floats import (
     block,
     coarsened,
     is_block,
-    joint_shape,
     normalized,
     times,
     vanished,
@@ -46,9 +45,12 @@ def together(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         return single(out)
     lost = None
     if len(blocks) > 1:
-        gone = [vanished(one, plain[index]) for index, one in zip(floats, blocks, strict=True)]
-        lost = jnp.any((out == 0) & jnp.any(jnp.stack(gone), axis=0))
-    return single(normalized(out, jnp.broadcast_to(top, joint_shape(blocks))), lost)
+        gone = [one.mantissa != 0 for one in blocks]
+        chosen = equation.primitive.name == "select_n"
+        # The larger of two stays, so that a sum of two that are not zero is zero only where they cancel.
+        alone = bind([operands[0], *gone])[0] if chosen else gone[0] ^ gone[1]
+        lost = jnp.any((out == 0) & alone)
+    return single(normalized(out, top), lost)
 
 
 def product(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
