@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradsim import arguments
+from gradsim.inspection.groups import Group, grouped
 from gradsim.inspection.layers import Subject
 from gradsim.inspection.program import Program, flatten
 from gradsim.inspection.taps import mark
@@ -18,11 +19,11 @@ Loss = Callable[[Any], Any]
 
 
 class Plan(NamedTuple):
-    """The program, the number of its equations before the first that needs the cotangent, and compiled equations."""
+    """A program, in groups of equations before and after the first that needs the cotangent."""
 
     program: Program
-    forward: int
-    compiled: dict[Any, Any]
+    forward: list[Group]
+    backward: list[Group]
     dtype: Any  # of the loss, and so of the cotangent
 
 
@@ -51,12 +52,12 @@ def trace(subject: Subject, loss: Loss | None) -> Plan:
     closed = jax.make_jaxpr(both)(subject.parameters, floats, others, subject.state, jax.ShapeDtypeStruct((), dtype))
     program = flatten(closed)
     linear = {program.inputs[-1]}
-    forward = len(program.equations)
+    cut = len(program.equations)
     for place, equation in enumerate(program.equations):
         if not linear.isdisjoint(equation.ins):
-            forward = min(forward, place)
+            cut = min(cut, place)
             linear.update(equation.outs)
-    return Plan(program, forward, {}, dtype)
+    return Plan(program, *grouped(program, cut), dtype)
 
 
 def parts(inputs: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[[Any, Any], Any]]:

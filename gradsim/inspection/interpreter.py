@@ -5,20 +5,21 @@ chain of exponents into every fusion, and the time to compile grows faster than 
 equation, and so one program.
 """
 
-import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
 from jax.interpreters import ad
 
 from gradsim.inspection import control_flow, movement, rules
 from gradsim.inspection.block_floats import is_block
-from gradsim.inspection.jax_versions import bind, programs
-from gradsim.inspection.program import Program, flatten
+from gradsim.inspection.groups import Group
+from gradsim.inspection.jax_versions import bind
+from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Record, Site, record
+from gradsim.inspection.structure import sites
 
 LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
 TOGETHER = ("add", "sub", "add_any", "select_n")
@@ -69,47 +70,52 @@ def rule_of(equation: Any, operands: Sequence[Any]) -> tuple[Any, bool]:
 class Interpreter:
     """One walk through a program: what its taps of one kind noted, and what was lost or is not linear on the way."""
 
-    def __init__(self, kind: str, compiled: dict[Any, Any] | None = None) -> None:
+    def __init__(self, kind: str) -> None:
         self.kind = kind  # of the taps that are heard
-        self.compiled = compiled  # None within a program that is being compiled
         self.records: list[tuple[Site, Any]] = []
         self.lost: list[Any] = []
         self.nonlinear: set[str] = set()
 
-    def walk(self, program: Program, values: dict[int, Any], start: int = 0, stop: int | None = None) -> None:
-        """Evaluates equations; `values` holds what is known by its number, and loses what no equation needs again."""
-        for equation, ins, outs, spent in program.equations[start:stop]:
-            results = self.evaluate(equation, [values[i] for i in ins])
-            values.update(zip(outs, results, strict=True))
-            for i in spent:
+    def walk(self, groups: Sequence[Group], values: dict[int, Any]) -> None:
+        """Evaluates groups, each compiled once; `values` holds what is known by its number in the program."""
+        for group in groups:
+            operands = [values[i] for i in group.ins]
+            taps = group.taps[self.kind]
+            if group.equations[0].source.primitive.name == "gradsim_tap":
+                results = _passed(group, operands)
+                self.records += [(site, jitted_record(operands, units=self.kind == "value")) for site in taps]
+            else:
+                program = compiled(group, self.kind, tuple(map(is_block, operands)))
+                results, notes, lost = program.call(*operands)
+                self.records += zip(taps, notes, strict=True)
+                self.lost += lost
+                self.nonlinear |= program.nonlinear
+            values.update(zip(group.outs, results, strict=True))
+            for i in group.spent:
                 values.pop(i, None)
 
-    def evaluate(self, equation: Any, operands: list[Any]) -> list[Any]:
-        if equation.primitive.name == "gradsim_tap":
-            return self._tap(equation, operands)
-        if self.compiled is None:
-            return self.trace(equation, operands)
-        program = self.compiled.get(key := (*map(is_block, operands), _key(equation, self.kind)))
-        if program is None:
-            program = self.compiled[key] = Compiled(equation, self.kind)
-        outs, notes, lost = program(*operands)
-        self.records += zip(program.sites, notes, strict=True)
-        self.lost += lost
-        self.nonlinear |= program.nonlinear
-        return outs
+    def trace(self, equations: Sequence[Equation], values: dict[int, Any]) -> None:
+        """Evaluates equations within a program that is being compiled."""
+        for equation, ins, outs in equations:
+            values.update(zip(outs, self._evaluate(equation, [values[i] for i in ins]), strict=True))
 
-    def trace(self, equation: Any, operands: Sequence[Any]) -> list[Any]:
-        """The results of an equation, within a program that is being compiled."""
+    def _evaluate(self, equation: Any, operands: list[Any]) -> list[Any]:
+        name = equation.primitive.name
+        if name == "gradsim_tap":
+            self.records += [
+                (site, record(operands, units=self.kind == "value")) for site in sites(equation, self.kind)
+            ]
+            return operands
         blocks = any(map(is_block, operands))
-        if equation.primitive.name in LOOPS and (blocks or has_taps(equation, self.kind)):
-            outs, notes = LOOPS[equation.primitive.name](equation, operands, self._run)
+        if name in LOOPS and (blocks or sites(equation, self.kind)):
+            outs, notes = LOOPS[name](equation, operands, self._run)
             self._hear(notes)
             return outs
         if not blocks:
             return bind(equation, operands)
         rule, linear = rule_of(equation, operands)
         if not linear:
-            self.nonlinear.add(equation.primitive.name)
+            self.nonlinear.add(name)
         outs, lost = rule(equation, operands, lambda plain: bind(equation, plain))
         self.lost += [] if lost is None else [lost]
         return outs
@@ -119,26 +125,24 @@ class Interpreter:
         inner = Interpreter(self.kind)
         program = flatten(closed)
         values = {**program.constants, **dict(zip(program.inputs, operands, strict=True))}
-        inner.walk(program, values)
+        inner.trace(program.equations, values)
         self.nonlinear |= inner.nonlinear
         lost = jnp.any(jnp.stack(inner.lost)) if inner.lost else jnp.zeros((), bool)
-        return [values[i] for i in program.outputs], Notes(
-            [s for s, _ in inner.records], [r for _, r in inner.records], lost
-        )
+        notes = Notes([site for site, _ in inner.records], [record for _, record in inner.records], lost)
+        return [values[i] for i in program.outputs], notes
 
     def _hear(self, notes: Any) -> None:
         for one in notes if isinstance(notes, list) else [notes] if notes is not None else []:
             self.records += zip(one.sites, one.records, strict=True)
             self.lost.append(jnp.any(one.lost))
 
-    def _tap(self, equation: Any, operands: list[Any]) -> list[Any]:
-        if equation.params["kind"] == self.kind:
-            shapes = [atom.aval.shape for atom in equation.invars]
-            units = sum(shape[-1] if shape else 1 for shape in shapes)
-            site = Site(**equation.params, entries=sum(map(math.prod, shapes)), units=units)
-            note = record if self.compiled is None else jitted_record
-            self.records.append((site, note(operands, units=self.kind == "value")))
-        return operands
+
+def _passed(group: Group, operands: Sequence[Any]) -> list[Any]:
+    """What a tap hands on."""
+    equation = group.equations[0]
+    values = dict(zip(group.local_ins, operands, strict=True))
+    values.update(zip(equation.outs, [values[i] for i in equation.ins], strict=True))
+    return [values[i] for i in group.local_outs]
 
 
 jitted_record = jax.jit(record, static_argnames="units")
@@ -160,43 +164,32 @@ class Notes:
 
 
 class Compiled:
-    """An equation as a compiled program; one for all equations that are alike but for their operands."""
+    """A group of equations as a compiled program; one for all groups that are alike."""
 
-    def __init__(self, equation: Any, kind: str) -> None:
-        self.sites: list[Site] = []
+    def __init__(self, group: Group, kind: str) -> None:
         self.nonlinear: set[str] = set()
 
         def evaluate(*operands: Any) -> Any:
             inner = Interpreter(kind)
-            outs = inner.trace(equation, operands)
-            self.sites = [site for site, _ in inner.records]
+            values = dict(zip(group.local_ins, operands, strict=True))
+            inner.trace(group.equations, values)
             self.nonlinear = inner.nonlinear
-            return outs, [note for _, note in inner.records], inner.lost
+            lost = [jnp.any(jnp.stack(inner.lost))] if inner.lost else []
+            return [values[i] for i in group.local_outs], [note for _, note in inner.records], lost
 
         self.call = jax.jit(evaluate)
 
-    def __call__(self, *operands: Any) -> Any:
-        return self.call(*operands)
+
+known: OrderedDict[Any, Compiled] = OrderedDict()
+KEPT = 4096  # programs, small ones
 
 
-def _key(equation: Any, kind: str) -> Any:
-    """Equal for equations that do the same; those whose parameters have no hash are alike only with themselves."""
-    loops = equation.primitive.name in LOOPS
-    zero = equation.primitive.name == "pad" and isinstance(equation.invars[1], Literal)
-    try:
-        key = (equation.primitive, tuple(sorted(equation.params.items())), zero, kind if loops else "")
-        hash(key)
-    except TypeError:
-        return id(equation), kind
-    return key
-
-
-def has_taps(equation: Any, kind: str) -> bool:
-    """Is there a tap of this kind in the programs within the equation?"""
-    for program in programs(equation.params):
-        for inner in getattr(program, "jaxpr", program).eqns:
-            if inner.primitive.name == "gradsim_tap" and inner.params["kind"] == kind:
-                return True
-            if has_taps(inner, kind):
-                return True
-    return False
+def compiled(group: Group, kind: str, form: tuple[bool, ...]) -> Compiled:
+    """The program of a group whose operands are in blocks or plain as `form` says."""
+    key = (group.key, kind if group.equations[0].source.primitive.name in LOOPS else "", form)
+    program = known.get(key)
+    if program is None:
+        program = known[key] = Compiled(group, kind)
+        if len(known) > KEPT:
+            known.popitem(last=False)
+    return program

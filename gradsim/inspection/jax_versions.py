@@ -1,6 +1,6 @@
 """What differs between jax 0.10 and jax 0.12: closed programs, the sizes of a scan, how an equation is bound."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 # Equations that only call a program: they are opened, and their own equations take their place. shard_map is not
@@ -32,12 +32,9 @@ def called(equation: Any) -> Any | None:
     return equation.params.get(CALLS.get(equation.primitive.name, ""))
 
 
-def programs(params: Any) -> Iterator[Any]:
-    """The programs among an equation's parameters."""
-    for value in params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(one, "eqns"):
-                yield one
+def is_program(value: Any) -> bool:
+    """Is it a program, open or closed?"""
+    return hasattr(value, "eqns")
 
 
 def scan_sizes(params: Any) -> tuple[int, int]:

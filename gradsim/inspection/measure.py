@@ -39,16 +39,16 @@ class Measurement(NamedTuple):
 def measure(plan: Plan, operands: Sequence[Any], gradients: int) -> Measurement:
     """`operands` are the program's inputs but the cotangent, and its first `gradients` results after the loss are
     the parameters' gradients."""
-    program, compiled = plan.program, plan.compiled
+    program = plan.program
     values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
-    forward = Interpreter("value", compiled)
-    forward.walk(program, values, 0, plan.forward)
+    forward = Interpreter("value")
+    forward.walk(plan.forward, values)
     one = jnp.ones((), plan.dtype)
     seen = {}
     for name, cotangent in (("exact", block(one)), ("plain", one)):
-        backward = Interpreter("cotangent", compiled)
+        backward = Interpreter("cotangent")
         known = {**values, program.inputs[-1]: cotangent}
-        backward.walk(program, known, plan.forward)
+        backward.walk(plan.backward, known)
         results = [known[i] for i in program.outputs]
         seen[name] = (backward, results[0], [norm(x) for x in results[1 : 1 + gradients]])
         del known, results

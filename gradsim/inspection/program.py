@@ -10,12 +10,11 @@ from gradsim.inspection.jax_versions import called, opened
 
 
 class Equation(NamedTuple):
-    """An equation, the numbers of its operands and results, and of the values that nothing after it needs."""
+    """An equation, with the numbers of its operands and of its results."""
 
     source: Any
     ins: tuple[int, ...]
     outs: tuple[int, ...]
-    spent: tuple[int, ...]
 
 
 class Program(NamedTuple):
@@ -33,18 +32,12 @@ def flatten(closed: Any) -> Program:
     jaxpr, constants = opened(closed)
     inputs = [flat.new() for _ in jaxpr.invars]
     outputs = flat.inline(jaxpr, [flat.constant(value) for value in constants], inputs)
-    keep = {*outputs, *inputs, *flat.constants}
-    equations, seen = [], set(keep)
-    for source, ins, outs in reversed(flat.equations):
-        spent = tuple({*ins, *outs} - seen)
-        seen.update(spent)
-        equations.append(Equation(source, ins, outs, spent))
-    return Program(equations[::-1], flat.constants, inputs, outputs)
+    return Program(flat.equations, flat.constants, inputs, outputs)
 
 
 class _Flat:
     def __init__(self) -> None:
-        self.equations: list[tuple[Any, tuple[int, ...], tuple[int, ...]]] = []
+        self.equations: list[Equation] = []
         self.constants: dict[int, Any] = {}
         self.literals: dict[Any, int] = {}
         self.count = 0
@@ -79,6 +72,6 @@ class _Flat:
                 outs = self.inline(inner, [self.constant(value) for value in values], ins)
             else:
                 outs = [self.new() for _ in equation.outvars]
-                self.equations.append((equation, tuple(ins), tuple(outs)))
+                self.equations.append(Equation(equation, tuple(ins), tuple(outs)))
             numbers.update(zip(equation.outvars, outs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]

@@ -84,7 +84,7 @@ def square_root(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
 def choice(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     """max, min and clamp: each entry is one of the operands' and keeps that one's exponent."""
     name = equation.primitive.name
-    shape = equation.outvars[0].aval.shape
+    shape = jnp.broadcast_shapes(*(jnp.shape(x.mantissa if is_block(x) else x) for x in operands))
     parts = []
     for x in map(block, operands):
         rank = (1,) * (len(shape) - x.mantissa.ndim)
