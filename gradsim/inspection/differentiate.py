@@ -13,7 +13,15 @@ from gradsim import arguments
 from gradsim.inspection.groups import Group, grouped
 from gradsim.inspection.layers import Subject
 from gradsim.inspection.program import Program, flatten
+from gradsim.inspection.records import Site
+from gradsim.inspection.structure import sites
 from gradsim.inspection.taps import mark
+
+
+def is_layer(site: Site) -> bool:
+    """Is the tap on a layer's output, and not on the input?"""
+    return site.role == "output"
+
 
 Loss = Callable[[Any], Any]
 
@@ -51,6 +59,11 @@ def trace(subject: Subject, loss: Loss | None) -> Plan:
     dtype = _widest([*subject.parameters, *floats])
     closed = jax.make_jaxpr(both)(subject.parameters, floats, others, subject.state, jax.ShapeDtypeStruct((), dtype))
     program = flatten(closed)
+    if not any(is_layer(site) for one in program.equations for site in sites(one.source, "value")):
+        raise ValueError(
+            "model: no layers; pass a module that calls others, or mark what a function computes with "
+            "gradsim.inspection.tap(value, name)"
+        )
     linear = {program.inputs[-1]}
     cut = len(program.equations)
     for place, equation in enumerate(program.equations):

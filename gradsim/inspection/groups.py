@@ -26,19 +26,22 @@ class Group(NamedTuple):
 
 KINDS = ("value", "cotangent")
 LONGEST = 16  # equations in a group: the time to compile one grows faster than they do
+FIRST = ("dot_general", "conv_general_dilated")
 ALONE = ("gradsim_tap", "scan", "while", "cond")
 
 
 def grouped(program: Program, cut: int) -> tuple[list[Group], list[Group]]:
     """The program's equations in groups, those before the equation `cut` and the others.
 
-    Groups end at taps, so that layers that are alike have groups that are alike, and are compiled once.
+    Groups end at taps and before products of matrices, so that layers that are alike have groups that are alike, and
+    are compiled once.
     """
     pieces: list[tuple[bool, list[Equation]]] = []
     open_piece: list[Equation] = []
     for place, equation in enumerate(program.equations):
-        alone = equation.source.primitive.name in ALONE
-        if not open_piece or alone or place == cut or len(open_piece) == LONGEST:
+        name = equation.source.primitive.name
+        alone = name in ALONE
+        if not open_piece or alone or name in FIRST or place == cut or len(open_piece) == LONGEST:
             open_piece = []
             pieces.append((place >= cut, open_piece))
         open_piece.append(equation)

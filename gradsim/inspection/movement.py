@@ -122,11 +122,14 @@ def pad(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         losses = [jnp.any(vanished(block(one), two)) for one, two in zip(operands, plain, strict=True)]
         return single(normalized(out, jnp.broadcast_to(top, (1,) * out.ndim)), jnp.any(jnp.stack(losses)))
     (out,) = bind([x.mantissa, value])
+    # A slice that is put back in its place, to be added to others, must not drown beside them.
+    fine = [e > 1 or to >= 2 * n for e, n, to in zip(x.exponent.shape, x.mantissa.shape, out.shape, strict=True)]
+    shape = [n if one else 1 for n, one in zip(x.mantissa.shape, fine, strict=True)]
     widths = [
-        (0, 0, 0) if n == 1 else tuple(map(int, width))
-        for n, width in zip(x.exponent.shape, equation.params["padding_config"], strict=True)
+        tuple(map(int, width)) if one else (0, 0, 0)
+        for width, one in zip(equation.params["padding_config"], fine, strict=True)
     ]
-    return single(Scaled(out, lax.pad(x.exponent, jnp.int32(ZERO), widths)))
+    return single(Scaled(out, lax.pad(jnp.broadcast_to(x.exponent, shape), jnp.int32(ZERO), widths)))
 
 
 def _is_zero(atom: Any) -> bool:
