@@ -136,7 +136,8 @@ def reshaped(exponent: Array, old: Sequence[int], new: Sequence[int]) -> Array:
     pieces: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        before, after = [], []
+        before: list[int] = []
+        after: list[int] = []
         a = b = 1
         while True:
             if i < len(old) and (a <= b or j >= len(new)):

@@ -85,7 +85,7 @@ def _row(call: Call) -> dict[str, float]:
     entries = call.site.entries * np.size(value.zeros)
     return {
         "log_activation": total(value.norm) - 0.5 * float(np.log(entries)),
-        "dead": float(np.sum(value.dead) / (call.site.units * np.size(value.zeros))),
+        "dead": float(np.sum(np.asarray(value.dead)) / (call.site.units * np.size(value.zeros))),
         "not_finite": float(np.sum(value.not_finite) / entries),
         # No equation hands a gradient to this output: it does not reach the loss.
         "log_gradient": -np.inf if gradient is None else total(gradient.norm),

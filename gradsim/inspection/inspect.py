@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradsim import arguments
 from gradsim.inspection import dataset
 from gradsim.inspection.differentiate import Plan, parts, trace
-from gradsim.inspection.layers import Subject, subject
+from gradsim.inspection.layers import Subject, is_pure, subject
 from gradsim.inspection.measure import measure, norm
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def inspect(
     variables, rngs: of a flax.linen module that is not bound, what `apply` takes.
     keywords: what the model is called with besides the inputs.
 
-    As under jax.jit, a model or loss that has not changed but for its parameters is not traced anew: what a function
-    closes over is read once. The model stays as it is.
+    As under jax.jit, a model and a loss that have not changed but for the model's parameters are not traced anew: what
+    a function reads from global variables is read once. The model stays as it is.
 
     Raises: TypeError or ValueError for arguments that are not of these kinds, a model that does not take the inputs,
         a loss that is not one number, a model without layers.
@@ -102,13 +102,14 @@ def _plan(parted: Subject, loss: Any, operands: Any) -> Plan:
     try:
         leaves, structure = jax.tree.flatten(operands)
         kinds = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+        pure = parted.key is not None and (loss is None or is_pure(loss) or loss in (jnp.sum, jnp.mean))
         key = (parted.key, loss, structure, kinds, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
-        kept = plans.get(key) if parted.key is not None else None
+        kept = plans.get(key) if pure else None
     except (TypeError, AttributeError):  # something that has no hash
         return trace(parted, loss)
     if kept is None:
         kept = trace(parted, loss)
-        if parted.key is None:
+        if not pure:
             return kept
     plans[key] = kept
     plans.move_to_end(key)

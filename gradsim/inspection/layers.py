@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradsim import arguments
-from gradsim.inspection.taps import mark
+from gradsim.inspection.taps import mark, sites
 
 LABEL = "_gradsim_layer"  # nnx makes new objects of a module in each transformation: its attributes go along
 
@@ -73,8 +74,13 @@ def _function(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> 
         return model(*([given] if len(rest) < len_all else []), *inputs, **keywords)
 
     len_all = len(inputs)
-    key = (model, structure, tuple(fixed)) if not keywords else None
+    key = (model, structure, tuple(fixed)) if not keywords and is_pure(model) else None
     return Subject(call, [leaves[i] for i in moving], [names[i] for i in moving], fixed, rest, key)
+
+
+def is_pure(function: Any) -> bool:
+    """Does it always compute the same, but for global variables: a function that closes over nothing?"""
+    return isinstance(function, FunctionType) and not function.__closure__ and not function.__defaults__
 
 
 def _linen(model: Any, inputs: tuple[Any, ...], variables: Any, rngs: Any, keywords: dict[str, Any]) -> Subject:
@@ -93,11 +99,10 @@ def _linen(model: Any, inputs: tuple[Any, ...], variables: Any, rngs: Any, keywo
     leaves, names, structure = _named(variables.get("params", {}))
 
     def intercept(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        out = method(*args, **kwargs)
         if context.method_name != "__call__":
-            return out
+            return method(*args, **kwargs)
         path = ".".join(context.module.path)
-        return mark(out, layer=path, type_name=type(context.module).__name__, role="output")
+        return around(lambda *given: method(*given, **kwargs), path, type(context.module).__name__)(*args)
 
     def call(parameters: Any, state: Any, inputs: Sequence[Any]) -> Any:
         collections, streams = state
@@ -114,7 +119,7 @@ def _nnx(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Subje
     """A flax.nnx module: what runs is a copy of it, made anew in the trace."""
     from flax import nnx
 
-    graph, parameters, state = nnx.split(model, nnx.Param, ...)
+    graph, parameters, state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     leaves, names, structure = _named(parameters)
 
     def call(parameters: Any, state: Any, inputs: Sequence[Any]) -> Any:
@@ -132,6 +137,7 @@ def _tapped(clone: Any) -> Iterator[None]:
     from flax import nnx
 
     types: dict[type, Any] = {}
+    running: set[int] = set()
     for path, module in nnx.iter_modules(clone):
         kind = type(module)
         if callable(module):
@@ -139,18 +145,18 @@ def _tapped(clone: Any) -> Iterator[None]:
             types[kind] = kind.__dict__.get("__call__")
     try:
         for kind in types:
-            kind.__call__ = _with_tap(kind.__call__)  # type: ignore[attr-defined]
+            kind.__call__ = _with_tap(kind.__call__, running)  # type: ignore[method-assign]
         yield
     finally:
         for kind, own in types.items():
             if own is None:
-                del kind.__call__  # type: ignore[attr-defined]
+                del kind.__call__
             else:
-                kind.__call__ = own  # type: ignore[attr-defined]
+                kind.__call__ = own  # type: ignore[method-assign]
 
 
-def _with_tap(method: Any) -> Any:
-    running: set[int] = set()  # a class and the class above it may both be wrapped, and one call passes through both
+def _with_tap(method: Any, running: set[int]) -> Any:
+    """`method` with taps; of a class and the class above it, both wrapped, only the first that a call comes to."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         label = getattr(self, LABEL, None)
@@ -158,12 +164,26 @@ def _with_tap(method: Any) -> Any:
             return method(self, *args, **kwargs)
         running.add(id(self))
         try:
-            out = method(self, *args, **kwargs)
+            with_taps = around(lambda *given: method(self, *given, **kwargs), label, type(self).__name__)
+            return with_taps(*args)
         finally:
             running.discard(id(self))
-        return mark(out, layer=label, type_name=type(self).__name__, role="output")
 
     return call
+
+
+def around(call: Callable[..., Any], layer: str, type_name: str) -> Callable[..., Any]:
+    """`call` with taps on the arrays it takes by place, and on all that it returns."""
+
+    def tapped(*args: Any) -> Any:
+        number = next(sites)
+        arrays = [i for i, one in enumerate(args) if _is_float(one)]
+        marked = mark([args[i] for i in arrays], layer=layer, type_name=type_name, role="enter", call=number)
+        both = dict(zip(arrays, marked, strict=True))
+        out = call(*(both.get(i, one) for i, one in enumerate(args)))
+        return mark(out, layer=layer, type_name=type_name, role="output", call=number)
+
+    return tapped
 
 
 def _is_array(leaf: Any) -> bool:

@@ -54,7 +54,8 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int) -> Measurement:
         del known, results
     exact, plain = seen["exact"], seen["plain"]
     lost = any(bool(one) for one in jax.device_get(exact[0].lost))
-    calls = _calls(*jax.device_get((_data(forward), _data(exact[0]), _data(plain[0]))), forward, exact[0], plain[0])
+    noted = jax.device_get((_data(forward), _data(exact[0]), _data(plain[0])))
+    calls = _calls(noted, forward, exact[0], plain[0])
     norms, plain_norms, loss = jax.device_get((exact[2], plain[2], exact[1]))
     return Measurement(calls, loss, norms, plain_norms, lost, sorted(exact[0].nonlinear))
 
@@ -68,10 +69,9 @@ def _data(walk: Interpreter) -> list[Any]:
     return [record for _, record in walk.records]
 
 
-def _calls(
-    values: Any, gradients: Any, plains: Any, forward: Interpreter, exact: Interpreter, plain: Interpreter
-) -> list[Call]:
+def _calls(noted: Any, forward: Interpreter, exact: Interpreter, plain: Interpreter) -> list[Call]:
     """Each call with its gradient: the k-th call at a site has the k-th gradient from the last."""
+    values, gradients, plains = noted
     backward = [_by_site(walk, records) for walk, records in ((exact, gradients), (plain, plains))]
     totals = _by_site(forward, values)
     places: dict[int, int] = defaultdict(int)

@@ -125,7 +125,7 @@ def pad(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     # A slice that is put back in its place, to be added to others, must not drown beside them.
     fine = [e > 1 or to >= 2 * n for e, n, to in zip(x.exponent.shape, x.mantissa.shape, out.shape, strict=True)]
     shape = [n if one else 1 for n, one in zip(x.mantissa.shape, fine, strict=True)]
-    widths = [
+    widths: Any = [
         tuple(map(int, width)) if one else (0, 0, 0)
         for width, one in zip(equation.params["padding_config"], fine, strict=True)
     ]

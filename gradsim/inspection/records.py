@@ -18,6 +18,7 @@ class Site(NamedTuple):
     type_name: str
     role: str
     kind: str
+    call: int = -1
     entries: int = 0
     units: int = 0
 

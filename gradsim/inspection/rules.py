@@ -64,7 +64,8 @@ def product(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
 def quotient(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     above, below = operands
     (out,) = bind([x.mantissa if is_block(x) else x for x in operands])
-    exponent = (above.exponent if is_block(above) else 0) - (below.exponent if is_block(below) else 0)
+    zero = jnp.zeros((), jnp.int32)
+    exponent = (above.exponent if is_block(above) else zero) - (below.exponent if is_block(below) else zero)
     return single(normalized(out, exponent))
 
 
@@ -98,7 +99,7 @@ def choice(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         low, x, high = parts
         out = _larger(_larger(low, x, 1), high, -1)
     else:
-        out = _larger(*parts, 1 if name == "max" else -1)
+        out = _larger(parts[0], parts[1], 1 if name == "max" else -1)
     return single(normalized(out.mantissa, out.exponent))
 
 

@@ -42,7 +42,7 @@ class _Same:
 def _key(equation: Any) -> Any:
     params = {name: _plain(value) for name, value in equation.params.items() if name != "debug_info"}
     if equation.primitive.name == "gradsim_tap":
-        params = {"kind": params["kind"]}
+        params = {name: params[name] for name in ("kind", "role")}
     # Padding with a known zero has a rule of its own.
     zero = equation.primitive.name == "pad" and isinstance(equation.invars[1], Literal)
     return equation.primitive, tuple(sorted(params.items(), key=lambda pair: pair[0])), zero
@@ -71,7 +71,8 @@ def sites(equation: Any, kind: str) -> list[Site]:
     """The taps of this kind in an equation, in the order in which they note; those of a while loop note nothing."""
     name = equation.primitive.name
     if name == "gradsim_tap":
-        return [_site(equation)] if equation.params["kind"] == kind else []
+        heard = equation.params["kind"] == kind and equation.params["role"] != "enter"
+        return [_site(equation)] if heard else []
     inner = {"scan": lambda p: [p["jaxpr"]], "cond": lambda p: list(p["branches"])}.get(name, lambda p: [])
     found = []
     for program in inner(equation.params):

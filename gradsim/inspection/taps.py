@@ -32,13 +32,17 @@ def tap(value: T, name: str) -> T:
     return mark(value, layer=arguments.text("name", name), type_name="tap", role="output")
 
 
-def mark(value: T, *, layer: str, type_name: str, role: str) -> T:
-    """`value` behind a tap. An array that occurs twice is tapped once, so that its gradient is the whole of it."""
+def mark(value: T, *, layer: str, type_name: str, role: str, call: int = -1) -> T:
+    """`value` behind a tap; `call` is one number for the two taps of one call.
+
+    An array that occurs twice is tapped once, so that its gradient is the whole of it.
+    """
     leaves, tree = jax.tree.flatten(value)
     floats = {id(leaf): leaf for leaf in leaves if _is_float(leaf)}
     if not floats:
         return value
-    tapped = TAP.bind(*floats.values(), site=next(sites), layer=layer, type_name=type_name, role=role, kind="value")
+    named = {"layer": layer, "type_name": type_name, "role": role, "call": call}
+    tapped = TAP.bind(*floats.values(), site=next(sites), kind="value", **named)
     replaced = dict(zip(floats, tapped, strict=True))
     return jax.tree.unflatten(tree, [replaced.get(id(leaf), leaf) for leaf in leaves])
 
