@@ -13,7 +13,7 @@ from gradsim import arguments
 from gradsim.inspection import dataset
 from gradsim.inspection.differentiate import Plan, parts, trace
 from gradsim.inspection.layers import Subject, is_pure, subject
-from gradsim.inspection.measure import measure, norm
+from gradsim.inspection.measure import measure, norms_of
 
 if TYPE_CHECKING:
     import xarray
@@ -68,7 +68,7 @@ def inspect(
             "model: some entries of a gradient are zero only because they are too small beside others of the same "
             "array; norms are exact, shares of zeros are not"
         )
-    sizes = jax.device_get([norm(parameter) for parameter in parted.parameters])
+    sizes = norms_of(parted.parameters)
     attrs = {"model": type(model).__name__, "dtype": str(plan.dtype)}
     return dataset.build(measured, parted.names, sizes, attrs)
 

@@ -18,7 +18,7 @@ from gradsim.inspection.block_floats import is_block
 from gradsim.inspection.groups import Group
 from gradsim.inspection.jax_versions import bind
 from gradsim.inspection.program import Equation, flatten
-from gradsim.inspection.records import Record, Site, record
+from gradsim.inspection.records import Site, record
 from gradsim.inspection.structure import sites
 
 LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
@@ -152,7 +152,7 @@ jitted_record = jax.jit(record, static_argnames="units")
 class Notes:
     """What the taps within a loop or branch noted, and whether anything was lost there."""
 
-    def __init__(self, sites: Sequence[Site], records: Sequence[Record], lost: Any) -> None:
+    def __init__(self, sites: Sequence[Site], records: Sequence[Any], lost: Any) -> None:
         self.sites, self.records, self.lost = tuple(sites), list(records), lost
 
     def tree_flatten(self) -> tuple[Any, Any]:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradsim.inspection.block_floats import block, log_norm_parts
+from gradsim.inspection.block_floats import block
 from gradsim.inspection.differentiate import Plan
 from gradsim.inspection.interpreter import Interpreter
-from gradsim.inspection.records import Record, Site
+from gradsim.inspection.records import Record, Site, norm, number, unpacked
 
 
 class Call(NamedTuple):
@@ -50,19 +50,21 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int) -> Measurement:
         known = {**values, program.inputs[-1]: cotangent}
         backward.walk(plan.backward, known)
         results = [known[i] for i in program.outputs]
-        seen[name] = (backward, results[0], [norm(x) for x in results[1 : 1 + gradients]])
+        seen[name] = (backward, results[0], norms_of(results[1 : 1 + gradients]))
         del known, results
     exact, plain = seen["exact"], seen["plain"]
     lost = any(bool(one) for one in jax.device_get(exact[0].lost))
-    noted = jax.device_get((_data(forward), _data(exact[0]), _data(plain[0])))
+    noted = [[unpacked(x) for x in jax.device_get(_data(walk))] for walk in (forward, exact[0], plain[0])]
     calls = _calls(noted, forward, exact[0], plain[0])
-    norms, plain_norms, loss = jax.device_get((exact[2], plain[2], exact[1]))
-    return Measurement(calls, loss, norms, plain_norms, lost, sorted(exact[0].nonlinear))
+    return Measurement(calls, jax.device_get(exact[1]), exact[2], plain[2], lost, sorted(exact[0].nonlinear))
 
 
-@jax.jit
-def norm(value: Any) -> Any:
-    return log_norm_parts([value])
+jitted_norm = jax.jit(norm)
+
+
+def norms_of(values: Sequence[Any]) -> list[Any]:
+    """The norm of each array, on the host."""
+    return [number(*np.asarray(pair, np.float64)) for pair in jax.device_get([jitted_norm(x) for x in values])]
 
 
 def _data(walk: Interpreter) -> list[Any]:
@@ -93,10 +95,3 @@ def _by_site(walk: Interpreter, records: Sequence[Any]) -> dict[int, list[Any]]:
     for (site, _), record in zip(walk.records, records, strict=True):
         groups[site.site].append(record)
     return groups
-
-
-def logs(record: Any) -> np.ndarray:
-    """ln of a record's norms, one for each step."""
-    from gradsim.scaled import log
-
-    return log(record.norm)

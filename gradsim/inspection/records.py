@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+from jax import Array
 
 from gradsim.inspection.block_floats import is_block, log_norm_parts
 from gradsim.scaled import Scaled
@@ -24,23 +25,44 @@ class Site(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The norm of some arrays, and how many entries are zero and not finite, and how many units dead."""
+    """The norm of some arrays, and how many entries are zero and not finite, and how many units dead; on the host."""
 
     norm: Scaled
-    zeros: Array
-    not_finite: Array
-    dead: Array | None
+    zeros: np.ndarray
+    not_finite: np.ndarray
+    dead: np.ndarray
 
 
-def record(values: Sequence[Any], *, units: bool) -> Record:
-    """Of arrays, plain or in blocks. A unit is a place on the last axis; it is dead where all its entries are zero."""
+def record(values: Sequence[Any], *, units: bool) -> Array:
+    """A record of arrays, plain or in blocks, as one array, for it takes long to fetch many.
+
+    A unit is a place on the last axis; it is dead where all its entries are zero.
+    """
     mantissas = [x.mantissa if is_block(x) else x for x in values]
-    return Record(
-        log_norm_parts(values),
+    size = log_norm_parts(values)
+    counts = [
         _total([x == 0 for x in mantissas]),
-        _total([~lax.is_finite(x) if not jnp.iscomplexobj(x) else ~jnp.isfinite(x) for x in mantissas]),
-        _total([jnp.all(x == 0, axis=tuple(range(x.ndim - 1))) for x in mantissas]) if units else None,
-    )
+        _total([~jnp.isfinite(x) for x in mantissas]),
+        _total([jnp.all(x == 0, axis=tuple(range(x.ndim - 1))) for x in mantissas]) if units else jnp.int32(0),
+    ]
+    return jnp.stack([size.mantissa, *(one.astype(size.mantissa.dtype) for one in (size.exponent, *counts))])
+
+
+def norm(value: Any) -> Array:
+    """The mantissa and exponent of the norm of one array, plain or in blocks."""
+    size = log_norm_parts([value])
+    return jnp.stack([size.mantissa, size.exponent.astype(size.mantissa.dtype)])
+
+
+def number(mantissa: Any, exponent: Any) -> Any:
+    """A number of numpy's, that `gradsim.scaled.log` takes."""
+    return Scaled(mantissa, exponent)
+
+
+def unpacked(packed: np.ndarray) -> Record:
+    """What `record` packed, of one step or of many."""
+    mantissa, exponent, zeros, not_finite, dead = np.moveaxis(np.asarray(packed, np.float64), -1, 0)
+    return Record(number(mantissa, exponent), zeros, not_finite, dead)
 
 
 def _total(where: Sequence[Array]) -> Array:
