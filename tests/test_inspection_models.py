@@ -214,3 +214,37 @@ def test_bad_input_is_one_clear_line(call: Callable[[], Any], error: type[Except
     with own_checks(), pytest.raises(error, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+class Residual(nnx.Module):
+    """A block, a wide layer after it, and a layer normalization."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.branch, self.norm = nnx.Linear(3, 3, rngs=rngs), nnx.LayerNorm(3, rngs=rngs)
+        self.wide = nnx.Linear(3, 300, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.wide(x + jnp.tanh(self.branch(self.norm(x))))
+
+
+def test_gains_are_those_of_dense_jacobians() -> None:
+    model, x = Residual(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 3))
+    found = gs.inspect(model, x, gains=True)
+    for name, layer, at in (
+        ("norm", model.norm, x),
+        ("branch", model.branch, model.norm(x)),
+        ("wide", model.wide, x + jnp.tanh(model.branch(model.norm(x)))),
+    ):
+        jacobian = np.asarray(jax.jacrev(layer)(at), np.float64)
+        expected = 0.5 * np.log(np.sum(jacobian**2) / at.size)
+        row = found.sel(layer=name)
+        exact = name != "wide"
+        assert row.gain_method == ("exact" if exact else "probes")
+        error = float(row.log_gain_error)
+        assert (error == 0) if exact else (0 < error < 0.2)
+        np.testing.assert_allclose(row.log_gain.values, expected, atol=1e-5 if exact else 4 * error)
+    whole = np.asarray(jax.jacrev(model)(x), np.float64)
+    row = found.sel(layer="model")  # a product that is not the product of gains
+    np.testing.assert_allclose(
+        row.log_gain.values, 0.5 * np.log(np.sum(whole**2) / x.size), atol=4 * row.log_gain_error
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim.inspection.gains import Gain
 from gradsim.inspection.measure import Call, Measurement
 from gradsim.scaled import log
 from gradsim.sweeps.dataset import provenance
@@ -15,6 +16,7 @@ from gradsim.sweeps.dataset import provenance
 if TYPE_CHECKING:
     import xarray
 
+NONE = Gain(np.nan, np.nan, "")
 ABOUT = {
     "log_activation": ("log root mean square of the layer's output", "nat"),
     "dead": ("share of units whose output is zero for every example", "1"),
@@ -23,6 +25,9 @@ ABOUT = {
     "log_float_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
     "zero_gradient": ("share of the gradient's entries that are exactly zero", "1"),
     "not_finite_gradient": ("share of the gradient's entries that are not finite", "1"),
+    "log_gain": ("log root mean square gain of the layer", "nat"),
+    "log_gain_error": ("standard error of the log gain", "nat"),
+    "gain_method": ("how the gain was found: exact, probes or not", "1"),
     "log_parameter": ("log norm of the parameter", "nat"),
     "log_parameter_gradient": ("log norm of the exact gradient with respect to the parameter", "nat"),
     "log_float_parameter_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
@@ -49,6 +54,7 @@ def build(
                     by_step[j, i, : found.size] = found
         for j, name in enumerate(("log_activation", "log_gradient")):
             variables[f"{name}_by_step"] = (("layer", "step"), by_step[j])
+    variables |= _gains(measured)
     found = {
         "log_parameter": parameter_norms,
         "log_parameter_gradient": measured.norms,
@@ -92,6 +98,17 @@ def _row(call: Call) -> dict[str, float]:
         "log_float_gradient": -np.inf if plain is None else total(plain.norm),
         "zero_gradient": 1.0 if gradient is None else float(np.sum(gradient.zeros) / entries),
         "not_finite_gradient": 0.0 if gradient is None else float(np.sum(gradient.not_finite) / entries),
+    }
+
+
+def _gains(measured: Measurement) -> dict[str, Any]:
+    if measured.gains is None:
+        return {}
+    found = [measured.gains.get(call.site.call, NONE) for call in measured.calls]
+    return {
+        "log_gain": ("layer", np.array([one.log_gain for one in found])),
+        "log_gain_error": ("layer", np.array([one.error for one in found])),
+        "gain_method": ("layer", [one.method for one in found]),
     }
 
 

@@ -29,6 +29,7 @@ def inspect(
     variables: Mapping[str, Any] | None = None,
     rngs: Any = None,
     keywords: Mapping[str, Any] | None = None,
+    gains: bool = False,
 ) -> xarray.Dataset:
     """Measures activations and gradients at every layer of a model, as its loss L is differentiated once.
 
@@ -44,6 +45,10 @@ def inspect(
         a fixed standard normal draw.
     variables, rngs: of a flax.linen module that is not bound, what `apply` takes.
     keywords: what the model is called with besides the inputs.
+    gains: also log_gain[layer] = ½ ln(‖J‖_F² / n_in) of each layer's Jacobian J, of all its outputs with respect to
+        the n_in numbers of the arrays it takes by place: exact where it has at most 512 outputs, else from Gaussian
+        probes (Hutchinson 1989), with `log_gain_error`; `gain_method` says which. Empty and NaN for layers in a scan,
+        for what a function marks, and for modules of many layers.
 
     As under jax.jit, a model and a loss that have not changed but for the model's parameters are not traced anew: what
     a function reads from global variables is read once. The model stays as it is.
@@ -51,13 +56,14 @@ def inspect(
     Raises: TypeError or ValueError for arguments that are not of these kinds, a model that does not take the inputs,
         a loss that is not one number, a model without layers.
     """
+    gains = arguments.flag("gains", gains)
     given = _checked(inputs, loss, keywords)
     parted = subject(model, given, variables=variables, rngs=rngs, keywords=keywords or {})
     _differentiable(parted)
     floats, others, _ = parts(parted.inputs)
     plan = _plan(parted, loss, (parted.parameters, floats, others, parted.state))
     operands = jax.tree.leaves((parted.parameters, floats, others, parted.state))
-    measured = measure(plan, operands, len(parted.parameters))
+    measured = measure(plan, operands, len(parted.parameters), with_gains=gains)
     if measured.nonlinear:
         arguments.warn(
             f"model: its backward pass is not linear in the gradient ({', '.join(measured.nonlinear)}); what it "

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradsim.inspection.block_floats import block
 from gradsim.inspection.differentiate import Plan
+from gradsim.inspection.gains import Gain, gains
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.records import Record, Site, norm, number, unpacked
 
@@ -34,15 +35,17 @@ class Measurement(NamedTuple):
     plain_norms: list[Any]
     lost: bool
     nonlinear: list[str]
+    gains: dict[int, Gain] | None  # by the number of the call, where they are wanted
 
 
-def measure(plan: Plan, operands: Sequence[Any], gradients: int) -> Measurement:
+def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: bool) -> Measurement:
     """`operands` are the program's inputs but the cotangent, and its first `gradients` results after the loss are
     the parameters' gradients."""
     program = plan.program
     values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
     forward = Interpreter("value")
     forward.walk(plan.forward, values)
+    found = gains(program, values) if with_gains else None
     one = jnp.ones((), plan.dtype)
     seen = {}
     for name, cotangent in (("exact", block(one)), ("plain", one)):
@@ -56,7 +59,7 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int) -> Measurement:
     lost = any(bool(one) for one in jax.device_get(exact[0].lost))
     noted = [[unpacked(x) for x in jax.device_get(_data(walk))] for walk in (forward, exact[0], plain[0])]
     calls = _calls(noted, forward, exact[0], plain[0])
-    return Measurement(calls, jax.device_get(exact[1]), exact[2], plain[2], lost, sorted(exact[0].nonlinear))
+    return Measurement(calls, jax.device_get(exact[1]), exact[2], plain[2], lost, sorted(exact[0].nonlinear), found)
 
 
 jitted_norm = jax.jit(norm)
