@@ -218,3 +218,19 @@ def test_values_that_are_not_finite_are_located() -> None:
     assert found.attrs["first_not_finite"] == "second"
     assert found.attrs["first_not_finite_gradient"] == "first"
     np.testing.assert_allclose(found.not_finite.sel(layer="second").values, 1 / 3)
+
+
+def test_branches_that_are_not_taken_are_nan_and_steps_that_are_count() -> None:
+    def step(h: Array, w: Array) -> tuple[Array, None]:
+        return lax.cond(w[0, 0] > 0, lambda: tap(h @ w, "taken"), lambda: tap(2 * h, "other")), None
+
+    def model(w: Array, x: Array) -> Array:
+        return tap(lax.scan(step, x, w)[0].sum(), "sum")
+
+    w = jnp.stack([jnp.eye(2), -jnp.eye(2), jnp.eye(2)])
+    found = gs.inspect(model, w, jnp.ones((1, 2)))
+    steps = found.log_gradient_by_step
+    np.testing.assert_array_equal(np.isnan(steps.sel(layer="taken")), [False, True, False])
+    np.testing.assert_allclose(steps.sel(layer="taken").values[[0, 2]], np.log([2 * np.sqrt(2), np.sqrt(2)]), rtol=1e-6)
+    np.testing.assert_allclose(found.log_gradient.sel(layer="taken").values, 0.5 * np.log(10), rtol=1e-6)
+    np.testing.assert_allclose(found.log_gradient.sel(layer="other").values, 0.5 * np.log(2), rtol=1e-6)

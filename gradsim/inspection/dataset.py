@@ -10,6 +10,7 @@ import numpy as np
 
 from gradsim.inspection.gains import Gain
 from gradsim.inspection.measure import Call, Measurement
+from gradsim.inspection.records import Record, number
 from gradsim.scaled import log
 from gradsim.sweeps.dataset import provenance
 
@@ -32,6 +33,7 @@ ABOUT = {
     "log_parameter_gradient": ("log norm of the exact gradient with respect to the parameter", "nat"),
     "log_float_parameter_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
 }
+COLUMNS = tuple(ABOUT)[:7]  # of every layer
 
 
 def build(
@@ -87,11 +89,14 @@ def build(
 
 def _row(call: Call) -> dict[str, float]:
     """The numbers of one call; those of its steps together where it runs in a scan."""
-    value, gradient, plain = call.value, call.gradient, call.plain
-    entries = call.site.entries * np.size(value.zeros)
+    value = _taken(call.value)
+    entries, units = (count * value.zeros.size for count in (call.site.entries, call.site.units))
+    gradient, plain = (None if one is None else _taken(one) for one in (call.gradient, call.plain))
+    if not value.zeros.size:
+        return dict.fromkeys(COLUMNS, np.nan)
     return {
         "log_activation": total(value.norm) - 0.5 * float(np.log(entries)),
-        "dead": float(np.sum(np.asarray(value.dead)) / (call.site.units * np.size(value.zeros))),
+        "dead": float(np.sum(value.dead) / units),
         "not_finite": float(np.sum(value.not_finite) / entries),
         # No equation hands a gradient to this output: it does not reach the loss.
         "log_gradient": -np.inf if gradient is None else total(gradient.norm),
@@ -99,6 +104,15 @@ def _row(call: Call) -> dict[str, float]:
         "zero_gradient": 1.0 if gradient is None else float(np.sum(gradient.zeros) / entries),
         "not_finite_gradient": 0.0 if gradient is None else float(np.sum(gradient.not_finite) / entries),
     }
+
+
+def _taken(record: Record) -> Record:
+    """The steps that ran: a branch that is not taken has noted nothing."""
+    ran = ~np.isnan(np.atleast_1d(record.zeros))
+    mantissa, exponent, *counts = (
+        np.atleast_1d(one)[ran] for one in (*record.norm, record.zeros, record.not_finite, record.dead)
+    )
+    return Record(number(mantissa, exponent), *counts)
 
 
 def _gains(measured: Measurement) -> dict[str, Any]:
@@ -114,8 +128,8 @@ def _gains(measured: Measurement) -> dict[str, Any]:
 
 def total(norms: Any) -> float:
     """ln of the norm of all steps together: ½ ln Σ exp(2 ln norm), at the largest."""
-    each = log(norms).ravel()
-    top = each.max()
+    each = log(norms)
+    top = each.max(initial=-np.inf)
     if not np.isfinite(top):
         return float(top)
     return float(top + 0.5 * np.log(np.sum(np.exp(2 * (each - top)))))

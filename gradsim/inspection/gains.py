@@ -43,7 +43,8 @@ class Cut(NamedTuple):
 def gains(program: Program, known: dict[int, Any]) -> dict[int, Gain]:
     """The gain of every call whose taps stand alone in the program, by its number; `known` are the forward values."""
     places: dict[tuple[int, str], list[int]] = defaultdict(list)
-    linear, shapes = {program.inputs[-1]}, {}
+    linear = {program.inputs[-1]}
+    shapes: dict[int, Any] = {}
     for place, (source, ins, outs) in enumerate(program.equations):
         if not linear.isdisjoint(ins):
             linear.update(outs)
@@ -70,7 +71,8 @@ def _cut(program: Program, start: int, end: int, known: dict[int, Any], linear: 
         if not reached.isdisjoint(ins):
             reached.update(outs)
     results = equations[end].ins
-    wanted, chosen = set(results), []
+    wanted = set(results)
+    chosen: list[Equation] = []
     for equation in reversed(equations[:end]):
         if len(chosen) > LONGEST or not wanted - set(seeds) - known.keys():
             break
