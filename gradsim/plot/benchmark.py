@@ -116,7 +116,8 @@ def _compile(ax: Axes, table: list[dict[str, Any]]) -> None:
         ax.barh(at, before, height=0.36, color="black", alpha=0.35, label="" if place else "tracing,\nlowering")
     ax.set_yticks(range(len(names)), names, fontsize=6.5)
     ax.set(xlabel="seconds until a program is compiled", ylim=(max(len(names), 3) - 0.5, -0.5))
-    ax.legend(**BESIDE)
+    if table:
+        ax.legend(**BESIDE)
 
 
 def _fixed(places: Any) -> Any:

@@ -41,7 +41,7 @@ class Job:
     seeds: np.ndarray
     key: int
     record: Sequence[int]
-    by_layer: tuple[str, ...] = ()  # what is recorded by layer
+    by_layer: tuple[str, ...]  # what is recorded by layer
     results: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

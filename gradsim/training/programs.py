@@ -23,6 +23,9 @@ from gradsim.training.records import Probe
 from gradsim.training.tasks import Sample
 
 NEVER = np.iinfo(np.int32).max
+# Exact gradients take outer products of single samples, for which jaxlib 0.10's library of products is thirty times
+# slower than the compiler's own at width 1,024.
+ON_CPU = {**LEVEL_1, **({"xla_cpu_experimental_ynn_fusion_type": ""} if jax.__version_info__ < (0, 11) else {})}
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def _measure(
 
 def _jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`function` compiled at LLVM's level 1 on a CPU, in less time: it runs once where `advance` takes many steps."""
-    on_cpu = jax.jit(function, static_argnums=(0, 1), compiler_options=LEVEL_1, **options)
+    on_cpu = jax.jit(function, static_argnums=(0, 1), compiler_options=ON_CPU, **options)
     elsewhere = jax.jit(function, static_argnums=(0, 1), **options)
     return lambda *args: (on_cpu if jax.default_backend() == "cpu" else elsewhere)(*args)
 
