@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradsim.inspection import formats
 from gradsim.inspection.gains import Gain
 from gradsim.inspection.measure import Call, Measurement
 from gradsim.inspection.records import Record, number
@@ -68,10 +69,13 @@ def build(
         long_name, units = ABOUT[name.removesuffix("_by_step")]
         by = ", step by step" if name.endswith("_by_step") else ""
         variables[name] = (*variable, {"long_name": long_name + by, "units": units})
+    variables |= formats.shares([_narrow(call.gradient) for call in calls], "layer")
+    variables |= formats.shares(measured.narrow, "parameter")
     coordinates: dict[str, Any] = {
         "layer": ("layer", _labels(calls), {"long_name": "layer, in order of execution"}),
         "type": ("layer", [call.site.type_name for call in calls], {"long_name": "type of the layer"}),
         "parameter": ("parameter", list(names), {"long_name": "parameter"}),
+        "format": ("format", list(formats.FORMATS), {"long_name": "format of floating-point numbers"}),
     }
     if "log_gradient_by_step" in variables:
         coordinates["step"] = ("step", np.arange(1, steps + 1), {"long_name": "step of the scan", "units": "step"})
@@ -81,6 +85,7 @@ def build(
     }
     described = {
         "loss": float(measured.loss),
+        "loss_scale": formats.LOSS_SCALE,
         "entries_lost": int(measured.lost),
         "not_linear": ", ".join(measured.nonlinear),
     }
@@ -104,6 +109,13 @@ def _row(call: Call) -> dict[str, float]:
         "zero_gradient": 1.0 if gradient is None else float(np.sum(gradient.zeros) / entries),
         "not_finite_gradient": 0.0 if gradient is None else float(np.sum(gradient.not_finite) / entries),
     }
+
+
+def _narrow(record: Record | None) -> np.ndarray | None:
+    """What was counted for narrower formats in all steps that ran together."""
+    if record is None or record.narrow is None:
+        return None
+    return np.nansum(record.narrow.reshape(-1, formats.COUNTS), axis=0)
 
 
 def _taken(record: Record) -> Record:

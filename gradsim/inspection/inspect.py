@@ -39,6 +39,12 @@ def inspect(
     jax.grad sees, −inf where that underflows. Layers are the calls of modules in order of execution, the first row
     is the input; layers within a scan have their steps in `log_gradient_by_step`.
 
+    What narrower floats would lose, over layer or parameter (`parameter_lost`) and format (float32, bfloat16, float16,
+    float8_e4m3 without infinities, float8_e5m2): `lost`, the share of the exact gradient's finite nonzero entries that
+    round to zero there, being at most half the smallest subnormal number; `overflow`, the share that rounds beyond the
+    largest; and both `…_scaled`, for a loss multiplied by the attribute `loss_scale`, 2**15. Each entry is rounded by
+    itself: a backward pass in that format also hands its losses on. NaN where the gradient is zero.
+
     model: a module of flax.nnx or flax.linen, in training or evaluation mode as it is; or a function, whose layers
         are marked with `gradsim.inspection.tap`, and the first of whose several inputs holds its parameters.
     loss: of the model's output, one number. Without it, the output where that is one number, else Σ u·output, with u

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradsim.inspection.block_floats import block
 from gradsim.inspection.differentiate import Plan
+from gradsim.inspection.formats import counts_of
 from gradsim.inspection.gains import Gain, gains
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.records import Record, Site, norm, number, unpacked
@@ -33,6 +34,7 @@ class Measurement(NamedTuple):
     loss: Any
     norms: list[Any]
     plain_norms: list[Any]
+    narrow: list[Any]  # what formats.counts counts in each parameter's gradient
     lost: bool
     nonlinear: list[str]
     gains: dict[int, Gain] | None  # by the number of the call, where they are wanted
@@ -53,13 +55,15 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
         known = {**values, program.inputs[-1]: cotangent}
         backward.walk(plan.backward, known)
         results = [known[i] for i in program.outputs]
-        seen[name] = (backward, results[0], norms_of(results[1 : 1 + gradients]))
+        narrow = counts_of(results[1 : 1 + gradients]) if name == "exact" else []
+        seen[name] = (backward, results[0], norms_of(results[1 : 1 + gradients]), narrow)
         del known, results
     exact, plain = seen["exact"], seen["plain"]
     lost = any(bool(one) for one in jax.device_get(exact[0].lost))
     noted = [[unpacked(x) for x in jax.device_get(_data(walk))] for walk in (forward, exact[0], plain[0])]
     calls = _calls(noted, forward, exact[0], plain[0])
-    return Measurement(calls, jax.device_get(exact[1]), exact[2], plain[2], lost, sorted(exact[0].nonlinear), found)
+    loss, nonlinear = jax.device_get(exact[1]), sorted(exact[0].nonlinear)
+    return Measurement(calls, loss, exact[2], plain[2], exact[3], lost, nonlinear, found)
 
 
 jitted_norm = jax.jit(norm)

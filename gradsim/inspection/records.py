@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from gradsim.inspection.block_floats import is_block, log_norm_parts
+from gradsim.inspection.formats import counts
 from gradsim.scaled import Scaled
 
 
@@ -31,21 +32,25 @@ class Record(NamedTuple):
     zeros: np.ndarray
     not_finite: np.ndarray
     dead: np.ndarray
+    narrow: np.ndarray | None = None  # what formats.counts counts, on the last axis; of gradients in blocks
 
 
 def record(values: Sequence[Any], *, units: bool) -> Array:
     """A record of arrays, plain or in blocks, as one array, for it takes long to fetch many.
 
-    A unit is a place on the last axis; it is dead where all its entries are zero.
+    A unit is a place on the last axis; it is dead where all its entries are zero. Of arrays in blocks it is counted,
+    too, what narrower floats would lose.
     """
     mantissas = [x.mantissa if is_block(x) else x for x in values]
     size = log_norm_parts(values)
-    counts = [
+    numbers = [
         _total([x == 0 for x in mantissas]),
         _total([~jnp.isfinite(x) for x in mantissas]),
         _total([jnp.all(x == 0, axis=tuple(range(x.ndim - 1))) for x in mantissas]) if units else jnp.int32(0),
     ]
-    return jnp.stack([size.mantissa, *(one.astype(size.mantissa.dtype) for one in (size.exponent, *counts))])
+    parts = [size.mantissa, *(one.astype(size.mantissa.dtype) for one in (size.exponent, *numbers))]
+    narrow = [counts(values).astype(size.mantissa.dtype)] if any(map(is_block, values)) else []
+    return jnp.concatenate([jnp.stack(parts), *narrow])
 
 
 def norm(value: Any) -> Array:
@@ -61,8 +66,10 @@ def number(mantissa: Any, exponent: Any) -> Any:
 
 def unpacked(packed: np.ndarray) -> Record:
     """What `record` packed, of one step or of many."""
-    mantissa, exponent, zeros, not_finite, dead = np.moveaxis(np.asarray(packed, np.float64), -1, 0)
-    return Record(number(mantissa, exponent), zeros, not_finite, dead)
+    packed = np.asarray(packed, np.float64)
+    mantissa, exponent, zeros, not_finite, dead = np.moveaxis(packed[..., :5], -1, 0)
+    narrow = packed[..., 5:] if packed.shape[-1] > 5 else None
+    return Record(number(mantissa, exponent), zeros, not_finite, dead, narrow)
 
 
 def _total(where: Sequence[Array]) -> Array:
