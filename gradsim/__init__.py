@@ -12,6 +12,7 @@ from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.inspection.inspect import inspect
+from gradsim.inspection.report import report
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -61,6 +62,7 @@ __all__ = [
     "minimal_rnn",
     "partial_products",
     "plot",
+    "report",
     "residual",
     "sweep",
     "theory",
