@@ -6,6 +6,7 @@
     memory              gradient against the lag, and horizons           titles to backward sweeps over time
     recurrent_diagram   growth over two gains at several lengths         titles to sweeps over two gains and time
     layer_gradients     the weight gradient of each layer                titles to backward sweeps, a depth each
+    inspection          gradients and outputs of a model's layers        what gradsim.inspect returned
     derivatives         why gradients vanish                             see scripts/derivatives.py
     save, new_figure    files, and an empty figure in the same style
 
@@ -13,6 +14,7 @@ Nothing is computed here beyond means, quantiles and the slope of a log gain aga
 imported when something is drawn, without pyplot and its global state.
 """
 
+from gradsim.plot.inspection import inspection
 from gradsim.plot.layers import layer_gradients
 from gradsim.plot.maps import phase_diagram
 from gradsim.plot.memory import memory
@@ -25,6 +27,7 @@ __all__ = [
     "COLOURS",
     "depth_profile",
     "derivatives",
+    "inspection",
     "layer_gradients",
     "memory",
     "new_figure",
