@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradsim.inspection.findings import STEADY, dead, kind
+from gradsim.inspection.formats import LOSS_SCALE
 from gradsim.inspection.rates import Chain, chains
 from gradsim.inspection.words import lost, size, some
 
@@ -41,7 +42,8 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
             f"{name} first: the gradient changes × {size(change)} there, × {size(chain.gradient.change)} over all "
             f"{chain.length}; what sets it apart (its initial scale, an activation, a factor) is the cause."
         ]
-    factor = size(-chain.gradient.slope)
+    # A block that adds its input does not scale with its weights.
+    factor = "" if chain.is_composite else f", about × {size(-chain.gradient.slope)} a layer"
     forward, says = _forward(chain)
     norms = _norms(inspection)
     gain = _gain(inspection, chain)
@@ -49,7 +51,7 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
     found = []
     if vanishes and forward == "shrinks":
         found.append(
-            f"Larger initial weights, about × {factor} a layer: {says}, as the gradient does, so the weights are too "
+            f"Larger initial weights{factor}: {says}, as the gradient does, so the weights are too "
             "small for both. gs.tune finds the scale of each layer."
         )
     elif vanishes and forward == "grows":
@@ -70,7 +72,7 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
         )
     elif forward == "grows":
         found.append(
-            f"Smaller initial weights, about × {factor} a layer: {says}, as the gradient does, so the weights are too "
+            f"Smaller initial weights{factor}: {says}, as the gradient does, so the weights are too "
             f"large for both{gain}. gs.tune finds the scale of each layer."
         )
     elif norms:
@@ -160,7 +162,7 @@ def _gain(inspection: xarray.Dataset, chain: Chain) -> str:
 
 def _of_formats(inspection: xarray.Dataset) -> list[str]:
     """For the formats that models are trained in."""
-    scale = f"{inspection.attrs['loss_scale']:g}"
+    scale = f"{inspection.attrs.get('loss_scale', LOSS_SCALE):g}"
     plain = {name: lost(inspection, name, scaled=False)[0] for name in ("float32", "bfloat16", "float16")}
     scaled = {name: lost(inspection, name, scaled=True)[0] for name in plain}
     found = []

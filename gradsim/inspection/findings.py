@@ -49,6 +49,10 @@ def findings(inspection: xarray.Dataset) -> tuple[list[str], list[str], bool]:
         said = _rate(chain)
         (wrong if kind(chain) in ("vanishes", "explodes") else notes).append(said)
         notes += _drop(chain)
+        if chain.by_step and kind(chain) not in ("vanishes", "explodes"):
+            notes.append(
+                "A loss that reads the output of every step hides what passes through time: try the last alone."
+            )
         notes += _closed(inspection, chain)
     if not any(kind(chain) in ("vanishes", "explodes") for chain in measured):
         notes += _range(inspection) if not measured else _small(inspection)
@@ -103,7 +107,7 @@ def _range(inspection: xarray.Dataset) -> list[str]:
     """Between which sizes the gradients lie, where no layers are alike."""
     logs = inspection["log_gradient"].values
     finite = logs[np.isfinite(logs)]
-    if not finite.size:
+    if finite.size < 2 or (inspection["not_finite"] > 0).any():
         return []
     return [f"The gradients' norms lie between {size(finite.min())} and {size(finite.max())}."]
 
@@ -157,9 +161,9 @@ def _nothing(inspection: xarray.Dataset) -> list[str]:
         (parameters(inspection, inspection["log_parameter_gradient"].values == -np.inf), "parameter"),
     ):
         if names:
-            several = f"{len(names)} {what}s have" if len(names) > 1 else f"1 {what} has"
-            why = ": their outputs do not reach the loss, or every way is closed to the bit" if what == "layer" else ""
-            said.append(f"No gradient: {several} none at all ({some(names)}){why}.")
+            count = f"{len(names)} {what}s have" if len(names) > 1 else f"1 {what} has"
+            why = ": not on the way to the loss, or every way is closed to the bit" if what == "layer" else ""
+            said.append(f"No gradient: {count} none at all ({some(names)}){why}.")
     return said
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradsim.inspection.cures import cures
 from gradsim.inspection.findings import findings
+from gradsim.inspection.formats import FORMATS
 from gradsim.inspection.words import formats, shortened, size
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # characters
 ROWS = 40  # of the table
-NEEDED = ("log_activation", "log_gradient", "log_float_gradient", "log_parameter_gradient", "lost", "parameter_lost")
+LAYERS = ("log_activation", "log_gradient", "log_float_gradient", "zero_gradient", "not_finite", "dead")
+NEEDED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(LAYERS, ("layer",)),
+    **dict.fromkeys(("log_parameter_gradient", "log_float_parameter_gradient"), ("parameter",)),
+    **dict.fromkeys(("lost", "lost_scaled", "overflow_scaled"), ("layer", "format")),
+    **dict.fromkeys(("parameter_lost", "parameter_lost_scaled"), ("parameter", "format")),
+}
 
 
 class Report(str):
@@ -70,9 +77,14 @@ def checked(inspection: Any, name: str = "inspection") -> xarray.Dataset:
     missing = [one for one in NEEDED if one not in inspection.data_vars]
     if missing or "type" not in inspection.coords:
         raise ValueError(f"{name}: the dataset holds no {missing[0] if missing else 'type'}; {wanted}")
-    if inspection["log_gradient"].dims != ("layer",) or not inspection.sizes["layer"]:
-        axes = ", ".join(map(str, inspection["log_gradient"].dims)) or "none"
-        raise ValueError(f"{name}: log_gradient has the axes {axes}, of {inspection['log_gradient'].size}; {wanted}")
+    for one, axes in NEEDED.items():
+        if set(inspection[one].dims) != set(axes):
+            held = ", ".join(map(str, inspection[one].dims)) or "none"
+            raise ValueError(f"{name}: {one} has the axes {held}, not {', '.join(axes)}; {wanted}")
+    if not inspection.sizes["layer"] or not set(FORMATS) <= set(inspection["format"].values.tolist()):
+        raise ValueError(f"{name}: layers or formats are left out; {wanted}")
+    if (inspection["type"].values[1:] == "input").any():
+        raise ValueError(f"{name}: its layers are not in order of execution; {wanted}")
     return inspection
 
 

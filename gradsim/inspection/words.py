@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradsim.inspection.formats import FORMATS
+from gradsim.inspection.formats import FORMATS, LOSS_SCALE
 
 if TYPE_CHECKING:
     import xarray
@@ -53,7 +53,7 @@ def lost(inspection: xarray.Dataset, name: str, *, scaled: bool) -> tuple[list[s
 
 def formats(inspection: xarray.Dataset) -> list[str]:
     """A small table: format by format, the first layer from the output backwards that it loses."""
-    scale = inspection.attrs["loss_scale"]
+    scale = inspection.attrs.get("loss_scale", LOSS_SCALE)
     head = (
         "format",
         "lost from",
