@@ -104,15 +104,14 @@ def test_shares_of_a_deep_sigmoid_model_equal_those_of_its_float64_gradient() ->
         at_layer.append(gradient)
         at_kernel.append(before.T @ gradient)
         gradient = gradient @ w.T
-    for name in NAMES:
-        zero = 2.0 ** (formats.limits(name).subnormal - 1)
-        for prefix, gradients, rows in (
-            ("", at_layer, {"layer": [f"layers.{i}" for i in range(90)]}),
-            ("parameter_", at_kernel, {"parameter": [f"layers.{i}.kernel" for i in range(90)]}),
-        ):
-            for suffix, scale in (("", 1.0), ("_scaled", found.attrs["loss_scale"])):
+    rows = {"": found.sel(layer=[f"layers.{i}" for i in range(90)]),
+            "parameter_": found.sel(parameter=[f"layers.{i}.kernel" for i in range(90)])}  # fmt: skip
+    for prefix, gradients in (("", at_layer), ("parameter_", at_kernel)):
+        for suffix, scale in (("", 1.0), ("_scaled", found.attrs["loss_scale"])):
+            for name in NAMES:
+                zero = 2.0 ** (formats.limits(name).subnormal - 1)
                 expected = [np.mean(np.abs(one) * scale <= zero) for one in gradients[::-1]]
-                shares = found[f"{prefix}lost{suffix}"].sel(format=name, **rows).values
+                shares = rows[prefix][f"{prefix}lost{suffix}"].sel(format=name).values
                 # An entry that lies at the limit to a rounding may fall on either side.
                 np.testing.assert_allclose(shares, expected, atol=1.01 / 64, rtol=0)
                 assert np.mean(shares == expected) > 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -59,11 +60,15 @@ def inspection(inspection: xarray.Dataset, after: xarray.Dataset | None = None) 
     if not any(np.isfinite(one.data["log_gradient"]).any() for one in drawn):
         raise ValueError("inspection: no layer has a finite gradient; there is nothing to draw")
     stepped = _stepped(before)
-    figure = new_figure(4.1 + 1.9 * bool(stepped))
+    rows, names, axis = _ticks(before)
+    is_long = max(map(len, names)) > 3
+    figure = new_figure(3.8 + 1.9 * bool(stepped) + 0.05 * max(map(len, names)) * is_long)
     panels = figure.subplots(3 if stepped else 2, 1, height_ratios=[1.7, 1, *[1.2] * bool(stepped)])
     lowest = _gradients(panels[0], drawn)
     _outputs(panels[1], drawn)
-    _layers_axis(panels[1], before)
+    panels[1].set_xticks(rows, names, rotation=90 if is_long else 0)
+    panels[1].set_xlim(-0.6, before.sizes["layer"] - 0.4)
+    panels[1].set_xlabel(axis)
     panels[0].sharex(panels[1])
     panels[0].tick_params(labelbottom=False)
     if stepped:
@@ -121,7 +126,7 @@ def _gradients(ax: Axes, drawn: list[Drawn]) -> float:
     for one in drawn:
         zero = np.flatnonzero(_underflows(one.data))
         ax.plot(zero, np.full(zero.size, 0.02), transform=ax.get_xaxis_transform(), **ZERO)
-    _limits(ax, min(ends), max(ends), 0.06)
+    _limits(ax, min(ends), max(ends), 0.09)
     ax.set_ylabel("norm of the gradient")
     return min(ends)
 
@@ -153,15 +158,23 @@ def _of_parameters(data: xarray.Dataset) -> np.ndarray:
     return np.where(np.isfinite(squares), squares / 2 * DECADES, np.nan)
 
 
-def _layers_axis(ax: Axes, data: xarray.Dataset) -> None:
-    """Names of layers: those that are alike where there are such, and no more than have room."""
+def _ticks(data: xarray.Dataset) -> tuple[list[int], list[str], str]:
+    """Rows and their names, and what is said of all: of layers that are alike the numbers, else paths."""
     labels = [str(one) for one in data["layer"].values]
-    alike = [row for chain in chains(data) if not chain.by_step for row in chain.rows]
-    rows = sorted(alike) if alike and len(labels) > TICKS else list(range(len(labels)))
+    alike = [chain.rows for chain in chains(data) if not chain.by_step]
+    if len(alike) == 1:
+        parts = [re.split(r"(\d+)", labels[row]) for row in alike[0]]
+        differ = [len(set(column)) > 1 for column in zip(*parts, strict=False)]
+        place = differ.index(True) if sum(differ) == 1 and len(set(map(len, parts))) == 1 else 0
+        if place % 2:  # a number
+            rows, names = list(alike[0]), [one[place] for one in parts]
+            pattern = "".join("n" if i == place else part for i, part in enumerate(parts[0]))
+            every = -(-len(rows) // TICKS)
+            return rows[::every], names[::every], f"layer, in order of execution: n of {shortened(pattern, 40)}"
+    several = sorted(row for rows in alike for row in rows) if len(labels) > TICKS else []
+    rows = several or list(range(len(labels)))
     rows = rows[:: -(-len(rows) // TICKS)]
-    ax.set_xticks(rows, [shortened(labels[row], 24) for row in rows], rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_xlim(-0.6, len(labels) - 0.4)
-    ax.set_xlabel("layer, in order of execution")
+    return rows, [shortened(labels[row], 20) for row in rows], "layer, in order of execution"
 
 
 def _stepped(data: xarray.Dataset) -> list[int]:
@@ -178,7 +191,7 @@ def _steps(ax: Axes, drawn: list[Drawn], rows: list[int]) -> float:
             ax.plot(steps, values, color=one.colour, linestyle=stroke)
             ends += [x for x in values if np.isfinite(x)]
     powers_of_ten(ax, min(ends), max(ends))
-    _limits(ax, min(ends), max(ends), 0.1)
+    _limits(ax, min(ends), max(ends), 0.13)
     names = [str(drawn[0].data["layer"].values[row]) for row in rows]
     if len(rows) > 1:
         handles = [proxy(shortened(n, 24), color="0.35", linestyle=s) for n, s in zip(names, STROKES, strict=False)]
