@@ -136,3 +136,10 @@ def test_shares_of_a_scan_are_over_all_its_steps_and_nan_without_a_gradient() ->
     assert found.lost_scaled.sel(layer="step", format=["float16", "float8_e4m3"]).values.tolist() == [0.0, 0.3]
     assert found.overflow_scaled.sel(layer="step", format=["float16", "float8_e4m3"]).values.tolist() == [0.0, 0.2]
     assert np.isnan(found.lost.sel(layer="unused")).all()
+
+
+def test_an_output_without_entries_has_no_shares() -> None:
+    found = gs.inspect(lambda w, x: tap(x @ w, "some").sum() + tap(w[:0], "none").sum(), jnp.eye(2), jnp.ones((1, 2)))
+    assert np.isnan(found.lost.sel(layer="none")).all()
+    assert np.isnan(found.dead.sel(layer="none"))
+    assert not found.lost.sel(layer="some").any()

@@ -97,6 +97,8 @@ def test_one_layer_that_is_to_blame_is_named() -> None:
     assert "Most of that is at one place: × 9.4e-14 back through layers.12." in text
     assert "layers.12 first" in text
     assert "Larger initial weights" not in text
+    (chain,) = chains(inspected(line(2.0, 40) + 30.0 * (np.arange(40) < 12)))
+    assert not chain.is_one_place  # a jump against the trend is no cause of it
 
 
 def test_a_scan_over_time_is_given_its_rate_and_its_gates() -> None:
@@ -140,7 +142,7 @@ def test_dead_units_missing_gradients_and_what_is_not_finite_are_placed() -> Non
 
 
 def test_formats_get_loss_scaling_or_bfloat16_by_what_they_lose() -> None:
-    assert "In float16, loss scaling: without it 12 layers are lost from layers.11 back, with 32768 none" in said(
+    assert "In float16, loss scaling: without it 12 layers from layers.11 back lost, with 32768 none" in said(
         line(0.01, 12) - 16
     )
     assert "bfloat16 rather than float16: float16 loses 12 layers even with a loss times 32768" in said(
@@ -158,6 +160,9 @@ def test_what_has_no_layers_that_are_alike_is_given_its_range() -> None:
     assert "3 layers, encoder to decoder" in text
     text = said([*line(0.0, 10), -20.0], layers=[*(f"layers.{i}" for i in range(10)), "query"])
     assert "that of query is below a millionth" in text
+    alone = inspected(np.zeros(3)).assign(rounding=("parameter", np.array([0.0, 1.0, 1e-6])))
+    assert "Rounding alone: the gradient of layers.1.kernel is zero" in str(gs.report(alone))
+    assert "from layers.0 back, 1 layer and 1 parameter." in said([-95.0, 0.0, 0.0])
     assert "has no clear rate" in said([0.0, 5.0, -4.0, 6.0, -4.0, 9.0])
 
 

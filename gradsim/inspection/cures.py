@@ -9,7 +9,7 @@ import numpy as np
 from gradsim.inspection.findings import STEADY, dead, kind
 from gradsim.inspection.formats import LOSS_SCALE
 from gradsim.inspection.rates import Chain, chains
-from gradsim.inspection.words import lost, size, some
+from gradsim.inspection.words import counted, lost, size, some
 
 if TYPE_CHECKING:
     import xarray
@@ -169,21 +169,22 @@ def _of_formats(inspection: xarray.Dataset) -> list[str]:
     if scaled["float32"]:
         found.append(
             f"No float of 32 bits or fewer holds the gradient from {plain['float32'][-1]} back, nor does a loss times "
-            f"{scale} ({len(scaled['float32'])} layers are lost then): the rate must be mended, not the format."
+            f"{scale} ({counted(len(scaled['float32']), 'layer')} lost then): the rate must be mended, not the format."
         )
     elif plain["float32"]:
-        count = len(plain["float32"])
-        found.append(f"In float32 a loss times {scale} brings back the {count} layers that are lost without.")
+        count = counted(len(plain["float32"]), "layer")
+        found.append(f"In float32 a loss times {scale} brings back the {count} lost without.")
     beyond = [str(one) for one in inspection["layer"].values[inspection["overflow_scaled"].sel(format="float16") > 0]]
-    if plain["float16"] and not scaled["float16"]:
+    half, half_scaled = plain["float16"], scaled["float16"]
+    if half and not half_scaled:
         more = f", but {beyond[-1]} overflows there: a smaller scale" if beyond else ""
         found.append(
-            f"In float16, loss scaling: without it {len(plain['float16'])} layers are lost from {plain['float16'][-1]} "
-            f"back, with {scale} none{more}."
+            f"In float16, loss scaling: without it {counted(len(half), 'layer')} from {half[-1]} back lost, with {scale} "
+            f"none{more}."
         )
-    elif scaled["float16"] and not plain["bfloat16"]:
+    elif half_scaled and not plain["bfloat16"]:
         found.append(
-            f"bfloat16 rather than float16: float16 loses {len(scaled['float16'])} layers even with a loss times "
+            f"bfloat16 rather than float16: float16 loses {counted(len(half_scaled), 'layer')} even with a loss times "
             f"{scale}, bfloat16 none without."
         )
     return found

@@ -97,7 +97,7 @@ def _row(call: Call) -> dict[str, float]:
     value = _taken(call.value)
     entries, units = (count * value.zeros.size for count in (call.site.entries, call.site.units))
     gradient, plain = (None if one is None else _taken(one) for one in (call.gradient, call.plain))
-    if not value.zeros.size:
+    if not value.zeros.size or not entries:  # it has not run, or its output has no entries
         return dict.fromkeys(COLUMNS, np.nan)
     return {
         "log_activation": total(value.norm) - 0.5 * float(np.log(entries)),

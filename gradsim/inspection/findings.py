@@ -8,7 +8,7 @@ import numpy as np
 
 from gradsim.inspection.formats import FORMATS
 from gradsim.inspection.rates import Chain, chains
-from gradsim.inspection.words import LARGE, layers, lost, parameters, size, some
+from gradsim.inspection.words import LARGE, counted, layers, lost, parameters, size, some
 
 if TYPE_CHECKING:
     import xarray
@@ -57,6 +57,7 @@ def findings(inspection: xarray.Dataset) -> tuple[list[str], list[str], bool]:
     if not any(kind(chain) in ("vanishes", "explodes") for chain in measured):
         notes += _range(inspection) if not measured else _small(inspection)
     wrong += _lost_by_own(inspection)
+    notes += _rounding(inspection)
     if inspection.attrs.get("entries_lost"):
         notes.append("Some entries are zero only because they are too small beside others: shares of zeros are rough.")
     if inspection.attrs.get("not_linear"):
@@ -126,6 +127,14 @@ def _small(inspection: xarray.Dataset) -> list[str]:
     ]
 
 
+def _rounding(inspection: xarray.Dataset) -> list[str]:
+    """Parameters whose gradient is nothing but what sums that cancel leave, where that was measured."""
+    if "rounding" not in inspection or inspection["rounding"].dims != ("parameter",):
+        return []
+    names = parameters(inspection, inspection["rounding"].values > LARGE)
+    return [f"Rounding alone: the gradient of {some(names)} is zero by mathematics."] if names else []
+
+
 def _not_finite(inspection: xarray.Dataset) -> list[str]:
     said = []
     for suffix, way in (("", "forward"), ("_gradient", "backward")):
@@ -161,7 +170,7 @@ def _nothing(inspection: xarray.Dataset) -> list[str]:
         (parameters(inspection, inspection["log_parameter_gradient"].values == -np.inf), "parameter"),
     ):
         if names:
-            count = f"{len(names)} {what}s have" if len(names) > 1 else f"1 {what} has"
+            count = f"{counted(len(names), what)} {'has' if len(names) == 1 else 'have'}"
             why = ": not on the way to the loss, or every way is closed to the bit" if what == "layer" else ""
             said.append(f"No gradient: {count} none at all ({some(names)}){why}.")
     return said
@@ -173,13 +182,12 @@ def _lost_by_own(inspection: xarray.Dataset) -> list[str]:
     names = layers(inspection, _hidden(inspection, "gradient"))
     hidden = parameters(inspection, _hidden(inspection, "parameter_gradient"))
     if names or hidden:
-        of = f"from {names[-1]} back, {len(names)} layers and " if names else ""
-        return [f"In plain {dtype} the gradient is zero though it is not: {of}{len(hidden)} parameters."]
+        of = f"from {names[-1]} back, {counted(len(names), 'layer')} and " if names else ""
+        return [f"In plain {dtype} the gradient is zero though it is not: {of}{counted(len(hidden), 'parameter')}."]
     names = lost(inspection, dtype, scaled=False)[0] if dtype in FORMATS else []
     if names:
-        return [
-            f"In {dtype} half of the gradient's entries and more round to zero at {len(names)} layers ({some(names)})."
-        ]
+        count = counted(len(names), "layer")
+        return [f"In {dtype} half of the gradient's entries and more round to zero at {count} ({some(names)})."]
     return []
 
 

@@ -46,8 +46,8 @@ class Chain(NamedTuple):
     @property
     def is_one_place(self) -> bool:
         """Is most of the change in one of several layers?"""
-        change = abs(self.drop[1])
-        return self.length > LEAST and change > max(0.5 * abs(self.gradient.change), float(np.log(10.0)))
+        change, whole = abs(self.drop[1]), abs(self.gradient.change)
+        return self.length > LEAST and change > max(0.5 * whole, float(np.log(10.0)))
 
 
 def chains(inspection: xarray.Dataset) -> list[Chain]:
@@ -89,7 +89,7 @@ def _chain(
     with np.errstate(invalid="ignore"):
         changes = gradient[:-1] - gradient[1:]
     changes = np.where(np.isfinite(changes), changes, 0.0)
-    place = int(np.argmax(np.abs(changes)))
+    place = int(np.argmax(-np.sign(fitted.change) * changes))  # the way the whole goes
     back = Slope(-fitted.slope, fitted.error, -fitted.change)
     drop = names[place + 1], float(changes[place])
     return Chain(names[0], names[-1], len(names), tuple(rows), by_step, composite, back, fit(activation), drop)

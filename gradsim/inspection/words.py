@@ -33,6 +33,11 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def counted(count: int, what: str) -> str:
+    """1 layer, 2 layers."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def layers(inspection: xarray.Dataset, where: np.ndarray) -> list[str]:
     """The names of the layers, without the input, for which that holds, in order of execution."""
     inside = where & (inspection["type"].values != "input")
