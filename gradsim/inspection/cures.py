@@ -179,8 +179,8 @@ def _of_formats(inspection: xarray.Dataset) -> list[str]:
     if half and not half_scaled:
         more = f", but {beyond[-1]} overflows there: a smaller scale" if beyond else ""
         found.append(
-            f"In float16, loss scaling: without it {counted(len(half), 'layer')} from {half[-1]} back lost, with {scale} "
-            f"none{more}."
+            f"In float16, loss scaling: without it {counted(len(half), 'layer')} from {half[-1]} back lost, with "
+            f"{scale} none{more}."
         )
     elif half_scaled and not plain["bfloat16"]:
         found.append(
