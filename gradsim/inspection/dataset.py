@@ -32,6 +32,7 @@ ABOUT = {
     "log_parameter": ("log norm of the parameter", "nat"),
     "log_parameter_gradient": ("log norm of the exact gradient with respect to the parameter", "nat"),
     "log_float_parameter_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
+    "rounding": ("relative rounding error of the backward pass in the gradient; near 1 where it is nothing else", "1"),
 }
 COLUMNS = tuple(ABOUT)[:7]  # of every layer
 
@@ -64,6 +65,7 @@ def build(
     }
     for name, numbers in found.items():
         variables[name] = ("parameter", np.array([float(log(one)) for one in numbers], np.float64))
+    variables["rounding"] = ("parameter", _relative(measured.rounding, measured.norms))
     for name, variable in variables.items():
         long_name, units = ABOUT[name.removesuffix("_by_step")]
         by = ", step by step" if name.endswith("_by_step") else ""
@@ -78,6 +80,8 @@ def build(
     places = {
         "first_not_finite": _first(coordinates["layer"][1], values["not_finite"]),
         "first_not_finite_gradient": _first(coordinates["layer"][1][::-1], values["not_finite_gradient"][::-1]),
+        "makes_not_finite": measured.made[0],
+        "makes_not_finite_gradient": measured.made[1],
     }
     described = {
         "loss": float(measured.loss),
@@ -85,6 +89,14 @@ def build(
         "not_linear": ", ".join(measured.nonlinear),
     }
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **attrs, **described, **places})
+
+
+def _relative(errors: Sequence[Any], norms: Sequence[Any]) -> np.ndarray:
+    """Errors of a third of each gradient, relative to it, at most 1; 0 where both are zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        logs = [float(log(error) - log(norm)) + np.log(3.0) for error, norm in zip(errors, norms, strict=True)]
+        relative = np.minimum(np.exp(logs), 1.0)
+    return np.where([log(error) == -np.inf for error in errors], 0.0, relative)
 
 
 def _row(call: Call) -> dict[str, float]:

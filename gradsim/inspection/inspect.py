@@ -71,8 +71,8 @@ def inspect(
         )
     if measured.lost:
         arguments.warn(
-            "model: some entries of a gradient are zero only because they are too small beside others of the same "
-            "array; norms are exact, shares of zeros are not"
+            "model: some entries of a gradient were too small beside others of the same array and count as zero; norms "
+            "of arrays that depend on those entries alone, and shares of zeros, may be wrong"
         )
     sizes = norms_of(parted.parameters)
     attrs = {"model": type(model).__name__, "dtype": str(plan.dtype)}
