@@ -71,7 +71,7 @@ def build(
         by = ", step by step" if name.endswith("_by_step") else ""
         variables[name] = (*variable, {"long_name": long_name + by, "units": units})
     coordinates: dict[str, Any] = {
-        "layer": ("layer", _labels(calls), {"long_name": "layer, in order of execution"}),
+        "layer": ("layer", labels(calls), {"long_name": "layer, in order of execution"}),
         "type": ("layer", [call.site.type_name for call in calls], {"long_name": "type of the layer"}),
         "parameter": ("parameter", list(names), {"long_name": "parameter"}),
     }
@@ -147,15 +147,15 @@ def total(norms: Any) -> float:
     return float(top + 0.5 * np.log(np.sum(np.exp(2 * (each - top)))))
 
 
-def _labels(calls: Sequence[Call]) -> list[str]:
+def labels(calls: Sequence[Call]) -> list[str]:
     """Paths, each its own: the second call of a layer is `path#2`."""
     seen: Counter[str] = Counter()
-    labels = []
+    found = []
     for call in calls:
         path = call.site.layer or ("input" if call.site.role == "input" else "model")
         seen[path] += 1
-        labels.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
-    return labels
+        found.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+    return found
 
 
 def _first(labels: Sequence[str], shares: np.ndarray) -> str:
