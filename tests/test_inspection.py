@@ -1,5 +1,6 @@
 """Exact gradients of a model beyond the range of floats: against float64 rescaled by hand, and against jax.grad."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -217,7 +218,34 @@ def test_values_that_are_not_finite_are_located() -> None:
     found = gs.inspect(model, jnp.float32(1.0), jnp.array([1.0, 0.0, 2.0]))
     assert found.attrs["first_not_finite"] == "second"
     assert found.attrs["first_not_finite_gradient"] == "first"
+    assert re.fullmatch(r"log \(test_inspection.py:\d+\)", found.attrs["makes_not_finite"])
     np.testing.assert_allclose(found.not_finite.sel(layer="second").values, 1 / 3)
+
+
+def test_the_step_of_a_scan_that_makes_nan_is_located() -> None:
+    def model(w: Array, x: Array) -> Array:
+        def step(h: Array, w: Array) -> tuple[Array, None]:
+            return tap(jnp.where(w > 0, jnp.sqrt(h * w), h), "h"), None  # 0 · ∞ backwards, where h is zero
+
+        return tap(lax.scan(step, x, w)[0].sum(), "sum")
+
+    found = gs.inspect(model, jnp.array([1.0, 0.0, 0.0]), jnp.array([4.0, 1.0]))
+    assert found.attrs["first_not_finite"] == ""
+    assert found.attrs["first_not_finite_gradient"] == "h"
+    assert re.fullmatch(r"div, step 2 \(test_inspection.py:\d+\)", found.attrs["makes_not_finite"])
+    assert re.fullmatch(r"mul in h, step 3 \(test_inspection.py:\d+\)", found.attrs["makes_not_finite_gradient"])
+
+
+def test_what_cancels_by_mathematics_is_said_to_be_rounding() -> None:
+    def model(p: Any, x: Array) -> Array:
+        h = tap(x @ p["w"] + p["shift"], "h")
+        return tap((h - h.mean(0)) ** 3, "centred")
+
+    p = {"w": jax.random.normal(jax.random.key(0), (3, 3)), "shift": jnp.zeros(3)}
+    found = gs.inspect(model, p, jax.random.normal(jax.random.key(1), (7, 3)))
+    shift, w = found["rounding"].sel(parameter=["shift", "w"]).values
+    assert shift > 0.05
+    assert 0 <= w < 1e-5
 
 
 def test_branches_that_are_not_taken_are_nan_and_steps_that_are_count() -> None:

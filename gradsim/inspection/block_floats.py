@@ -97,6 +97,11 @@ def coarsened(value: Scaled, shape: Sequence[int]) -> Scaled:
     return Scaled(aligned(value, top), top)
 
 
+def with_rows(x: Scaled, length: int) -> Scaled:
+    """The same numbers, with an exponent for each place of the first axis."""
+    return Scaled(x.mantissa, jnp.broadcast_to(x.exponent, (length, *x.exponent.shape[1:])))
+
+
 def vanished(before: Scaled, after: Array) -> Array:
     """Which entries were not zero, and are now."""
     return (before.mantissa != 0) & (after == 0)

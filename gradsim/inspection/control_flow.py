@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradsim.inspection.block_floats import block, coarsened, is_block, joint_shape
+from gradsim.inspection.block_floats import block, coarsened, is_block, joint_shape, with_rows
 from gradsim.inspection.jax_versions import scan_sizes
 from gradsim.scaled import Scaled
 
@@ -25,7 +25,7 @@ def scan(equation: Any, operands: Sequence[Any], run: Run) -> tuple[list[Any], A
         operands[constants + carried :],
     )
     length = params["length"]
-    rows = [_with_rows(x, length) if is_block(x) else x for x in rows]
+    rows = [with_rows(x, length) if is_block(x) else x for x in rows]
 
     def step(carry: Any, xs: Any) -> tuple[Any, Any]:
         outs, notes = run(params["jaxpr"], [*fixed, *carry, *xs])
@@ -59,10 +59,6 @@ def settled(carry: Sequence[Any], turned: Callable[[Any], Any]) -> list[Any]:
 
 def _as_carried(new: Sequence[Any], old: Sequence[Any]) -> list[Any]:
     return [coarsened(block(x), y.exponent.shape) if is_block(y) else x for x, y in zip(new, old, strict=True)]
-
-
-def _with_rows(x: Scaled, length: int) -> Scaled:
-    return Scaled(x.mantissa, jnp.broadcast_to(x.exponent, (length, *x.exponent.shape[1:])))
 
 
 def while_loop(equation: Any, operands: Sequence[Any], run: Run) -> tuple[list[Any], Any]:

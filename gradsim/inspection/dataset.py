@@ -33,6 +33,7 @@ ABOUT = {
     "log_parameter": ("log norm of the parameter", "nat"),
     "log_parameter_gradient": ("log norm of the exact gradient with respect to the parameter", "nat"),
     "log_float_parameter_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
+    "rounding": ("relative rounding error of the backward pass in the gradient; near 1 where it is nothing else", "1"),
 }
 COLUMNS = tuple(ABOUT)[:7]  # of every layer
 
@@ -65,6 +66,7 @@ def build(
     }
     for name, numbers in found.items():
         variables[name] = ("parameter", np.array([float(log(one)) for one in numbers], np.float64))
+    variables["rounding"] = ("parameter", _relative(measured.rounding, measured.norms))
     for name, variable in variables.items():
         long_name, units = ABOUT[name.removesuffix("_by_step")]
         by = ", step by step" if name.endswith("_by_step") else ""
@@ -72,7 +74,7 @@ def build(
     variables |= formats.shares([_narrow(call.gradient) for call in calls], "layer")
     variables |= formats.shares(measured.narrow, "parameter")
     coordinates: dict[str, Any] = {
-        "layer": ("layer", _labels(calls), {"long_name": "layer, in order of execution"}),
+        "layer": ("layer", labels(calls), {"long_name": "layer, in order of execution"}),
         "type": ("layer", [call.site.type_name for call in calls], {"long_name": "type of the layer"}),
         "parameter": ("parameter", list(names), {"long_name": "parameter"}),
         "format": ("format", list(formats.FORMATS), {"long_name": "format of floating-point numbers"}),
@@ -82,6 +84,8 @@ def build(
     places = {
         "first_not_finite": _first(coordinates["layer"][1], values["not_finite"]),
         "first_not_finite_gradient": _first(coordinates["layer"][1][::-1], values["not_finite_gradient"][::-1]),
+        "makes_not_finite": measured.made[0],
+        "makes_not_finite_gradient": measured.made[1],
     }
     described = {
         "loss": float(measured.loss),
@@ -90,6 +94,14 @@ def build(
         "not_linear": ", ".join(measured.nonlinear),
     }
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **attrs, **described, **places})
+
+
+def _relative(errors: Sequence[Any], norms: Sequence[Any]) -> np.ndarray:
+    """Errors of a third of each gradient, relative to it, at most 1; 0 where both are zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        logs = [float(log(error) - log(norm)) + np.log(3.0) for error, norm in zip(errors, norms, strict=True)]
+        relative = np.minimum(np.exp(logs), 1.0)
+    return np.where([log(error) == -np.inf for error in errors], 0.0, relative)
 
 
 def _row(call: Call) -> dict[str, float]:
@@ -147,15 +159,15 @@ def total(norms: Any) -> float:
     return float(top + 0.5 * np.log(np.sum(np.exp(2 * (each - top)))))
 
 
-def _labels(calls: Sequence[Call]) -> list[str]:
+def labels(calls: Sequence[Call]) -> list[str]:
     """Paths, each its own: the second call of a layer is `path#2`."""
     seen: Counter[str] = Counter()
-    labels = []
+    found = []
     for call in calls:
         path = call.site.layer or ("input" if call.site.role == "input" else "model")
         seen[path] += 1
-        labels.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
-    return labels
+        found.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+    return found
 
 
 def _first(labels: Sequence[str], shares: np.ndarray) -> str:

@@ -40,20 +40,14 @@ def trace(subject: Subject, loss: Loss | None) -> Plan:
 
     Raises: ValueError where the model does not take the inputs, or the loss is not one number.
     """
-    floats, others, join = parts(subject.inputs)
-
-    def value(parameters: Any, floats: Any, others: Any, state: Any) -> Any:
-        floats = mark(floats, layer="", type_name="input", role="input") if floats else floats
-        try:
-            out = subject.call(parameters, state, join(floats, others))
-        except Exception as error:
-            raise ValueError(
-                f"inputs: the model does not take them: {arguments.reason(error)}; pass what it is called with"
-            ) from error
-        return scalar(out, loss)
+    floats, others, _ = parts(subject.inputs)
+    output = outputs(subject)
 
     def both(parameters: Any, floats: Any, others: Any, state: Any, cotangent: Any) -> Any:
-        out, pullback = jax.vjp(lambda p, x: value(p, x, others, state), parameters, floats)
+        def value(parameters: Any, floats: Any) -> Any:
+            return scalar(output(parameters, floats, others, state), loss)
+
+        out, pullback = jax.vjp(value, parameters, floats)
         return out, pullback(cotangent.astype(out.dtype))
 
     dtype = _widest([*subject.parameters, *floats])
@@ -64,13 +58,29 @@ def trace(subject: Subject, loss: Loss | None) -> Plan:
             "model: no layers; pass a module that calls others, or mark what a function computes with "
             "gradsim.inspection.tap(value, name)"
         )
-    linear = {program.inputs[-1]}
-    cut = len(program.equations)
-    for place, equation in enumerate(program.equations):
-        if not linear.isdisjoint(equation.ins):
-            cut = min(cut, place)
-            linear.update(equation.outs)
-    return Plan(program, *grouped(program, cut), dtype)
+    return Plan(program, *grouped(program, first_linear(program, program.inputs[-1:])), dtype)
+
+
+def outputs(subject: Subject) -> Callable[[Any, Any, Any, Any], Any]:
+    """(parameters, float inputs, other inputs, state) -> the model's output, with taps on layers and float inputs."""
+    join = parts(subject.inputs)[2]
+
+    def output(parameters: Any, floats: Any, others: Any, state: Any) -> Any:
+        floats = mark(floats, layer="", type_name="input", role="input") if floats else floats
+        try:
+            return subject.call(parameters, state, join(floats, others))
+        except Exception as error:
+            raise ValueError(
+                f"inputs: the model does not take them: {arguments.reason(error)}; pass what it is called with"
+            ) from error
+
+    return output
+
+
+def first_linear(program: Program, seeds: Sequence[int]) -> int:
+    """The place of the first equation that depends on the seeds: those before it are the forward pass."""
+    places = (place for place, one in enumerate(program.equations) if not set(seeds).isdisjoint(one.ins))
+    return next(places, len(program.equations))
 
 
 def parts(inputs: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[[Any, Any], Any]]:

@@ -24,7 +24,7 @@ class Group(NamedTuple):
     taps: dict[str, list[Site]]
 
 
-KINDS = ("value", "cotangent")
+KINDS = ("value", "tangent", "cotangent")
 LONGEST = 16  # equations in a group: the time to compile one grows faster than they do
 FIRST = ("dot_general", "conv_general_dilated")
 ALONE = ("gradsim_tap", "scan", "while", "cond")

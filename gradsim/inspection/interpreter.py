@@ -6,7 +6,8 @@ equation, and so one program.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Site, record
 from gradsim.inspection.structure import sites
 
+Note = Callable[..., Any]  # (operands of a tap, units=) -> arrays
 LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
 TOGETHER = ("add", "sub", "add_any", "select_n")
 UNARY = ("neg", "copy", "copy_p", "convert_element_type", "reduce_precision", "real", "imag", "conj", "name")
@@ -70,8 +72,10 @@ def rule_of(equation: Any, operands: Sequence[Any]) -> tuple[Any, bool]:
 class Interpreter:
     """One walk through a program: what its taps of one kind noted, and what was lost or is not linear on the way."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind  # of the taps that are heard
+    def __init__(self, kind: str, note: Note = record, kept: Collection[int] = ()) -> None:
+        self.kind, self.note = kind, note  # the taps that are heard, and what is noted of their operands
+        self.kept = kept  # sites whose operands are held on to, outside of loops
+        self.held: list[tuple[Site, Any]] = []
         self.records: list[tuple[Site, Any]] = []
         self.lost: list[Any] = []
         self.nonlinear: set[str] = set()
@@ -80,12 +84,13 @@ class Interpreter:
         """Evaluates groups, each compiled once; `values` holds what is known by its number in the program."""
         for group in groups:
             operands = [values[i] for i in group.ins]
-            taps = group.taps[self.kind]
+            taps = group.taps.get(self.kind, [])
             if group.equations[0].source.primitive.name == "gradsim_tap":
                 results = _passed(group, operands)
-                self.records += [(site, jitted_record(operands, units=self.kind == "value")) for site in taps]
+                self.held += [(site, operands) for site in taps if site.site in self.kept]
+                self.records += [(site, jitted(self.note)(operands, units=self.kind == "value")) for site in taps]
             else:
-                program = compiled(group, self.kind, tuple(map(is_block, operands)))
+                program = compiled(group, self.kind, self.note, tuple(map(is_block, operands)))
                 results, notes, lost = program.call(*operands)
                 self.records += zip(taps, notes, strict=True)
                 self.lost += lost
@@ -103,7 +108,7 @@ class Interpreter:
         name = equation.primitive.name
         if name == "gradsim_tap":
             self.records += [
-                (site, record(operands, units=self.kind == "value")) for site in sites(equation, self.kind)
+                (site, self.note(operands, units=self.kind == "value")) for site in sites(equation, self.kind)
             ]
             return operands
         blocks = any(map(is_block, operands))
@@ -122,7 +127,7 @@ class Interpreter:
 
     def _run(self, closed: Any, operands: Sequence[Any]) -> tuple[list[Any], Any]:
         """A program within a loop: its results, and what was noted, for the loop to hand on."""
-        inner = Interpreter(self.kind)
+        inner = Interpreter(self.kind, self.note)
         program = flatten(closed)
         values = {**program.constants, **dict(zip(program.inputs, operands, strict=True))}
         inner.trace(program.equations, values)
@@ -145,7 +150,9 @@ def _passed(group: Group, operands: Sequence[Any]) -> list[Any]:
     return [values[i] for i in group.local_outs]
 
 
-jitted_record = jax.jit(record, static_argnames="units")
+@cache
+def jitted(note: Note) -> Any:
+    return jax.jit(note, static_argnames="units")
 
 
 @jax.tree_util.register_pytree_node_class
@@ -166,11 +173,11 @@ class Notes:
 class Compiled:
     """A group of equations as a compiled program; one for all groups that are alike."""
 
-    def __init__(self, group: Group, kind: str) -> None:
+    def __init__(self, group: Group, kind: str, note: Note) -> None:
         self.nonlinear: set[str] = set()
 
         def evaluate(*operands: Any) -> Any:
-            inner = Interpreter(kind)
+            inner = Interpreter(kind, note)
             values = dict(zip(group.local_ins, operands, strict=True))
             inner.trace(group.equations, values)
             self.nonlinear = inner.nonlinear
@@ -184,12 +191,13 @@ known: OrderedDict[Any, Compiled] = OrderedDict()
 KEPT = 4096  # programs, small ones
 
 
-def compiled(group: Group, kind: str, form: tuple[bool, ...]) -> Compiled:
+def compiled(group: Group, kind: str, note: Note, form: tuple[bool, ...]) -> Compiled:
     """The program of a group whose operands are in blocks or plain as `form` says."""
-    key = (group.key, kind if group.equations[0].source.primitive.name in LOOPS else "", form)
+    heard = (kind, note) if group.equations[0].source.primitive.name in LOOPS else None
+    key = (group.key, heard, form)
     program = known.get(key)
     if program is None:
-        program = known[key] = Compiled(group, kind)
+        program = known[key] = Compiled(group, kind, note)
         if len(known) > KEPT:
             known.popitem(last=False)
     return program

@@ -1,7 +1,11 @@
 """What differs between jax 0.10 and jax 0.12: closed programs, the sizes of a scan, how an equation is bound."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from sysconfig import get_path
 from typing import Any
+
+OURS = Path(__file__).parent
 
 # Equations that only call a program: they are opened, and their own equations take their place. shard_map is not
 # among them: its program sees the part of an array that one device holds.
@@ -51,3 +55,13 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     functions, params = found if isinstance(found, tuple) else ((), found)
     results = equation.primitive.bind(*functions, *operands, **params)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+def written_at(equation: Any) -> str:
+    """File and line of the innermost code of the equation's that is in no installed package, "" where none is known."""
+    traceback = getattr(getattr(equation, "source_info", None), "traceback", None)
+    for frame in getattr(traceback, "frames", ()):
+        name = frame.file_name
+        if not name.startswith((get_path("purelib"), get_path("stdlib"), str(OURS), "<")):
+            return f"{Path(name).name}:{frame.line_num}"
+    return ""

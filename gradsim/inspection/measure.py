@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradsim.inspection.block_floats import block
+from gradsim.inspection.block_floats import aligned, block, coarsened, log_norm_parts
 from gradsim.inspection.differentiate import Plan
 from gradsim.inspection.formats import counts_of
 from gradsim.inspection.gains import Gain, gains
 from gradsim.inspection.interpreter import Interpreter
+from gradsim.inspection.locate import locate
 from gradsim.inspection.records import Record, Site, norm, number, unpacked
+from gradsim.scaled import Scaled
 
 
 class Call(NamedTuple):
@@ -35,6 +37,8 @@ class Measurement(NamedTuple):
     norms: list[Any]
     plain_norms: list[Any]
     narrow: list[Any]  # what formats.counts counts in each parameter's gradient
+    rounding: list[Any]  # of the gradients, relative to their norms
+    made: tuple[str, str]  # the first operations that make what is not finite, forward and backward
     lost: bool
     nonlinear: list[str]
     gains: dict[int, Gain] | None  # by the number of the call, where they are wanted
@@ -49,29 +53,57 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
     forward.walk(plan.forward, values)
     found = gains(program, values) if with_gains else None
     one = jnp.ones((), plan.dtype)
-    seen = {}
-    for name, cotangent in (("exact", block(one)), ("plain", one)):
+    third = one / 3
+
+    def walk(cotangent: Any) -> tuple[Interpreter, list[Any]]:
         backward = Interpreter("cotangent")
         known = {**values, program.inputs[-1]: cotangent}
         backward.walk(plan.backward, known)
-        results = [known[i] for i in program.outputs]
-        narrow = counts_of(results[1 : 1 + gradients]) if name == "exact" else []
-        seen[name] = (backward, results[0], norms_of(results[1 : 1 + gradients]), narrow)
-        del known, results
-    exact, plain = seen["exact"], seen["plain"]
-    lost = any(bool(one) for one in jax.device_get(exact[0].lost))
-    noted = [[unpacked(x) for x in jax.device_get(_data(walk))] for walk in (forward, exact[0], plain[0])]
-    calls = _calls(noted, forward, exact[0], plain[0])
-    loss, nonlinear = jax.device_get(exact[1]), sorted(exact[0].nonlinear)
-    return Measurement(calls, loss, exact[2], plain[2], exact[3], lost, nonlinear, found)
+        return backward, [known[i] for i in program.outputs][: 1 + gradients]
+
+    plain, results = walk(one)
+    plain_norms = norms_of(results[1:])
+    exact, results = walk(block(one))
+    norms = norms_of(results[1:])
+    narrow = counts_of(results[1:])
+    again = walk(block(third))[1]
+    rounding = _fetched([jitted_rounding(*pair, third) for pair in zip(results[1:], again[1:], strict=True)])
+    lost = any(bool(one) for one in jax.device_get(exact.lost))
+    noted = [[unpacked(x) for x in jax.device_get(_data(walk))] for walk in (forward, exact, plain)]
+    calls = _calls(noted, forward, exact, plain)
+    loss = jax.device_get(results[0])
+    sizes = [loss, *(one.mantissa for one in norms)]
+    counts = [record.not_finite for call in calls for record in (call.value, call.gradient) if record is not None]
+    sound = np.isfinite(sizes).all() and not any(np.nansum(count) for count in counts)
+    made = ("", "") if sound else locate(plan, operands)
+    nonlinear = sorted(exact.nonlinear)
+    return Measurement(calls, loss, norms, plain_norms, narrow, rounding, made, lost, nonlinear, found)
 
 
 jitted_norm = jax.jit(norm)
 
 
+@jax.jit
+def jitted_rounding(gradient: Any, again: Any, factor: Any) -> Any:
+    """The norm of gradient·factor − again, which is zero but for rounding.
+
+    What a gradient is by mathematics passes through a factor that is no power of two; what is left of sums that cancel
+    is rounded anew.
+    """
+    one, two = (coarsened(block(x), (1,) * jnp.ndim(block(x).mantissa)) for x in (gradient, again))
+    top = jnp.maximum(one.exponent, two.exponent)
+    difference = aligned(one, top) * factor.astype(one.mantissa.dtype) - aligned(two, top)
+    size = log_norm_parts([Scaled(difference, top)])
+    return jnp.stack([size.mantissa, size.exponent.astype(size.mantissa.dtype)])
+
+
 def norms_of(values: Sequence[Any]) -> list[Any]:
     """The norm of each array, on the host."""
-    return [number(*np.asarray(pair, np.float64)) for pair in jax.device_get([jitted_norm(x) for x in values])]
+    return _fetched([jitted_norm(x) for x in values])
+
+
+def _fetched(pairs: Sequence[Any]) -> list[Any]:
+    return [number(*np.asarray(pair, np.float64)) for pair in jax.device_get(pairs)]
 
 
 def _data(walk: Interpreter) -> list[Any]:

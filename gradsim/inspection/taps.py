@@ -52,7 +52,13 @@ def _is_float(leaf: Any) -> bool:
 
 
 def _batched(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> tuple[Any, Any]:
-    return TAP.bind(*operands, **params), axes
+    """The axis of `jax.vmap` comes first, where what is noted of a basis looks for it."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    first = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    return TAP.bind(*first, **params), [0] * len(first)
 
 
 def _differentiated(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
