@@ -236,6 +236,28 @@ def test_the_step_of_a_scan_that_makes_nan_is_located() -> None:
     assert re.fullmatch(r"mul in h, step 3 \(test_inspection.py:\d+\)", found.attrs["makes_not_finite_gradient"])
 
 
+def test_the_share_that_saturates() -> None:
+    def model(w: Array, x: Array) -> Array:
+        h = tap(x @ w[0], "flat")
+        h = tap(jax.nn.silu(10.0 * jnp.tanh(h)) @ w[1], "not flat")  # the gate of a SiLU saturates where it is steep
+        h = jax.nn.gelu(h)
+        step = lambda h, w: (jax.nn.sigmoid(tap(h @ w, "scanned")), None)  # noqa: E731
+        return tap(lax.scan(step, h, w)[0], "end")
+
+    w = 0.8 * np.random.default_rng(0).standard_normal((3, 8, 8)).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    found = gs.inspect(model, jnp.asarray(w), x)["saturated"]
+    flat, h = np.tanh(x @ w[0]), np.asarray(jax.nn.silu(10.0 * np.tanh(x @ w[0]))) @ w[1]
+    h, shares = np.asarray(jax.nn.gelu(h)), []
+    for one in w:
+        h = sigmoid(h @ one)
+        shares.append(np.mean(4 * h * (1 - h) < 0.01))
+    expected = [np.nan, np.mean(1 - flat**2 < 0.01), np.nan, np.mean(shares), np.nan]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert 0 < expected[1] < 1
+    assert 0 < expected[3] < 1
+
+
 def test_what_cancels_by_mathematics_is_said_to_be_rounding() -> None:
     def model(p: Any, x: Array) -> Array:
         h = tap(x @ p["w"] + p["shift"], "h")

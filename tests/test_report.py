@@ -73,6 +73,16 @@ def test_cures_follow_from_what_outputs_do() -> None:
     assert "within the branches of skip connections" in said(line(0.3), types="LayerNorm")
 
 
+def test_saturation_turns_the_cure_around() -> None:
+    flat, steep = said(line(0.7), saturated=0.8), said(line(0.7), saturated=0.02)
+    assert "Smaller initial weights and biases (gs.tune): 80% of the tanhs and sigmoids" in flat
+    assert "Saturated: half and more of the tanhs and sigmoids are flat after layers.0" in flat
+    assert "not the signal (2% of the tanhs and sigmoids are flat)" in steep
+    assert "Saturated:" not in steep
+    unknown = said(line(0.7), saturated=np.nan)
+    assert "flat" not in unknown
+
+
 def test_residual_blocks_that_explode_are_scaled_by_the_root_of_their_number() -> None:
     names = [f"blocks.{i}{part}" for i in range(16) for part in (".up", "")]
     logs = np.repeat(line(-0.35, 16), 2)

@@ -9,7 +9,7 @@ import numpy as np
 from gradsim.inspection.findings import STEADY, dead, kind
 from gradsim.inspection.formats import LOSS_SCALE
 from gradsim.inspection.rates import Chain, chains
-from gradsim.inspection.words import counted, lost, size, some
+from gradsim.inspection.words import LARGE, counted, lost, size, some
 
 if TYPE_CHECKING:
     import xarray
@@ -47,12 +47,19 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
     forward, says = _forward(chain)
     norms = _norms(inspection)
     gain = _gain(inspection, chain)
+    flat = _flat(inspection, chain)
     vanishes = kind(chain) == "vanishes"
+    few = "" if flat is None else f" ({flat:.0%} of the tanhs and sigmoids are flat)"
     found = []
     if vanishes and forward == "shrinks":
         found.append(
             f"Larger initial weights{factor}: {says}, as the gradient does, so the weights are too "
             "small for both. gs.tune finds the scale of each layer."
+        )
+    elif vanishes and flat is not None and flat >= LARGE:
+        found.append(
+            f"Smaller initial weights and biases (gs.tune): {flat:.0%} of the tanhs and sigmoids of these layers are "
+            "flat, their slope below 1 % of its largest."
         )
     elif vanishes and forward == "grows":
         found.append(
@@ -67,8 +74,8 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
     elif vanishes:
         found.append(
             f"Larger initial weights (gs.tune, gs.critical_initializer): {says} while the gradient shrinks, so the "
-            f"slopes lose it, not the signal{gain}. Where that saturates the units, an activation with slope 1 (the "
-            "ReLU family with He's weights)."
+            f"slopes lose it, not the signal{few}{gain}. Where that saturates the units, an activation with slope 1 "
+            "(the ReLU family with He's weights)."
         )
     elif forward == "grows":
         found.append(
@@ -138,6 +145,14 @@ def _forward(chain: Chain) -> tuple[str, str]:
         return "steady", f"the outputs keep their size{change}"
     word = "shrinks" if line.slope < 0 else "grows"
     return word, f"the outputs {word.removesuffix('s')} × {size(line.slope)} a layer"
+
+
+def _flat(inspection: xarray.Dataset, chain: Chain) -> float | None:
+    """The mean share of the chain's tanhs and sigmoids that are flat, where there are some."""
+    if "saturated" not in inspection:
+        return None
+    shares = inspection["saturated"].values[list(chain.rows)]
+    return None if np.isnan(shares).all() else float(np.nanmean(shares))
 
 
 def _norms(inspection: xarray.Dataset) -> str:

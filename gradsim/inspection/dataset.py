@@ -22,6 +22,7 @@ NONE = Gain(np.nan, np.nan, "")
 ABOUT = {
     "log_activation": ("log root mean square of the layer's output", "nat"),
     "dead": ("share of units whose output is zero for every example", "1"),
+    "saturated": ("share of the tanhs and sigmoids on the output whose slope is below 1 % of its largest", "1"),
     "not_finite": ("share of the output's entries that are not finite", "1"),
     "log_gradient": ("log norm of the exact gradient with respect to the layer's output", "nat"),
     "log_float_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
@@ -35,7 +36,7 @@ ABOUT = {
     "log_float_parameter_gradient": ("log norm of that gradient as the model's own floats hold it", "nat"),
     "rounding": ("relative rounding error of the backward pass in the gradient; near 1 where it is nothing else", "1"),
 }
-COLUMNS = tuple(ABOUT)[:7]  # of every layer
+COLUMNS = tuple(ABOUT)[:8]  # of every layer
 
 
 def build(
@@ -114,6 +115,7 @@ def _row(call: Call) -> dict[str, float]:
     return {
         "log_activation": total(value.norm) - 0.5 * float(np.log(entries)),
         "dead": float(np.sum(value.dead) / units),
+        "saturated": _saturated(call),
         "not_finite": float(np.sum(value.not_finite) / entries),
         # No equation hands a gradient to this output: it does not reach the loss.
         "log_gradient": -np.inf if gradient is None else total(gradient.norm),
@@ -128,6 +130,13 @@ def _narrow(record: Record | None) -> np.ndarray | None:
     if record is None or record.narrow is None:
         return None
     return np.nansum(record.narrow.reshape(-1, formats.COUNTS), axis=0)
+
+
+def _saturated(call: Call) -> float:
+    """Of all activations that come after the layer, in all steps; NaN where there are none."""
+    counts = [(site.entries, _taken(record).zeros) for site, record in call.activations]
+    entries = sum(size * zeros.size for size, zeros in counts)
+    return float(sum(zeros.sum() for _, zeros in counts) / entries) if entries else np.nan
 
 
 def _taken(record: Record) -> Record:

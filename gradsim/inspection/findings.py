@@ -54,6 +54,7 @@ def findings(inspection: xarray.Dataset) -> tuple[list[str], list[str], bool]:
                 "A loss that reads the output of every step hides what passes through time: try the last alone."
             )
         notes += _closed(inspection, chain)
+    notes += _flat(inspection)
     if not any(kind(chain) in ("vanishes", "explodes") for chain in measured):
         notes += _range(inspection) if not measured else _small(inspection)
     wrong += _lost_by_own(inspection)
@@ -124,6 +125,19 @@ def _small(inspection: xarray.Dataset) -> list[str]:
         return []
     return [
         f"Beside the largest gradient, that of {some(names)} is below a millionth: rounding, or a way nearly closed."
+    ]
+
+
+def _flat(inspection: xarray.Dataset) -> list[str]:
+    """Layers at least half of whose tanhs and sigmoids have almost no slope, where that was measured."""
+    if "saturated" not in inspection:
+        return []
+    names = layers(inspection, inspection["saturated"].values >= LARGE)
+    if not names:
+        return []
+    share = float(inspection["saturated"].sel(layer=names[0]))
+    return [
+        f"Saturated: half and more of the tanhs and sigmoids are flat after {some(names)} ({names[0]}: {share:.0%})."
     ]
 
 

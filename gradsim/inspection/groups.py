@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from gradsim.inspection.program import Equation, Program
 from gradsim.inspection.records import Site
-from gradsim.inspection.structure import key_of, sites
+from gradsim.inspection.saturation import saturating
+from gradsim.inspection.structure import activation, key_of, sites
 
 
 class Group(NamedTuple):
@@ -22,6 +23,7 @@ class Group(NamedTuple):
     spent: tuple[int, ...]
     key: Any
     taps: dict[str, list[Site]]
+    activations: tuple[int, ...]  # places of those that may saturate, which are sites of values as well
 
 
 KINDS = ("value", "tangent", "cotangent")
@@ -38,12 +40,16 @@ def grouped(program: Program, cut: int) -> tuple[list[Group], list[Group]]:
     """
     pieces: list[tuple[bool, list[Equation]]] = []
     open_piece: list[Equation] = []
+    noted: list[list[tuple[int, Site]]] = []  # activations in each piece
     for place, equation in enumerate(program.equations):
         name = equation.source.primitive.name
         alone = name in ALONE
         if not open_piece or alone or name in FIRST or place == cut or len(open_piece) == LONGEST:
             open_piece = []
             pieces.append((place >= cut, open_piece))
+            noted.append([])
+        if place < cut and saturating(program.equations, place):
+            noted[-1].append((len(open_piece), activation(equation.source)))
         open_piece.append(equation)
         if alone:
             open_piece = []
@@ -51,17 +57,23 @@ def grouped(program: Program, cut: int) -> tuple[list[Group], list[Group]]:
     kept = {*program.outputs, *program.inputs, *program.constants}
     needed = set(kept)
     groups: tuple[list[Group], list[Group]] = ([], [])
-    for after, piece in reversed(pieces):
+    for (after, piece), activations in reversed([*zip(pieces, noted, strict=True)]):
         made = {number for equation in piece for number in equation.outs}
         taken = dict.fromkeys(number for equation in piece for number in equation.ins if number not in made)
         given = tuple(number for equation in piece for number in equation.outs if number in needed)
         spent = tuple(number for number in taken if number not in needed)
         needed.update(taken)
-        groups[after].insert(0, _localized(piece, tuple(taken), given, spent))
-    return groups
+        groups[after].append(_localized(piece, tuple(taken), given, spent, activations))
+    return groups[0][::-1], groups[1][::-1]
 
 
-def _localized(piece: list[Equation], ins: tuple[int, ...], outs: tuple[int, ...], spent: tuple[int, ...]) -> Group:
+def _localized(
+    piece: list[Equation],
+    ins: tuple[int, ...],
+    outs: tuple[int, ...],
+    spent: tuple[int, ...],
+    activations: list[tuple[int, Site]],
+) -> Group:
     local: dict[int, int] = {}
 
     def number(old: int) -> int:
@@ -72,4 +84,7 @@ def _localized(piece: list[Equation], ins: tuple[int, ...], outs: tuple[int, ...
     local_outs = tuple(map(number, outs))
     alone = piece[0].source.primitive.name in ALONE
     taps = {kind: sites(piece[0].source, kind) if alone else [] for kind in KINDS}
-    return Group(equations, local_ins, local_outs, ins, outs, spent, key_of(equations, local_outs), taps)
+    taps["value"] += [site for _, site in activations]
+    places = tuple(place for place, _ in activations)
+    key = key_of(equations, local_outs), places
+    return Group(equations, local_ins, local_outs, ins, outs, spent, key, taps, places)

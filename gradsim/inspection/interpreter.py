@@ -20,7 +20,8 @@ from gradsim.inspection.groups import Group
 from gradsim.inspection.jax_versions import bind
 from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Site, record
-from gradsim.inspection.structure import sites
+from gradsim.inspection.saturation import saturated, saturating
+from gradsim.inspection.structure import activation, sites
 
 Note = Callable[..., Any]  # (operands of a tap, units=) -> arrays
 LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
@@ -99,10 +100,15 @@ class Interpreter:
             for i in group.spent:
                 values.pop(i, None)
 
-    def trace(self, equations: Sequence[Equation], values: dict[int, Any]) -> None:
-        """Evaluates equations within a program that is being compiled."""
-        for equation, ins, outs in equations:
+    def trace(
+        self, equations: Sequence[Equation], values: dict[int, Any], activations: Collection[int] | None = None
+    ) -> None:
+        """Evaluates equations within a program that is being compiled; `activations`, where known, are noted, too."""
+        for place, (equation, ins, outs) in enumerate(equations):
             values.update(zip(outs, self._evaluate(equation, [values[i] for i in ins]), strict=True))
+            known = saturating(equations, place) if activations is None else place in activations
+            if known and self.kind == "value":
+                self.records.append((activation(equation), saturated(equation.primitive.name, values[outs[0]])))
 
     def _evaluate(self, equation: Any, operands: list[Any]) -> list[Any]:
         name = equation.primitive.name
@@ -179,7 +185,7 @@ class Compiled:
         def evaluate(*operands: Any) -> Any:
             inner = Interpreter(kind, note)
             values = dict(zip(group.local_ins, operands, strict=True))
-            inner.trace(group.equations, values)
+            inner.trace(group.equations, values, group.activations)
             self.nonlinear = inner.nonlinear
             lost = [jnp.any(jnp.stack(inner.lost))] if inner.lost else []
             return [values[i] for i in group.local_outs], [note for _, note in inner.records], lost
@@ -193,7 +199,8 @@ KEPT = 4096  # programs, small ones
 
 def compiled(group: Group, kind: str, note: Note, form: tuple[bool, ...]) -> Compiled:
     """The program of a group whose operands are in blocks or plain as `form` says."""
-    heard = (kind, note) if group.equations[0].source.primitive.name in LOOPS else None
+    looped = group.equations[0].source.primitive.name in LOOPS
+    heard = (kind, note) if looped or (group.activations and kind == "value") else None
     key = (group.key, heard, form)
     program = known.get(key)
     if program is None:

@@ -22,12 +22,16 @@ from gradsim.scaled import Scaled
 
 
 class Call(NamedTuple):
-    """One call of a layer: where it stands, and what its taps noted; a record is None where no gradient passes."""
+    """One call of a layer: where it stands, and what its taps noted; a record is None where no gradient passes.
+
+    `activations` are those that come after it, before another layer; zeros in their records are entries that saturate.
+    """
 
     site: Site
     value: Record
     gradient: Record | None
     plain: Record | None
+    activations: list[tuple[Site, Record]]
 
 
 class Measurement(NamedTuple):
@@ -127,16 +131,18 @@ def _calls(noted: Any, forward: Interpreter, exact: Interpreter, plain: Interpre
     backward = [_by_site(walk, records) for walk, records in ((exact, gradients), (plain, plains))]
     totals = _by_site(forward, values)
     places: dict[int, int] = defaultdict(int)
-    calls = []
+    calls: list[Call] = []
     for (site, _), value in zip(forward.records, values, strict=True):
+        if site.role == "activation":
+            if calls:
+                calls[-1].activations.append((site, value))
+            continue
         k = places[site.site]
         places[site.site] += 1
         several = len(totals[site.site])
-        found = []
-        for records in backward:
-            mine = records[site.site]
-            found.append(mine[several - 1 - k] if len(mine) == several else None)
-        calls.append(Call(site, value, *found))
+        mine = [records[site.site] for records in backward]
+        gradient, plain_gradient = (one[several - 1 - k] if len(one) == several else None for one in mine)
+        calls.append(Call(site, value, gradient, plain_gradient, []))
     return calls
 
 

@@ -129,7 +129,12 @@ def product(make: Callable[[bool], Direction], operands: Sequence[Any], kept: Co
         basis = np.random.default_rng(0).standard_normal((direction.members, sum(one.size for one in direction.shapes)))
     else:
         basis = np.eye(direction.members)
-    order = [site for one in direction.plan.program.equations for site in sites(one.source, "value")]
+    order = [
+        site
+        for one in direction.plan.program.equations
+        for site in sites(one.source, "value")
+        if site.role != "activation"
+    ]
     walk = _walk(direction, values, basis, basis_norms, {order[place].site for place in kept})
     notes = list(zip((site for site, _ in walk.records), jax.device_get([x for _, x in walk.records]), strict=True))
     found = [_squares(note, direction.basis == "probes") for note in _in_order(notes, walk.kind, order)]

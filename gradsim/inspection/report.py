@@ -105,7 +105,7 @@ def table(inspection: xarray.Dataset) -> list[str]:
         ("gradient", [size(one) for one in inspection["log_gradient"].values]),
         (f"in {inspection.attrs.get('dtype', 'floats')}", [size(x) for x in inspection["log_float_gradient"].values]),
     ]
-    for name, head in (("dead", "dead"), ("zero_gradient", "zeros"), ("not_finite", "inf, nan")):
+    for name, head in (("dead", "dead"), ("saturated", "flat"), ("zero_gradient", "zeros"), ("not_finite", "inf, nan")):
         if name in inspection and (inspection[name] > 0).any():
             columns.append((head, [_share(one) for one in inspection[name].values]))
     if "log_gain" in inspection:

@@ -10,6 +10,7 @@ from jax.extend.core import Literal
 from gradsim.inspection.jax_versions import is_program
 from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Site
+from gradsim.inspection.saturation import saturating
 
 
 def key_of(equations: Sequence[Equation], outs: Sequence[int]) -> Any:
@@ -68,7 +69,10 @@ def _constant(value: Any) -> Any:
 
 
 def sites(equation: Any, kind: str) -> list[Site]:
-    """The taps of this kind in an equation, in the order in which they note; those of a while loop note nothing."""
+    """The taps of this kind in an equation, in the order in which they note; those of a while loop note nothing.
+
+    Activations that may saturate, in the programs of an equation, are sites of values as well.
+    """
     name = equation.primitive.name
     if name == "gradsim_tap":
         heard = equation.params["kind"] == kind and equation.params["role"] != "enter"
@@ -76,9 +80,24 @@ def sites(equation: Any, kind: str) -> list[Site]:
     inner = {"scan": lambda p: [p["jaxpr"]], "cond": lambda p: list(p["branches"])}.get(name, lambda p: [])
     found = []
     for program in inner(equation.params):
-        for one in flatten(program).equations:
-            found += sites(one.source, kind)
+        found += sites_of(flatten(program).equations, kind)
     return found
+
+
+def sites_of(equations: Sequence[Equation], kind: str) -> list[Site]:
+    """Those of a program's equations."""
+    found = []
+    for place, one in enumerate(equations):
+        found += sites(one.source, kind)
+        if kind == "value" and saturating(equations, place):
+            found.append(activation(one.source))
+    return found
+
+
+def activation(equation: Any) -> Site:
+    """An activation that may saturate: it belongs to the layer whose output was the last before it."""
+    (out,) = equation.outvars
+    return Site(-1, "", equation.primitive.name, "activation", "value", entries=math.prod(out.aval.shape))
 
 
 def _site(equation: Any) -> Site:
