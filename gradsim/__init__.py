@@ -1,6 +1,6 @@
 """gradsim measures exactly how gradients vanish and explode in deep and recurrent networks."""
 
-from gradsim import plot, theory
+from gradsim import inspection, plot, theory
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
@@ -12,6 +12,8 @@ from gradsim.engine.check import check
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
+from gradsim.inspection.inspect import inspect
+from gradsim.inspection.report import report
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -58,6 +60,8 @@ __all__ = [
     "gru",
     "highway",
     "horizon",
+    "inspect",
+    "inspection",
     "jacobian_norms",
     "layernorm",
     "linear_recurrence",
@@ -65,6 +69,7 @@ __all__ = [
     "minimal_rnn",
     "partial_products",
     "plot",
+    "report",
     "residual",
     "sweep",
     "theory",

@@ -63,6 +63,9 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "trainability_boundary": lambda data, count: trainability_boundary(*trained.windows(data, count)),
     "coordinate_check": lambda data, count: coordinate_check(*trained.coordinates(data, count)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
+    "inspection": lambda data, count: plot.inspection(*made.inspections(data, 6 * count)),
+    "inspection, before and after": lambda data, count: plot.inspection(*made.inspections(data, 6 * count, after=True)),
+    "inspection, steps": lambda data, count: plot.inspection(*made.inspections(data, 40, after=True, scans=count)),
 }
 
 

@@ -7,6 +7,7 @@
     recurrent_diagram   growth over two gains at several lengths         titles to sweeps over two gains and time
     layer_gradients     the weight gradient of each layer                titles to backward sweeps, a depth each
     gradient_records    gradient and update of each parameter            what `gradsim.gradient_records` returned
+    inspection          gradients and outputs of a model's layers        what gradsim.inspect returned
     derivatives         why gradients vanish                             see scripts/derivatives.py
     save, new_figure    files, and an empty figure in the same style
 
@@ -15,6 +16,7 @@ imported when something is drawn, without pyplot and its global state.
 """
 
 from gradsim.plot.gradients import gradient_records
+from gradsim.plot.inspection import inspection
 from gradsim.plot.layers import layer_gradients
 from gradsim.plot.maps import phase_diagram
 from gradsim.plot.memory import memory
@@ -28,6 +30,7 @@ __all__ = [
     "depth_profile",
     "derivatives",
     "gradient_records",
+    "inspection",
     "layer_gradients",
     "memory",
     "new_figure",

@@ -1,0 +1,163 @@
+"""Arrays in block floating point: mantissas of any shape, with an int32 exponent for each slab of entries.
+
+The exponent has as many axes as the mantissa, each of length one or of the mantissa's own: one exponent for the whole
+array, for each step of a scan, or for each entry. A slab that is zero has the exponent ZERO, below every other.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from gradsim.scaled import Scaled, exponent_of, times_power_of_two
+
+ZERO = -(2**30)
+
+
+def is_block(value: Any) -> TypeGuard[Scaled]:
+    """Is it a mantissa with its exponents?"""
+    return isinstance(value, Scaled)
+
+
+def times(x: Array, exponent: Array) -> Array:
+    """x * 2**exponent, for exponents of at most zero; zero where that is below the normal numbers."""
+    if jnp.iscomplexobj(x):
+        return lax.complex(times(x.real, exponent), times(x.imag, exponent))
+    if _is_narrow(x.dtype):
+        return jnp.asarray(times_power_of_two(x, exponent))
+    return x * _power(lax.max(exponent, jnp.int32(1 - jnp.finfo(x.dtype).maxexp)), x.dtype)
+
+
+def _is_narrow(dtype: Any) -> bool:
+    """Does crossing the format's range take two factors?"""
+    return bool(jnp.finfo(dtype).minexp > -100)
+
+
+def _power(exponent: Array, dtype: Any) -> Array:
+    """2**exponent in few operations, for there is one in every equation; 0 for the exponent below the normal ones."""
+    info = jnp.finfo(dtype)
+    biased = (exponent + jnp.int32(info.maxexp - 1)).astype(f"int{info.bits}")
+    return lax.bitcast_convert_type(lax.shift_left(biased, jnp.full_like(biased, info.nmant)), dtype)
+
+
+def normalized(mantissa: Array, exponent: Array) -> Scaled:
+    """The same numbers with the largest entry of each slab in [½, 1)."""
+    x = mantissa
+    sizes = lax.max(lax.abs(x.real), lax.abs(x.imag)) if jnp.iscomplexobj(x) else lax.abs(x)
+    axes = tuple(axis for axis, length in enumerate(exponent.shape) if length == 1)
+    if 0 in x.shape:
+        return Scaled(x, jnp.full_like(exponent, ZERO))
+    largest = lax.reduce_max(sizes, axes).reshape(exponent.shape)
+    info = jnp.finfo(largest.dtype)
+    if _is_narrow(largest.dtype):
+        shift = exponent_of(largest)
+        scaled = times_power_of_two(x, -shift)
+    else:
+        # The bits of the largest hold its exponent; what is not normal counts as the least number that is, and what
+        # is not finite stays so.
+        digits = lax.bitcast_convert_type(largest, f"int{info.bits}")
+        biased = lax.shift_right_logical(digits, jnp.full_like(digits, info.nmant)).astype(jnp.int32)
+        shift = lax.min(biased, jnp.int32(2 * info.maxexp - 4)) - jnp.int32(info.maxexp - 2)
+        factor = _power(-shift, largest.dtype)
+        scaled = lax.complex(x.real * factor, x.imag * factor) if jnp.iscomplexobj(x) else x * factor
+    return Scaled(scaled, lax.select(largest == 0, jnp.full_like(exponent, ZERO), exponent + shift))
+
+
+def block(value: Any) -> Scaled:
+    """An array of plain floats as one slab."""
+    if is_block(value):
+        return value
+    return normalized(value, jnp.zeros((1,) * jnp.ndim(value), jnp.int32))
+
+
+def joint_shape(values: Sequence[Scaled]) -> tuple[int, ...]:
+    """The finest of the exponents' shapes along each axis."""
+    return jnp.broadcast_shapes(*(value.exponent.shape for value in values))
+
+
+def coarse(exponent: Array, shape: Sequence[int]) -> Array:
+    """The exponents of coarser slabs: the largest of those within each."""
+    axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and exponent.shape[axis] != 1)
+    top = jnp.max(exponent, axis=axes, keepdims=True, initial=ZERO) if axes else exponent
+    return jnp.broadcast_to(top, tuple(shape))
+
+
+def aligned(value: Scaled, exponent: Array) -> Array:
+    """The mantissa that the numbers have at these exponents, which are not below their own."""
+    return times(value.mantissa, value.exponent - exponent)
+
+
+def coarsened(value: Scaled, shape: Sequence[int]) -> Scaled:
+    """The same numbers, with exponents of this shape."""
+    if value.exponent.shape == tuple(shape):
+        return value
+    top = coarse(value.exponent, shape)
+    return Scaled(aligned(value, top), top)
+
+
+def with_rows(x: Scaled, length: int) -> Scaled:
+    """The same numbers, with an exponent for each place of the first axis."""
+    return Scaled(x.mantissa, jnp.broadcast_to(x.exponent, (length, *x.exponent.shape[1:])))
+
+
+def vanished(before: Scaled, after: Array) -> Array:
+    """Which entries were not zero, and are now."""
+    return (before.mantissa != 0) & (after == 0)
+
+
+def at_true_size(value: Any) -> Any:
+    """The numbers as plain floats, 0 or inf where they leave the range."""
+    if not is_block(value):
+        return value
+    x = value.mantissa
+    if jnp.iscomplexobj(x):
+        return lax.complex(*(times_power_of_two(part, value.exponent) for part in (x.real, x.imag)))
+    return times_power_of_two(x, value.exponent)
+
+
+def log_norm_parts(values: Sequence[Any]) -> Scaled:
+    """The Euclidean norm of all entries of several arrays, as one number."""
+    sizes = [_norm(block(value)) for value in values]
+    top = jnp.max(jnp.stack([size.exponent for size in sizes]))
+    parts = jnp.stack([aligned(size, top) for size in sizes])
+    return Scaled(jnp.sqrt(jnp.sum(parts * parts)), top)
+
+
+def _norm(value: Scaled) -> Scaled:
+    wide = jnp.float64 if value.mantissa.dtype in (jnp.float64, jnp.complex128) else jnp.float32
+    axes = tuple(axis for axis, length in enumerate(value.exponent.shape) if length == 1)
+    x = value.mantissa
+    squares = x.real.astype(wide) ** 2 + (x.imag.astype(wide) ** 2 if jnp.iscomplexobj(x) else 0)
+    slabs = jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=True)).astype(jnp.float64 if wide == jnp.float64 else wide)
+    top = jnp.max(value.exponent, initial=ZERO)
+    parts = times(slabs, value.exponent - top)
+    return Scaled(jnp.sqrt(jnp.sum(parts * parts)), top)
+
+
+def reshaped(exponent: Array, old: Sequence[int], new: Sequence[int]) -> Array:
+    """The exponents of an array that is reshaped, made finer only along the axes that are merged with theirs."""
+    pieces: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        before: list[int] = []
+        after: list[int] = []
+        a = b = 1
+        while True:
+            if i < len(old) and (a <= b or j >= len(new)):
+                a, i, before = a * old[i], i + 1, [*before, i]
+            elif j < len(new):
+                b, j, after = b * new[j], j + 1, [*after, j]
+            if a == b or (i >= len(old) and j >= len(new)):
+                break
+        pieces.append((before, after))
+    kept = [any(exponent.shape[axis] > 1 for axis in before) for before, _ in pieces]
+    shape = [1] * len(old)
+    target: list[int] = []
+    for (before, after), keep in zip(pieces, kept, strict=True):
+        for axis in before if keep else []:
+            shape[axis] = old[axis]
+        target += [new[axis] if keep else 1 for axis in after]
+    assert math.prod(shape) == math.prod(target)
+    return jnp.broadcast_to(exponent, shape).reshape(target)

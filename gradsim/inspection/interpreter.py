@@ -1,0 +1,210 @@
+"""A program interpreted equation by equation, its linear part in block floating point.
+
+Each distinct equation is compiled once and the program is walked from Python: compiled as a whole, XLA copies the
+chain of exponents into every fusion, and the time to compile grows faster than any power of the depth. A loop is one
+equation, and so one program.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import ad
+
+from gradsim.inspection import control_flow, movement, rules
+from gradsim.inspection.block_floats import is_block
+from gradsim.inspection.groups import Group
+from gradsim.inspection.jax_versions import bind
+from gradsim.inspection.program import Equation, flatten
+from gradsim.inspection.records import Site, record
+from gradsim.inspection.saturation import saturated, saturating
+from gradsim.inspection.structure import activation, sites
+
+Note = Callable[..., Any]  # (operands of a tap, units=) -> arrays
+LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
+TOGETHER = ("add", "sub", "add_any", "select_n")
+UNARY = ("neg", "copy", "copy_p", "convert_element_type", "reduce_precision", "real", "imag", "conj", "name")
+CUMULATIVE = ("cumsum",)
+RULES = {
+    **dict.fromkeys(TOGETHER, rules.together),
+    **dict.fromkeys(UNARY, rules.unary),
+    **dict.fromkeys(movement.PLACES, movement.moved),
+    **dict.fromkeys(CUMULATIVE, movement.cumulative),
+    "sharding_constraint": rules.unary,
+    "optimization_barrier": rules.barrier,
+    "mul": rules.product,
+    "div": rules.quotient,
+    "dot_general": rules.dot,
+    "concatenate": movement.concatenate,
+    "dynamic_slice": movement.dynamic_slice,
+    "dynamic_update_slice": movement.dynamic_update_slice,
+    "pad": movement.pad,
+    "reduce_sum": movement.reduce_sum,
+}
+# Not linear, and yet exact at any size, since a common factor of two passes through.
+HOMOGENEOUS = {
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), rules.together),
+    **dict.fromkeys(("max", "min", "clamp"), rules.choice),
+    **dict.fromkeys(("integer_pow", "square"), rules.power),
+    **dict.fromkeys(("reduce_max", "reduce_min", "argmax", "argmin"), rules.generic),
+    "sqrt": rules.square_root,
+    "abs": rules.unary,
+}
+
+
+def rule_of(equation: Any, operands: Sequence[Any]) -> tuple[Any, bool]:
+    """The rule of an equation, and whether it is linear in its operands in blocks."""
+    name = equation.primitive.name
+    if name in HOMOGENEOUS:
+        return HOMOGENEOUS[name], False
+    blocks = [is_block(x) for x in operands]
+    if name in RULES:
+        linear = not (name in ("mul", "dot_general") and all(blocks)) and not (name == "div" and blocks[1])
+        return RULES[name], linear and not (name == "select_n" and blocks[0])
+    several = name == "conv_general_dilated" and all(blocks)
+    if equation.primitive in ad.primitive_transposes and not several:
+        return rules.generic, True
+    return rules.true_size, False
+
+
+class Interpreter:
+    """One walk through a program: what its taps of one kind noted, and what was lost or is not linear on the way."""
+
+    def __init__(self, kind: str, note: Note = record, kept: Collection[int] = ()) -> None:
+        self.kind, self.note = kind, note  # the taps that are heard, and what is noted of their operands
+        self.kept = kept  # sites whose operands are held on to, outside of loops
+        self.held: list[tuple[Site, Any]] = []
+        self.records: list[tuple[Site, Any]] = []
+        self.lost: list[Any] = []
+        self.nonlinear: set[str] = set()
+
+    def walk(self, groups: Sequence[Group], values: dict[int, Any]) -> None:
+        """Evaluates groups, each compiled once; `values` holds what is known by its number in the program."""
+        for group in groups:
+            operands = [values[i] for i in group.ins]
+            taps = group.taps.get(self.kind, [])
+            if group.equations[0].source.primitive.name == "gradsim_tap":
+                results = _passed(group, operands)
+                self.held += [(site, operands) for site in taps if site.site in self.kept]
+                self.records += [(site, jitted(self.note)(operands, units=self.kind == "value")) for site in taps]
+            else:
+                program = compiled(group, self.kind, self.note, tuple(map(is_block, operands)))
+                results, notes, lost = program.call(*operands)
+                self.records += zip(taps, notes, strict=True)
+                self.lost += lost
+                self.nonlinear |= program.nonlinear
+            values.update(zip(group.outs, results, strict=True))
+            for i in group.spent:
+                values.pop(i, None)
+
+    def trace(
+        self, equations: Sequence[Equation], values: dict[int, Any], activations: Collection[int] | None = None
+    ) -> None:
+        """Evaluates equations within a program that is being compiled; `activations`, where known, are noted, too."""
+        for place, (equation, ins, outs) in enumerate(equations):
+            values.update(zip(outs, self._evaluate(equation, [values[i] for i in ins]), strict=True))
+            known = saturating(equations, place) if activations is None else place in activations
+            if known and self.kind == "value":
+                self.records.append((activation(equation), saturated(equation.primitive.name, values[outs[0]])))
+
+    def _evaluate(self, equation: Any, operands: list[Any]) -> list[Any]:
+        name = equation.primitive.name
+        if name == "gradsim_tap":
+            self.records += [
+                (site, self.note(operands, units=self.kind == "value")) for site in sites(equation, self.kind)
+            ]
+            return operands
+        blocks = any(map(is_block, operands))
+        if name in LOOPS and (blocks or sites(equation, self.kind)):
+            outs, notes = LOOPS[name](equation, operands, self._run)
+            self._hear(notes)
+            return outs
+        if not blocks:
+            return bind(equation, operands)
+        rule, linear = rule_of(equation, operands)
+        if not linear:
+            self.nonlinear.add(name)
+        outs, lost = rule(equation, operands, lambda plain: bind(equation, plain))
+        self.lost += [] if lost is None else [lost]
+        return outs
+
+    def _run(self, closed: Any, operands: Sequence[Any]) -> tuple[list[Any], Any]:
+        """A program within a loop: its results, and what was noted, for the loop to hand on."""
+        inner = Interpreter(self.kind, self.note)
+        program = flatten(closed)
+        values = {**program.constants, **dict(zip(program.inputs, operands, strict=True))}
+        inner.trace(program.equations, values)
+        self.nonlinear |= inner.nonlinear
+        lost = jnp.any(jnp.stack(inner.lost)) if inner.lost else jnp.zeros((), bool)
+        notes = Notes([site for site, _ in inner.records], [record for _, record in inner.records], lost)
+        return [values[i] for i in program.outputs], notes
+
+    def _hear(self, notes: Any) -> None:
+        for one in notes if isinstance(notes, list) else [notes] if notes is not None else []:
+            self.records += zip(one.sites, one.records, strict=True)
+            self.lost.append(jnp.any(one.lost))
+
+
+def _passed(group: Group, operands: Sequence[Any]) -> list[Any]:
+    """What a tap hands on."""
+    equation = group.equations[0]
+    values = dict(zip(group.local_ins, operands, strict=True))
+    values.update(zip(equation.outs, [values[i] for i in equation.ins], strict=True))
+    return [values[i] for i in group.local_outs]
+
+
+@cache
+def jitted(note: Note) -> Any:
+    return jax.jit(note, static_argnames="units")
+
+
+@jax.tree_util.register_pytree_node_class
+class Notes:
+    """What the taps within a loop or branch noted, and whether anything was lost there."""
+
+    def __init__(self, sites: Sequence[Site], records: Sequence[Any], lost: Any) -> None:
+        self.sites, self.records, self.lost = tuple(sites), list(records), lost
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        return (self.records, self.lost), self.sites
+
+    @classmethod
+    def tree_unflatten(cls, sites: Any, children: Any) -> "Notes":
+        return cls(sites, *children)
+
+
+class Compiled:
+    """A group of equations as a compiled program; one for all groups that are alike."""
+
+    def __init__(self, group: Group, kind: str, note: Note) -> None:
+        self.nonlinear: set[str] = set()
+
+        def evaluate(*operands: Any) -> Any:
+            inner = Interpreter(kind, note)
+            values = dict(zip(group.local_ins, operands, strict=True))
+            inner.trace(group.equations, values, group.activations)
+            self.nonlinear = inner.nonlinear
+            lost = [jnp.any(jnp.stack(inner.lost))] if inner.lost else []
+            return [values[i] for i in group.local_outs], [note for _, note in inner.records], lost
+
+        self.call = jax.jit(evaluate)
+
+
+known: OrderedDict[Any, Compiled] = OrderedDict()
+KEPT = 4096  # programs, small ones
+
+
+def compiled(group: Group, kind: str, note: Note, form: tuple[bool, ...]) -> Compiled:
+    """The program of a group whose operands are in blocks or plain as `form` says."""
+    looped = group.equations[0].source.primitive.name in LOOPS
+    heard = (kind, note) if looped or (group.activations and kind == "value") else None
+    key = (group.key, heard, form)
+    program = known.get(key)
+    if program is None:
+        program = known[key] = Compiled(group, kind, note)
+        if len(known) > KEPT:
+            known.popitem(last=False)
+    return program

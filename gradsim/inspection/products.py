@@ -1,0 +1,231 @@
+"""Products of Jacobians: from the input to each layer, and from each layer to the output, a basis pushed through."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradsim.inspection.block_floats import block, log_norm_parts, with_rows
+from gradsim.inspection.differentiate import Plan, first_linear, outputs, parts
+from gradsim.inspection.groups import grouped
+from gradsim.inspection.interpreter import Interpreter
+from gradsim.inspection.layers import Subject
+from gradsim.inspection.program import Program, flatten
+from gradsim.inspection.records import Site
+from gradsim.inspection.structure import sites
+from gradsim.scaled import Scaled, log
+
+EXACT = 512  # entries up to which a whole basis is pushed
+PROBES = 64
+
+
+class Product(NamedTuple):
+    """ln ‖J‖_F² of each layer's product, over the steps of its scan; NaN where none passes."""
+
+    log_squares: np.ndarray
+    error: np.ndarray  # of ½ ln ‖J‖_F²
+    method: str
+    held: dict[int, list[Scaled]]  # what passed through the layers that are kept, by place among the layers
+    examples: int  # that do not mix, along the first axis; 0 where they do, or where it was not tried
+    sizes: list[int]  # of the arrays that the basis starts from
+
+
+class Direction(NamedTuple):
+    """A plan whose last inputs are a basis [k, …] of `shapes`, and where what passes through a layer is heard."""
+
+    plan: Plan
+    kind: str
+    shapes: list[Any]
+    basis: str  # "whole", "example" by example, or "probes"
+    members: int  # k
+    examples: int  # along the first axis of all arrays, 0 where they have none in common
+
+
+def to_output(subject: Subject, probes: bool = False) -> Direction:
+    """From each layer to the output: cotangents of the output, pulled back."""
+    output = _floats_of(outputs(subject))
+    floats, others, _ = parts(subject.inputs)
+    shapes = jax.eval_shape(output, subject.parameters, floats, others, subject.state)
+
+    def pulled(parameters: Any, floats: Any, others: Any, state: Any, basis: Any) -> Any:
+        pullback = jax.vjp(lambda p, x: output(p, x, others, state), parameters, floats)[1]
+        return jax.vmap(pullback)(basis)
+
+    return _direction(pulled, "cotangent", subject, shapes, floats + others, probes)
+
+
+def from_input(subject: Subject, probes: bool = False) -> Direction:
+    """From the input to each layer: tangents of the inputs that are floats, pushed forward."""
+    output = _floats_of(outputs(subject))
+    floats, others, _ = parts(subject.inputs)
+
+    def pushed(parameters: Any, floats: Any, others: Any, state: Any, basis: Any) -> Any:
+        push = jax.linearize(lambda x: output(parameters, x, others, state), floats)[1]
+        return jax.vmap(push)(basis)
+
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in floats]
+    return _direction(pushed, "tangent", subject, shapes, floats + others, probes)
+
+
+def _floats_of(output: Callable[..., Any]) -> Callable[..., list[Any]]:
+    def floats(*args: Any) -> list[Any]:
+        leaves = jax.tree.leaves(output(*args))
+        return [leaf for leaf in leaves if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    return floats
+
+
+def _direction(
+    through: Callable[..., Any], kind: str, subject: Subject, shapes: list[Any], inputs: list[Any], probes: bool
+) -> Direction:
+    firsts = {one.shape[:1] for one in (*shapes, *inputs)}
+    examples = firsts.pop()[0] if len(firsts) == 1 and () not in firsts else 0
+    entries = sum(one.size for one in shapes)
+    name, count = "probes", PROBES
+    if entries <= EXACT:
+        name, count = "whole", entries
+    elif examples and entries // examples <= EXACT and not probes:
+        name, count = "example", entries // examples
+    floats, others, _ = parts(subject.inputs)
+    basis = [jax.ShapeDtypeStruct((count, *one.shape), one.dtype) for one in shapes]
+    closed = jax.make_jaxpr(through)(subject.parameters, floats, others, subject.state, basis)
+    program = _pruned(flatten(closed), kind)
+    cut = first_linear(program, program.inputs[-len(shapes) :])
+    return Direction(Plan(program, *grouped(program, cut), jnp.float32), kind, shapes, name, count, examples)
+
+
+def _pruned(program: Program, kind: str) -> Program:
+    """What leads to taps: gradients of the parameters are not wanted."""
+    needed: set[int] = set()
+    kept = []
+    for equation in reversed(program.equations):
+        heard = sites(equation.source, kind) or sites(equation.source, "value")
+        if heard or not needed.isdisjoint(equation.outs):
+            kept.append(equation)
+            needed.update(equation.ins)
+    return program._replace(equations=kept[::-1], outputs=[])
+
+
+def product(make: Callable[[bool], Direction], operands: Sequence[Any], kept: Collection[int] = ()) -> Product:
+    """‖J‖_F of the product of each layer, in order of execution; exact with a whole basis, else from Gaussian probes.
+
+    One basis for all examples at once is exact where no example reaches another's values, which is tried; `make` gives
+    the direction, with probes where it is told to.
+    """
+    direction = make(False)
+    values = _forward(direction, operands)
+    apart = 0
+    if direction.examples and (kept or direction.basis == "example"):
+        apart = 0 if _mix(direction, values) else direction.examples
+    if direction.basis == "example" and not apart:
+        direction = make(True)
+        values = _forward(direction, operands)
+    if direction.basis == "probes":
+        basis = np.random.default_rng(0).standard_normal((direction.members, sum(one.size for one in direction.shapes)))
+    else:
+        basis = np.eye(direction.members)
+    order = [
+        site
+        for one in direction.plan.program.equations
+        for site in sites(one.source, "value")
+        if site.role != "activation"
+    ]
+    walk = _walk(direction, values, basis, basis_norms, {order[place].site for place in kept})
+    notes = list(zip((site for site, _ in walk.records), jax.device_get([x for _, x in walk.records]), strict=True))
+    found = [_squares(note, direction.basis == "probes") for note in _in_order(notes, walk.kind, order)]
+    matrices = _in_order(walk.held, walk.kind, order)
+    held = {place: [block(x) for x in matrices[place]] for place in kept if matrices[place] is not None}
+    log_squares, error = (np.array(column) for column in zip(*found, strict=True))
+    method = "probes" if direction.basis == "probes" else "exact"
+    sizes = [one.size for one in direction.shapes]
+    return Product(log_squares, error, method, held, apart, sizes)
+
+
+def _forward(direction: Direction, operands: Sequence[Any]) -> dict[int, Any]:
+    program = direction.plan.program
+    values = {**program.constants, **dict(zip(program.inputs, operands, strict=False))}
+    Interpreter("none").walk(direction.plan.forward, values)
+    return values
+
+
+def _walk(direction: Direction, values: dict[int, Any], basis: Any, note: Any, kept: Collection[int]) -> Interpreter:
+    """`basis` has a column for each entry of the arrays that it starts from, or of one example's."""
+    each = direction.examples if basis.shape[1] < sum(one.size for one in direction.shapes) else 1
+    split = np.split(basis, np.cumsum([one.size // each for one in direction.shapes])[:-1], axis=1)
+    seeds = []
+    for part, one in zip(split, direction.shapes, strict=True):
+        every = np.repeat(part[:, None], each, axis=1).reshape(len(part), *one.shape)
+        seeds.append(block(jnp.asarray(every, one.dtype)))
+    walk = Interpreter(direction.kind, note, kept)
+    inputs = direction.plan.program.inputs[-len(seeds) :]
+    walk.walk(direction.plan.backward, {**values, **dict(zip(inputs, seeds, strict=True))})
+    return walk
+
+
+def _mix(direction: Direction, values: dict[int, Any]) -> bool:
+    """Does what enters at the first example reach others? True where no layer can tell."""
+    sizes = [one.size for one in direction.shapes]
+    basis = np.zeros((direction.members, sum(sizes)))
+    start = 0
+    for size in sizes:
+        of_first = size // direction.examples
+        basis[0, start : start + of_first] = np.random.default_rng(0).standard_normal(of_first)
+        start += size
+    walk = _walk(direction, values, basis, reach, ())
+    seen = [np.asarray(note).reshape(-1, 2) for _, note in walk.records]
+    told = [rows[rows[:, 0] == direction.examples] for rows in seen]
+    return not any(len(rows) for rows in told) or any(rows[:, 1].any() for rows in told)
+
+
+def basis_norms(operands: Sequence[Any], *, units: bool) -> Any:
+    """The norm for each member of the basis: mantissa and exponent [k, 2]."""
+    rows = [with_rows(x, x.mantissa.shape[0]) for x in map(block, operands)]
+    size = jax.vmap(log_norm_parts)(rows)
+    return jnp.stack([size.mantissa, size.exponent.astype(size.mantissa.dtype)], -1)
+
+
+def reach(operands: Sequence[Any], *, units: bool) -> Any:
+    """The length of the second axis, and whether any entry beyond its first place is not zero."""
+    xs = [x.mantissa for x in map(block, operands) if x.mantissa.ndim > 1]
+    beyond = [jnp.any(x[:, 1:] != 0) for x in xs]
+    lengths = {x.shape[1] for x in xs}
+    one = lengths.pop() if len(lengths) == 1 else 0
+    return jnp.stack([jnp.int32(one), jnp.any(jnp.stack(beyond)).astype(jnp.int32) if beyond else jnp.int32(0)])
+
+
+def _in_order(found: Sequence[tuple[Site, Any]], kind: str, order: Sequence[Site]) -> list[Any]:
+    """What was found at each layer in order of execution, or None: of a layer called k times, backwards in reverse."""
+    by_site: dict[int, list[Any]] = defaultdict(list)
+    for site, one in found:
+        by_site[site.site].append(one)
+    calls: dict[int, list[int]] = defaultdict(list)
+    for place, site in enumerate(order):
+        calls[site.site].append(place)
+    placed: list[Any] = [None] * len(order)
+    for number, places in calls.items():
+        several = by_site[number]
+        if len(several) == len(places):
+            for place, one in zip(places, several[:: -1 if kind == "cotangent" else 1], strict=True):
+                placed[place] = one
+    return placed
+
+
+def _squares(note: Any, probes: bool) -> tuple[float, float]:
+    """ln ‖J‖_F² from the norms [(steps,) k, 2] of what passed, and the standard error of half of it."""
+    if note is None:
+        return np.nan, np.nan
+    logs = log(Scaled(*np.moveaxis(np.asarray(note, np.float64), -1, 0)))
+    logs = logs.reshape(-1, logs.shape[-1])
+    top = np.max(logs)
+    if not np.isfinite(top):
+        return float(top), 0.0
+    squares = np.exp(2 * (logs - top)).sum(0)
+    if not probes:
+        return float(2 * top + np.log(squares.sum())), 0.0
+    error = 0.5 * np.std(squares, ddof=1) / (squares.mean() * np.sqrt(squares.size))
+    return float(2 * top + np.log(squares.mean())), float(error)

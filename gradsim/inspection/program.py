@@ -1,0 +1,77 @@
+"""A program as a flat list of equations: what only calls another program is replaced by that program's equations."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from gradsim.inspection.jax_versions import called, opened
+
+
+class Equation(NamedTuple):
+    """An equation, with the numbers of its operands and of its results."""
+
+    source: Any
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+
+
+class Program(NamedTuple):
+    """Equations in order, with their constants by number, and the numbers of inputs and outputs."""
+
+    equations: list[Equation]
+    constants: dict[int, Any]
+    inputs: list[int]
+    outputs: list[int]
+
+
+def flatten(closed: Any) -> Program:
+    """The flat form of a closed program."""
+    flat = _Flat()
+    jaxpr, constants = opened(closed)
+    inputs = [flat.new() for _ in jaxpr.invars]
+    outputs = flat.inline(jaxpr, [flat.constant(value) for value in constants], inputs)
+    return Program(flat.equations, flat.constants, inputs, outputs)
+
+
+class _Flat:
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+        self.constants: dict[int, Any] = {}
+        self.literals: dict[Any, int] = {}
+        self.count = 0
+
+    def new(self) -> int:
+        self.count += 1
+        return self.count
+
+    def constant(self, value: Any) -> int:
+        number = self.new()
+        self.constants[number] = value
+        return number
+
+    def literal(self, atom: Any) -> int:
+        value = np.asarray(atom.val, getattr(atom.aval, "dtype", None))
+        key = (value.dtype, value.shape, value.tobytes())
+        if key not in self.literals:
+            self.literals[key] = self.constant(jnp.asarray(value))
+        return self.literals[key]
+
+    def inline(self, jaxpr: Any, constants: list[int], inputs: list[int]) -> list[int]:
+        numbers: dict[Any, int] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
+
+        def read(atom: Any) -> int:
+            return self.literal(atom) if isinstance(atom, Literal) else numbers[atom]
+
+        for equation in jaxpr.eqns:
+            ins = [read(atom) for atom in equation.invars]
+            program = called(equation)
+            if program is not None:
+                inner, values = opened(program)
+                outs = self.inline(inner, [self.constant(value) for value in values], ins)
+            else:
+                outs = [self.new() for _ in equation.outvars]
+                self.equations.append(Equation(equation, tuple(ins), tuple(outs)))
+            numbers.update(zip(equation.outvars, outs, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]

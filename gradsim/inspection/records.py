@@ -1,0 +1,77 @@
+"""What a tap notes: of values their size and what is wrong with them, of gradients their norm beyond every range."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradsim.inspection.block_floats import is_block, log_norm_parts
+from gradsim.inspection.formats import counts
+from gradsim.scaled import Scaled
+
+
+class Site(NamedTuple):
+    """Where a tap stands: an equation of the program, in which layer, and on what it is."""
+
+    site: int
+    layer: str
+    type_name: str
+    role: str
+    kind: str
+    call: int = -1
+    entries: int = 0
+    units: int = 0
+
+
+class Record(NamedTuple):
+    """The norm of some arrays, and how many entries are zero and not finite, and how many units dead; on the host."""
+
+    norm: Scaled
+    zeros: np.ndarray
+    not_finite: np.ndarray
+    dead: np.ndarray
+    narrow: np.ndarray | None = None  # what formats.counts counts, on the last axis; of gradients in blocks
+
+
+def record(values: Sequence[Any], *, units: bool) -> Array:
+    """A record of arrays, plain or in blocks, as one array, for it takes long to fetch many.
+
+    A unit is a place on the last axis; it is dead where all its entries are zero. Of arrays in blocks it is counted,
+    too, what narrower floats would lose.
+    """
+    mantissas = [x.mantissa if is_block(x) else x for x in values]
+    size = log_norm_parts(values)
+    numbers = [
+        _total([x == 0 for x in mantissas]),
+        _total([~jnp.isfinite(x) for x in mantissas]),
+        _total([jnp.all(x == 0, axis=tuple(range(x.ndim - 1))) for x in mantissas]) if units else jnp.int32(0),
+    ]
+    parts = [size.mantissa, *(one.astype(size.mantissa.dtype) for one in (size.exponent, *numbers))]
+    narrow = [counts(values).astype(size.mantissa.dtype)] if any(map(is_block, values)) else []
+    return jnp.concatenate([jnp.stack(parts), *narrow])
+
+
+def norm(value: Any) -> Array:
+    """The mantissa and exponent of the norm of one array, plain or in blocks."""
+    size = log_norm_parts([value])
+    return jnp.stack([size.mantissa, size.exponent.astype(size.mantissa.dtype)])
+
+
+def number(mantissa: Any, exponent: Any) -> Any:
+    """A number of numpy's, that `gradsim.scaled.log` takes."""
+    return Scaled(mantissa, exponent)
+
+
+def unpacked(packed: np.ndarray) -> Record:
+    """What `record` packed, of one step or of many."""
+    packed = np.asarray(packed, np.float64)
+    mantissa, exponent, zeros, not_finite, dead = np.moveaxis(packed[..., :5], -1, 0)
+    narrow = packed[..., 5:] if packed.shape[-1] > 5 else None
+    return Record(number(mantissa, exponent), zeros, not_finite, dead, narrow)
+
+
+def _total(where: Sequence[Array]) -> Array:
+    counts = [jnp.sum(one, dtype=jnp.int32) for one in where]
+    return jnp.asarray(sum(counts[1:], counts[0]))

@@ -1,0 +1,188 @@
+"""What an equation does to numbers in block floating point: which operands scale together, and the result with them.
+
+Each rule takes the equation, the operands (at least one in blocks) and the binding of plain arrays; it returns the
+results and, where entries may have been lost in aligning, whether any were.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradsim.inspection.block_floats import (
+    aligned,
+    at_true_size,
+    block,
+    coarsened,
+    is_block,
+    normalized,
+    times,
+    vanished,
+)
+from gradsim.scaled import Scaled
+
+Bind = Callable[[Sequence[Any]], list[Any]]
+Result = tuple[list[Any], Array | None]
+
+
+def single(outs: Any, lost: Array | None = None) -> Result:
+    return [outs], lost
+
+
+def together(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    """Operands of one shape, entry by entry: a sum, a choice or a comparison; conditions stay as they are."""
+    floats = [index for index, x in enumerate(operands) if is_block(x) or jnp.issubdtype(x.dtype, jnp.inexact)]
+    blocks = [block(operands[index]) for index in floats]
+    top = blocks[0].exponent
+    for one in blocks[1:]:
+        top = jnp.maximum(top, one.exponent)
+    plain = list(operands)
+    for index, one in zip(floats, blocks, strict=True):
+        plain[index] = aligned(one, top)
+    (out,) = bind(plain)
+    if not jnp.issubdtype(out.dtype, jnp.inexact):
+        return single(out)
+    lost = None
+    if len(blocks) > 1:
+        gone = [one.mantissa != 0 for one in blocks]
+        chosen = equation.primitive.name == "select_n"
+        # The larger of two stays, so that a sum of two that are not zero is zero only where they cancel.
+        alone = bind([operands[0], *gone])[0] if chosen else gone[0] ^ gone[1]
+        lost = jnp.any((out == 0) & alone)
+    return single(normalized(out, top), lost)
+
+
+def product(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    (out,) = bind([x.mantissa if is_block(x) else x for x in operands])
+    exponents = [x.exponent for x in operands if is_block(x)]
+    total = sum(exponents[1:], exponents[0])
+    nonzero = [(x.mantissa if is_block(x) else x) != 0 for x in operands]
+    return single(normalized(out, total), jnp.any((out == 0) & nonzero[0] & nonzero[1]))
+
+
+def quotient(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    above, below = operands
+    (out,) = bind([x.mantissa if is_block(x) else x for x in operands])
+    zero = jnp.zeros((), jnp.int32)
+    exponent = (above.exponent if is_block(above) else zero) - (below.exponent if is_block(below) else zero)
+    return single(normalized(out, exponent))
+
+
+def power(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    (x,) = operands
+    (out,) = bind([x.mantissa])
+    return single(normalized(out, x.exponent * equation.params.get("y", 2)))
+
+
+def square_root(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    (x,) = operands
+    half = x.exponent >> 1
+    (out,) = bind([times(x.mantissa, x.exponent - 2 * half)])
+    return single(normalized(out, half))
+
+
+def choice(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    """max, min and clamp: each entry is one of the operands' and keeps that one's exponent."""
+    name = equation.primitive.name
+    shape = jnp.broadcast_shapes(*(jnp.shape(x.mantissa if is_block(x) else x) for x in operands))
+    parts = []
+    for x in map(block, operands):
+        rank = (1,) * (len(shape) - x.mantissa.ndim)
+        parts.append(
+            Scaled(
+                jnp.broadcast_to(x.mantissa.reshape(rank + x.mantissa.shape), shape),
+                jnp.broadcast_to(x.exponent.reshape(rank + x.exponent.shape), shape),
+            )
+        )
+    if name == "clamp":
+        low, x, high = parts
+        out = _larger(_larger(low, x, 1), high, -1)
+    else:
+        out = _larger(parts[0], parts[1], 1 if name == "max" else -1)
+    return single(normalized(out.mantissa, out.exponent))
+
+
+def _larger(first: Scaled, second: Scaled, sign: int) -> Scaled:
+    top = jnp.maximum(first.exponent, second.exponent)
+    one, two = aligned(first, top), aligned(second, top)
+    takes = (one >= two) if sign > 0 else (one <= two)
+    # A number that vanished in aligning is still above or below zero.
+    tie = (one == two) & (jnp.sign(first.mantissa) != jnp.sign(second.mantissa))
+    signs = jnp.sign(first.mantissa) >= jnp.sign(second.mantissa)
+    takes = jnp.where(tie, signs if sign > 0 else ~signs, takes) | jnp.isnan(one)
+    return Scaled(jnp.where(takes, first.mantissa, second.mantissa), jnp.where(takes, first.exponent, second.exponent))
+
+
+def dot(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    (contracted, batched) = equation.params["dimension_numbers"]
+    exponents, plain, losses = [], [], []
+    ranks = [x.mantissa.ndim if is_block(x) else jnp.ndim(x) for x in operands]
+    for side, x in enumerate(operands):
+        if not is_block(x):
+            plain.append(x)
+            continue
+        shape = [1 if axis in contracted[side] else n for axis, n in enumerate(x.exponent.shape)]
+        fine = coarsened(x, shape)
+        if fine.exponent.shape != x.exponent.shape:
+            losses.append(jnp.any(vanished(x, fine.mantissa)))
+        plain.append(fine.mantissa)
+        free = [axis for axis in range(ranks[side]) if axis not in (*contracted[side], *batched[side])]
+        top = fine.exponent.transpose((*batched[side], *free, *contracted[side]))
+        kept = [top.shape[axis] for axis in range(len(batched[side]) + len(free))]
+        other = ranks[1 - side] - len(batched[side]) - len(contracted[side])
+        ones = [1] * other
+        at = len(kept) if side == 0 else len(batched[side])
+        exponents.append(top.reshape([*kept[:at], *ones, *kept[at:]]))
+    (out,) = bind(plain)
+    lost = jnp.any(jnp.stack(losses)) & jnp.any(out == 0) if losses else None
+    return single(normalized(out, sum(exponents[1:], exponents[0])), lost)
+
+
+def generic(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    """Any linear equation: the operands in blocks are brought to one exponent, that of all results.
+
+    Results mix entries in ways that are not known here, so that whatever vanishes in aligning may be missed.
+    """
+    mixed = ADDED.get(equation.primitive.name, ())
+    places = [i for i, x in enumerate(operands) if is_block(x) or i in mixed]
+    blocks = [coarsened(one, (1,) * one.mantissa.ndim) for one in (block(operands[i]) for i in places)]
+    scalars = [one.exponent.reshape(()) for one in blocks]
+    top = jnp.max(jnp.stack(scalars))
+    plain = list(operands)
+    losses = []
+    for i, one in zip(places, blocks, strict=True):
+        plain[i] = aligned(one, jnp.broadcast_to(top, one.exponent.shape))
+        losses.append(jnp.any(vanished(block(operands[i]), plain[i])))
+    outs = bind(plain)
+    results = [
+        normalized(out, jnp.broadcast_to(top, (1,) * out.ndim)) if jnp.issubdtype(out.dtype, jnp.inexact) else out
+        for out in outs
+    ]
+    return results, jnp.any(jnp.stack(losses))
+
+
+def true_size(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    """An equation that is not linear, and whose way with powers of two is not known."""
+    outs = bind([at_true_size(x) for x in operands])
+    results = [block(out) if jnp.issubdtype(out.dtype, jnp.inexact) else out for out in outs]
+    lost = [jnp.any(vanished(x, at_true_size(x))) for x in operands if is_block(x)]
+    return results, jnp.any(jnp.stack(lost))
+
+
+# Linear in several operands at once: plain floats among these have a size of their own.
+ADDED = {"scatter-add": (0, 2), "scatter_add": (0, 2), "scatter-sub": (0, 2), "scatter": (0, 2)}
+
+
+def unary(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    """Entry by entry, and each with its own exponent."""
+    x = operands[0]
+    (out,) = bind([x.mantissa, *operands[1:]])
+    if not jnp.issubdtype(out.dtype, jnp.inexact):
+        return true_size(equation, operands, bind)
+    return single(normalized(out, x.exponent))
+
+
+def barrier(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
+    outs = bind([x.mantissa if is_block(x) else x for x in operands])
+    return [Scaled(out, x.exponent) if is_block(x) else out for out, x in zip(outs, operands, strict=True)], None

@@ -1,0 +1,62 @@
+"""Datasets as `gradsim.inspect` returns them, made by hand."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray
+
+from gradsim.inspection.formats import FORMATS, LOSS_SCALE, limits
+
+LN2 = float(np.log(2.0))
+
+
+def inspected(
+    gradient: Sequence[float] | np.ndarray,
+    *,
+    activation: Any = 0.0,
+    layers: Sequence[str] | None = None,
+    types: Any = "Linear",
+    by_step: np.ndarray | None = None,
+    **variables: Any,
+) -> xarray.Dataset:
+    """Rows with these log norms of gradients, all of whose entries are e**(log − 3); `variables` replace what follows
+    from that: numbers for all layers, or an array."""
+    logs = np.asarray(gradient, float)
+    n = logs.size
+    names = list(layers) if layers is not None else [f"layers.{i}" for i in range(n)]
+    kinds = [types] * n if isinstance(types, str) else list(types)
+    parameters = [f"{name}.kernel" for name in names]
+    floor = np.array([limits(name).subnormal - 1 for name in FORMATS]) * LN2
+    top = np.array([limits(name).largest for name in FORMATS]) * LN2
+    scale = np.log(LOSS_SCALE)
+    with np.errstate(invalid="ignore"):
+        entries = logs[:, None] - 3
+        shares = {
+            "lost": entries <= floor,
+            "lost_scaled": entries + scale <= floor,
+            "overflow": entries > top,
+            "overflow_scaled": entries + scale > top,
+        }
+        plain = np.where(logs > -88, logs, -np.inf)
+    columns: dict[str, Any] = {
+        "log_activation": activation, "dead": 0.0, "not_finite": 0.0, "log_gradient": logs,
+        "log_float_gradient": plain, "zero_gradient": np.where(logs == -np.inf, 1.0, 0.0), "not_finite_gradient": 0.0,
+    }  # fmt: skip
+    attrs = {"model": "Net", "dtype": "float32", "loss": 1.0, "loss_scale": LOSS_SCALE, "entries_lost": 0,
+             "not_linear": "", "first_not_finite": "", "first_not_finite_gradient": ""}  # fmt: skip
+    columns.update({name: value for name, value in variables.items() if name not in attrs})
+    data: dict[str, Any] = {name: ("layer", np.broadcast_to(value, n)) for name, value in columns.items()}
+    data |= {name: (("layer", "format"), share.astype(float)) for name, share in shares.items()}
+    data |= {f"parameter_{name}": (("parameter", "format"), share.astype(float)) for name, share in shares.items()}
+    data |= {"log_parameter": ("parameter", np.zeros(n)), "log_parameter_gradient": ("parameter", logs + 1)}
+    data["log_float_parameter_gradient"] = ("parameter", plain + 1)
+    coordinates: dict[str, Any] = {
+        "layer": names, "type": ("layer", kinds), "parameter": parameters, "format": list(FORMATS)
+    }  # fmt: skip
+    if by_step is not None:
+        data["log_gradient_by_step"] = (("layer", "step"), by_step)
+        data["log_activation_by_step"] = (("layer", "step"), np.zeros_like(by_step))
+        coordinates["step"] = np.arange(1, by_step.shape[1] + 1)
+    attrs.update({name: value for name, value in variables.items() if name in attrs})
+    return xarray.Dataset(data, coordinates, attrs=attrs)
