@@ -42,56 +42,10 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
             f"{name} first: the gradient changes × {size(change)} there, × {size(chain.gradient.change)} over all "
             f"{chain.length}; what sets it apart (its initial scale, an activation, a factor) is the cause."
         ]
-    # A block that adds its input does not scale with its weights.
-    factor = "" if chain.is_composite else f", about × {size(-chain.gradient.slope)} a layer"
+    vanishes = kind(chain) == "vanishes"
     forward, says = _forward(chain)
     norms = _norms(inspection)
-    gain = _gain(inspection, chain)
-    flat = _flat(inspection, chain)
-    vanishes = kind(chain) == "vanishes"
-    few = "" if flat is None else f" ({flat:.0%} of the tanhs and sigmoids are flat)"
-    found = []
-    if vanishes and forward == "shrinks":
-        found.append(
-            f"Larger initial weights{factor}: {says}, as the gradient does, so the weights are too "
-            "small for both. gs.tune finds the scale of each layer."
-        )
-    elif vanishes and flat is not None and flat >= LARGE:
-        found.append(
-            f"Smaller initial weights and biases (gs.tune): {flat:.0%} of the tanhs and sigmoids of these layers are "
-            "flat, their slope below 1 % of its largest."
-        )
-    elif vanishes and forward == "grows":
-        found.append(
-            f"Smaller initial weights: {says} while the gradient shrinks, so units are driven into saturation. gs.tune "
-            "finds the scale of each layer."
-        )
-    elif vanishes and norms:
-        found.append(
-            f"Norms ({norms}) within the branches of skip connections, not behind their sum: {says} while the gradient "
-            "shrinks, and behind a norm no scale of the weights changes that."
-        )
-    elif vanishes:
-        found.append(
-            f"Larger initial weights (gs.tune, gs.critical_initializer): {says} while the gradient shrinks, so the "
-            f"slopes lose it, not the signal{few}{gain}. Where that saturates the units, an activation with slope 1 "
-            "(the ReLU family with He's weights)."
-        )
-    elif forward == "grows":
-        found.append(
-            f"Smaller initial weights{factor}: {says}, as the gradient does, so the weights are too "
-            f"large for both{gain}. gs.tune finds the scale of each layer."
-        )
-    elif norms:
-        found.append(
-            f"Skip connections around the layers, or fewer norms ({norms}): {says} while the gradient grows, and "
-            "behind a norm no scale of the weights changes that."
-        )
-    else:
-        found.append(
-            f"Smaller initial weights (gs.tune): {says} while the gradient grows by slopes and weights together{gain}, "
-            "as in a network beyond the edge of chaos."
-        )
+    found = [_of_weights(inspection, chain)]
     if vanishes and not norms:
         if_none = ", if the blocks have none" if chain.is_composite else ""
         found.append(
@@ -108,6 +62,56 @@ def _of_layers(inspection: xarray.Dataset, chain: Chain) -> list[str]:
             found.append(f"Normalization (layer norm, RMS norm): none is among the layers, and {says}.")
         found.append("Clipping of the gradient's norm bounds the step; it does not even out the layers.")
     return found
+
+
+def _of_weights(inspection: xarray.Dataset, chain: Chain) -> str:
+    """What the scale of the weights can do, by what outputs, norms and flat units show beside the gradient."""
+    # A block that adds its input does not scale with its weights.
+    factor = "" if chain.is_composite else f", about × {size(-chain.gradient.slope)} a layer"
+    vanishes = kind(chain) == "vanishes"
+    forward, says = _forward(chain)
+    norms, gain, flat = _norms(inspection), _gain(inspection, chain), _flat(inspection, chain)
+    few = "" if flat is None else f" ({flat:.0%} of the tanhs and sigmoids are flat)"
+    if vanishes and forward == "shrinks":
+        return (
+            f"Larger initial weights{factor}: {says}, as the gradient does, so the weights are too "
+            "small for both. gs.tune finds the scale of each layer."
+        )
+    if vanishes and flat is not None and flat >= LARGE:
+        return (
+            f"Smaller initial weights and biases (gs.tune): {flat:.0%} of the tanhs and sigmoids of these layers are "
+            "flat, their slope below 1 % of its largest."
+        )
+    if vanishes and forward == "grows":
+        return (
+            f"Smaller initial weights: {says} while the gradient shrinks, as where units are driven into "
+            f"saturation{few}. gs.tune finds the scale of each layer."
+        )
+    if vanishes and norms:
+        return (
+            f"Norms ({norms}) within the branches of skip connections, not behind their sum: {says} while the gradient "
+            "shrinks, and behind a norm no scale of the weights changes that."
+        )
+    if vanishes:
+        return (
+            f"Larger initial weights (gs.tune, gs.critical_initializer): {says} while the gradient shrinks, so the "
+            f"slopes lose it, not the signal{few}{gain}. Where that saturates the units, an activation with slope 1 "
+            "(the ReLU family with He's weights)."
+        )
+    if forward == "grows":
+        return (
+            f"Smaller initial weights{factor}: {says}, as the gradient does, so the weights are too "
+            f"large for both{gain}. gs.tune finds the scale of each layer."
+        )
+    if norms:
+        return (
+            f"Skip connections around the layers, or fewer norms ({norms}): {says} while the gradient grows, and "
+            "behind a norm no scale of the weights changes that."
+        )
+    return (
+        f"Smaller initial weights (gs.tune): {says} while the gradient grows by slopes and weights together{gain}, as "
+        "in a network beyond the edge of chaos."
+    )
 
 
 def _of_steps(inspection: xarray.Dataset, chain: Chain) -> list[str]:

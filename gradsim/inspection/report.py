@@ -41,8 +41,8 @@ def report(inspection: xarray.Dataset) -> Report:
 
     The table has a row for each layer in order of execution: the root mean square of its output, the norm of the exact
     gradient with respect to it and as the model's own floats hold it, and, where they say something, the share of
-    dead units and of zeros in the gradient, the gain, and the share of the gradient's entries that floats lose. Of more
-    than 40 layers the middle ones are left out.
+    dead units, of flat tanhs and sigmoids, and of zeros in the gradient, the gain, and the share of the gradient's
+    entries that floats lose. Of more than 40 layers the middle ones are left out.
 
     Rates are slopes of the log norm over layers that are alike, or over the steps of a scan, least squares with their
     standard error, in nats (1 nat is 0.434 decades) a layer: the gradient vanishes or explodes where the line falls or
@@ -59,7 +59,10 @@ def report(inspection: xarray.Dataset) -> Report:
     title += f"{dims['parameter']} parameters, loss {attrs.get('loss', np.nan):.6g}"
     verdict = ["Healthy: nothing vanishes, explodes, is dead or not finite."] if sound else wrong
     parts = [title, "", *table(inspection), "", *_said(verdict + notes), ""]
-    parts += ["What floats would lose: half of the gradient's entries and more round to zero from this layer back."]
+    parts += _wrapped(
+        "What floats would lose: the layers half of whose gradient's entries, or more, round to zero, the first of "
+        "them from the output back, and how many layers and parameters are lost so."
+    )
     parts += [f"  {line}" for line in formats(inspection)]
     would_help = cures(inspection)
     if would_help:
@@ -86,6 +89,10 @@ def checked(inspection: Any, name: str = "inspection") -> xarray.Dataset:
     if (inspection["type"].values[1:] == "input").any():
         raise ValueError(f"{name}: its layers are not in order of execution; {wanted}")
     return inspection
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 
 def _said(sentences: Sequence[str]) -> list[str]:
