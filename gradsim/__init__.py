@@ -12,6 +12,7 @@ from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.inspection.inspect import inspect
+from gradsim.inspection.tune import Tuned, tune
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -37,6 +38,7 @@ __all__ = [
     "Network",
     "Scaled",
     "Statistic",
+    "Tuned",
     "attention",
     "batchnorm",
     "check",
@@ -65,6 +67,7 @@ __all__ = [
     "sweep",
     "theory",
     "train",
+    "tune",
     "vanilla_rnn",
     "zero_crossing",
 ]
