@@ -19,7 +19,8 @@ from gradsim.scaled import log
 
 EXACT = 512  # entries of an output up to which a whole basis of cotangents is pushed
 PROBES = 16
-MOST = 2**25  # entries of all probes together
+MOST = 32  # draws of so many
+FAR = 60.0  # nats: what is so far from one is measured in block floating point
 LONGEST = 400  # equations
 
 
@@ -78,11 +79,30 @@ def _of_branch(program: Program, wires: Wiring, branch: Branch, last: tuple[int,
 def _of_layer(program: Program, wires: Wiring, kernels: tuple[int, ...], seeds: int, result: int) -> Segment:
     """Only ways through the kernels count: a gate or a skip beside them is not theirs."""
     own = [wires.kernels[place] for place in kernels]
-    before = passing(program, range(wires.made.get(seeds, OUTPUT) + 1, max(kernels)), {seeds}, {k.source for k in own})
+    sources = {k.source for k in own}
+    before = passing(program, range(wires.made.get(seeds, OUTPUT) + 1, max(kernels)), {seeds}, sources)
+    nearer = _as_many(program, wires, before, seeds, sources)
+    if nearer != seeds:
+        before, seeds = passing(program, before, {nearer}, sources), nearer
     made = {k.result for k in own}
     after = passing(program, range(min(kernels) + 1, wires.made[result] + 1), made, {result})
     ways = [program.equations[place] for place in sorted({*before, *kernels})]
     return Segment(kernels, seeds, result, False, (*ways, *_joined(program, after, made, wires)))
+
+
+def _as_many(program: Program, wires: Wiring, places: Sequence[int], seeds: int, sources: set[int]) -> int:
+    """The last value of as many numbers as the product has, on the way to the next layer: a pool is no layer's own."""
+    size = max(wires.linear[number].size for number in sources)
+    if wires.linear[seeds].size == size:
+        return seeds
+    needed = {number: place for place in places for number in program.equations[place].ins}
+    needed.update(dict.fromkeys(sources, len(program.equations)))
+    live: set[int] = set()
+    for place in places:
+        live = {number for number in {*live, *program.equations[place].outs} if needed.get(number, OUTPUT) > place}
+        if len(live) == 1 and wires.linear[(only := next(iter(live)))].size == size:
+            return only
+    return seeds
 
 
 def _joined(program: Program, places: Sequence[int], there: Collection[int], wires: Wiring) -> list[Equation]:
@@ -98,7 +118,9 @@ def _joined(program: Program, places: Sequence[int], there: Collection[int], wir
 class Gauge:
     """Measures the gain of a segment at the values of a forward pass, its kernels multiplied by scales."""
 
-    def __init__(self, program: Program, wires: Wiring, segment: Segment, known: Collection[int]) -> None:
+    def __init__(
+        self, program: Program, wires: Wiring, segment: Segment, known: Collection[int], per_output: bool
+    ) -> None:
         self.segment = segment
         parameters = {i for place in segment.kernels for i in wires.kernels[place].parameters}
         self.parameters = tuple(sorted(parameters))
@@ -108,10 +130,10 @@ class Gauge:
         self.long = len(equations) > LONGEST or any(one.source.primitive.name in LOOPS for one in equations)
         self.zeros = [wires.linear[abs(number)] for number in zeros]
         self.seeds, self.result = wires.linear[segment.seeds], wires.linear[segment.result]
+        self.divisor = self.seeds.size if per_output else self.result.size
         self.exact = self.seeds.size <= EXACT
-        self.rows = self.seeds.size if self.exact else PROBES
-        if not self.long:
-            self.push = _compiled(equations, segment, self.taken, held, zeros)
+        self.draws = 1
+        self.parts = (equations, segment, self.taken, held, zeros)
 
     def __call__(self, values: Mapping[int, Any], log_scales: Sequence[float] | None = None) -> Size:
         """`log_scales` are those of `parameters`, one each."""
@@ -120,15 +142,23 @@ class Gauge:
         kernels = [values[number] for number in self.taken]
         given = [factor(kernel, scale) for kernel, scale in zip(kernels, scales, strict=True)]
         held = [values[number] for number in self.held]
-        norms = self.push(_seeds(self.rows, self.exact, self.seeds), given, kernels, held, zeros)
-        (gain, error), (whole, _) = (self._size(log(one)) for one in jax.device_get(norms))
+        # Plain floats are compiled in less time, and do where the gain is near one.
+        for blocks in (False, True) if jnp.finfo(self.seeds.dtype).bits > 16 else (True,):
+            push = _compiled(*self.parts, blocks)
+            pushed = [
+                push(_seeds(draw, self.exact, self.seeds), given, kernels, held, zeros) for draw in range(self.draws)
+            ]
+            norms = [[log(one) for one in both] for both in jax.device_get(pushed)]
+            (gain, error), (whole, _) = (self._size(np.concatenate(logs)) for logs in zip(*norms, strict=True))
+            if abs(gain) < FAR:
+                break
         return Size(gain, error, whole if self.segment.skip else float("nan"))
 
     def refined(self, values: Mapping[int, Any], error: float) -> Size:
-        """With as many probes as the error asks for, and memory allows."""
+        """With as many probes as the error asks for, up to a limit."""
         size = self(values)
-        while size.error > error and 4 * self.rows * max(self.seeds.size, self.result.size) <= MOST:
-            self.rows *= 4
+        while size.error > error and self.draws < MOST:
+            self.draws = min(MOST, 1 + int(self.draws * (size.error / error) ** 2))
             size = self(values)
         return size
 
@@ -139,7 +169,7 @@ class Gauge:
         squares = np.exp(2 * (logs - top))
         total = np.sum(squares) if self.exact else np.mean(squares)
         error = 0.0 if self.exact else float(0.5 * np.std(squares, ddof=1) / (total * np.sqrt(len(squares))))
-        return float(top + 0.5 * np.log(total / self.result.size)), error
+        return float(top + 0.5 * np.log(total / self.divisor)), error
 
 
 def multiplied(kernel: Any, scale: Any) -> Any:
@@ -148,17 +178,17 @@ def multiplied(kernel: Any, scale: Any) -> Any:
 
 
 def factor(kernel: Any, scale: float) -> Any:
-    """The scale in floats that hold both."""
-    wide = jnp.promote_types(kernel.dtype, jnp.float32)
-    return jnp.asarray(scale, jnp.finfo(wide).dtype)
+    """The scale in floats that are not narrower than the kernel's."""
+    return jnp.asarray(scale, jnp.float32 if jnp.finfo(kernel.dtype).bits < 32 else kernel.dtype)
 
 
-def _seeds(rows: int, exact: bool, aval: Any) -> Any:
-    key = (rows, exact, aval.shape, str(aval.dtype))
+def _seeds(draw: int, exact: bool, aval: Any) -> Any:
+    key = (draw, exact, aval.shape, str(aval.dtype))
     if key not in kept_seeds:
-        drawn = np.eye(rows) if exact else np.random.default_rng(0).standard_normal((rows, aval.size))
-        kept_seeds[key] = jnp.asarray(drawn.reshape(rows, *aval.shape), aval.dtype)
-        if len(kept_seeds) > 8:
+        generator = np.random.default_rng(draw)
+        drawn = np.eye(aval.size) if exact else generator.standard_normal((PROBES, aval.size))
+        kept_seeds[key] = jnp.asarray(drawn.reshape(-1, *aval.shape), aval.dtype)
+        if len(kept_seeds) > MOST:
             kept_seeds.popitem(last=False)
     return kept_seeds[key]
 
@@ -220,7 +250,12 @@ KEPT = 256  # compiled programs
 
 
 def _compiled(
-    equations: Sequence[Equation], segment: Segment, kernels: Sequence[int], held: Sequence[int], zeros: Sequence[int]
+    equations: Sequence[Equation],
+    segment: Segment,
+    kernels: Sequence[int],
+    held: Sequence[int],
+    zeros: Sequence[int],
+    blocks: bool,
 ) -> Any:
     """(cotangents [k, …], scales, kernels, held, zeros) -> k norms of the input's cotangents, and of the block's."""
     local: dict[int, int] = {}
@@ -231,7 +266,7 @@ def _compiled(
     ins = [numbers(one) for one in ((segment.seeds,), kernels, held, zeros)]
     equations = [Equation(source, numbers(ins), numbers(outs)) for source, ins, outs in equations]
     (result,) = numbers((segment.result,))
-    key = (key_of(equations, (result,)), *map(len, ins), segment.skip)
+    key = (key_of(equations, (result,)), *map(len, ins), segment.skip, blocks)
     if key not in pushes:
 
         def push(pushed: Any, scales: Any, kernels: Any, held: Any, nothing: Any) -> Any:
@@ -239,7 +274,7 @@ def _compiled(
             fixed = dict(zip((*ins[1], *ins[2], *ins[3]), (*scaled, *held, *nothing), strict=True))
 
             def one(cotangent: Any) -> Any:
-                values = {**fixed, ins[0][0]: block(cotangent)}
+                values = {**fixed, ins[0][0]: block(cotangent) if blocks else cotangent}
                 Interpreter("none").trace(equations, values)
                 out = block(values[result])
                 whole = _plus(out, block(cotangent)) if segment.skip else out

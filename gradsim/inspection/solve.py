@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,14 +35,15 @@ def solve(gain: Callable[[float], float], aim: float, tolerance: float) -> Solut
     with np.errstate(invalid="ignore"):
         here, start = gain(0.0), slope(gain)
         if np.isfinite(here) and abs(start) < LEAST and abs(gain(np.log(4.0)) - gain(-np.log(4.0))) < 2 * LEAST:
-            return Solution(None, start, f"the scale does not act: d ln gain / d ln scale is {start:.2g}")
+            reason = f"the scale does not act, as before a norm: d ln gain / d ln scale is {start:.2g}"
+            return Solution(None, start, reason)
         x = _newton(gain, aim, tolerance, here, start) if start >= LEAST else None
         if x is not None:
             return Solution(x, start, "")
         scales = np.linspace(-WIDEST, WIDEST, 65)
         gains = np.array([gain(one) for one in scales])
         x = _crossing(gain, aim, tolerance, scales, gains)
-        return Solution(x, start, "" if x is not None else _why(scales, gains, aim))
+        return Solution(x, start, "" if x is not None else _why(here, scales, gains, aim))
 
 
 def _newton(gain: Callable[[float], float], aim: float, tolerance: float, value: float, rate: float) -> float | None:
@@ -61,14 +62,14 @@ def _newton(gain: Callable[[float], float], aim: float, tolerance: float, value:
 
 
 def _crossing(
-    gain: Callable[[float], float], aim: float, tolerance: float, scales: Sequence[float], gains: np.ndarray
+    gain: Callable[[float], float], aim: float, tolerance: float, scales: np.ndarray, gains: np.ndarray
 ) -> float | None:
     """Where the gain grows through the aim, nearest to the scale as it is."""
     below = (gains < aim) & ~np.isnan(gains)
     rising = np.flatnonzero(below[:-1] & (gains[1:] >= aim) & np.isfinite(gains[1:]))
     if not rising.size:
         return None
-    middle = np.asarray(scales)[rising] + np.asarray(scales)[rising + 1]
+    middle = scales[rising] + scales[rising + 1]
     place = rising[np.argmin(np.abs(middle))]
     low, high = scales[place], scales[place + 1]
     for _ in range(4 * STEPS):
@@ -80,14 +81,15 @@ def _crossing(
     return None
 
 
-def _why(scales: np.ndarray, gains: np.ndarray, aim: float) -> str:
+def _why(here: float, scales: np.ndarray, gains: np.ndarray, aim: float) -> str:
     finite = np.isfinite(gains)
+    if here == -np.inf:
+        return "dead: its gain is 0, and no scale brings it to the target"
     if not finite.any():
-        dead = np.all(gains == -np.inf)
-        return "dead: its gain is 0 at every scale" if dead else "its gain is not finite at any scale"
+        return "its gain is not finite at any scale"
     best = int(np.argmax(np.where(finite, gains, -np.inf)))
     if gains[best] < aim:
-        return f"saturated: its gain is at most {np.exp(gains[best]):.3g}, with the kernel times {np.exp(scales[best]):.3g}"
-    return (
-        f"its gain is at least {np.exp(gains[finite].min()):.3g}, and does not grow through the target with the scale"
-    )
+        at = np.exp(scales[best])
+        return f"saturated: its gain is at most {np.exp(gains[best]):.3g}, with the kernel times {at:.3g}"
+    least = np.exp(gains[finite].min())
+    return f"its gain is at least {least:.3g}, and does not grow through the target with the scale"

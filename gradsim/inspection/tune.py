@@ -26,7 +26,7 @@ ABOUT = {
     "gain_error": ("standard error of the gain with its kernels scaled", "1"),
     "target": ("gain that was wanted", "1"),
     "scale": ("factor of the kernel", "1"),
-    "slope": ("d ln gain / d ln scale of the kernel as it was given", "1"),
+    "slope": ("d ln gain / d ln scale of the kernel, before it was scaled", "1"),
     "block_gain_before": ("gain of the block around a branch as it was given", "1"),
     "block_gain_after": ("gain of the block around a branch with its kernels scaled", "1"),
     "of": ("what the gain is of: layer, branch, or nothing where there is none", "1"),
@@ -47,6 +47,7 @@ def tune(
     *inputs: Any,
     target: float = 1.0,
     branch_target: float | None = None,
+    per: str = "output",
     variables: Mapping[str, Any] | None = None,
     rngs: Any = None,
     keywords: Mapping[str, Any] | None = None,
@@ -54,28 +55,31 @@ def tune(
 ) -> Tuned:
     """Scales the initial kernels of a model, layer by layer, until each layer's gain is `target`.
 
-    gain = (‖J‖_F² / n_in)^½, of the Jacobian J of the layer, from its input to that of the next, so that the bias, the
-    activation and the norm behind a kernel count with it; of the last layer to its product. n_in counts the numbers
-    of its input over the whole batch, so that squares are averaged over examples. In order of execution, each layer
-    is solved for its scale at what the layers before, already tuned, hand it: one pass is enough but where layers act
-    on each other both ways (He, Doshi & Gromov 2022, arXiv:2206.13568, scale by gains; Mishkin & Matas 2015,
-    arXiv:1511.06422, by variances). J is exact where the next input has at most 512 numbers, else sampled with
-    Gaussian probes (Hutchinson 1989) to a standard error of a third of the tolerance, as far as memory allows.
+    gain = (‖J‖_F² / n_out)^½, of the Jacobian J of the layer, from its input to that of the next, so that the bias, the
+    activation and the norm behind a kernel count with it (a pool does not, nor what follows the last). With n_out, as
+    in AutoInit, the entries of a wider or narrower layer keep their size; where widths are equal it is the gain of
+    `gradsim.inspect`, which has n_in. Numbers are counted over the whole batch, so that squares are averaged over
+    examples. In order of execution, each layer is solved for its scale at what the layers before, already tuned, hand
+    it: one pass is enough but where layers act on each other both ways (He, Doshi & Gromov 2022, arXiv:2206.13568;
+    layer by layer by variances Mishkin & Matas 2015, arXiv:1511.06422). J is exact where the output has at most 512
+    numbers, else sampled with Gaussian probes (Hutchinson 1989) to a standard error of a third of the tolerance, as
+    far as memory allows.
 
-    A kernel is a parameter of two or more axes in a product of matrices or a convolution, wherever it is called. Where
-    a sum x + branch(x) is found, the last kernels of the branch are solved for the gain of the whole branch, the
-    others within it as layers of their own; the block's gain, with x, is reported. Kernels with one input and one
-    layer after them (query, key and value; gates) are one layer: those that act on its gain share one scale, the
-    others, as query and key, whose scale sharpens attention, are refused.
+    A kernel is a parameter of two or more axes in a product of matrices or a convolution, whatever its name. Where
+    there is a sum x + branch(x), the last kernels of the branch are solved for the gain of the whole branch, the
+    others in it as layers of their own; the gain of the block, with x, is reported. Kernels with one input and one
+    layer after them (query, key and value; gates) are one layer: those without which it has no gain share one scale;
+    the others, as query and key, whose scale sharpens attention, are refused.
 
-    What is refused keeps its scale, with `status` and `reason` in the table; the rest is tuned. Refused are layers whose
-    gain does not grow with the scale: before a norm, dead, saturated beyond rescue, not finite; and those with no gain
-    of their own: kernels that several calls share, in a loop, and without gradient to their input. Biases and all
-    other parameters stay as they are; initial biases of zero are best, for a large one sets the activation's slope
-    whatever the scale.
+    What is refused keeps its scale, with `status` and `reason` in the table; the rest is tuned. Refused are kernels
+    with which the layer's gain does not grow: before a norm, dead, saturated beyond rescue, not finite; and those with
+    no gain of their own: shared by several calls, in a loop, or without a gradient to their input. Biases and all
+    other parameters stay as they are; they are best zero, for a large one sets the activation's slope at any scale.
 
     model, inputs, variables, rngs, keywords: as `gradsim.inspect` takes them; the inputs are a typical batch.
-    target: of layers. branch_target: of branches, the same if None; L blocks of branches b grow gradients (1 + b²)^(L/2).
+    target: of layers.
+    branch_target: of branches, by default the same; through L blocks gradients grow by (1 + branch_target²)^(L/2).
+    per: "output", or "input" for gains with n_in.
     tolerance: relative, of each gain.
 
     Returns: (model, table). The model is a copy of a flax.nnx module, of a flax.linen module its variables, of a
@@ -86,6 +90,7 @@ def tune(
         a model without kernels, and one of which every kernel is refused.
     """
     aims = _aims(target, branch_target, tolerance)
+    per = arguments.choice("per", per, ("output", "input"))
     if not inputs:
         raise ValueError("inputs: got none; pass what the model is called with")
     if keywords is not None and not isinstance(keywords, Mapping):
@@ -97,16 +102,16 @@ def tune(
         raise ValueError("model: no kernels; pass one with parameters of two or more axes")
     floats, others, _ = parts(parted.inputs)
     plan = trace(_with_output(parted), None)
-    tuning = Tuning(plan, ranks)
+    tuning = Tuning(plan, ranks, per == "output")
     rest = jax.tree.leaves((floats, others, parted.state))
     parameters, rows = tuning.run(parted.parameters, rest, aims)
     if not rows:
         raise ValueError("model: no kernels; pass one whose parameters are in products of matrices or convolutions")
     if all(row.reason for row in rows):
-        first = parted.names[rows[0].parameter]
+        first = parted.names[rows[0].parameter] or "its only parameter"
         raise ValueError(f"model: no kernel can be tuned; {first}: {rows[0].reason}")
     types = {site.layer: site.type_name for one in plan.program.equations for site in sites(one.source, "value")}
-    attrs = {"model": type(model).__name__, "tolerance": aims.tolerance}
+    attrs = {"model": type(model).__name__, "tolerance": aims.tolerance, "per": per}
     return Tuned(_formed(model, inputs, variables, parameters), _table(rows, parted.names, types, attrs))
 
 
@@ -185,6 +190,4 @@ def _table(rows: Sequence[Row], names: Sequence[str], types: Mapping[str, str], 
 
 def _layer(name: str) -> str:
     """The path of the module that a kernel is of."""
-    if name == "kernel":
-        return "model"
-    return name.removesuffix(".kernel")
+    return "model" if name in ("kernel", "") else name.removesuffix(".kernel")

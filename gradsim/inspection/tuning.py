@@ -16,7 +16,7 @@ from gradsim.inspection.solve import slope, solve
 from gradsim.inspection.wiring import wiring
 
 PASSES = 4  # the second and later ones where layers act on each other both ways
-PARTNER = 0.5  # of the largest slope, from which on a kernel that shares a layer is scaled
+FAINT = float(np.log(16.0))  # nats: with its kernel so much smaller, a layer's gain must have lost half of that
 
 
 NONE = Size(float("nan"), float("nan"), float("nan"))
@@ -84,12 +84,13 @@ class Walk:
 class Tuning:
     """A model's program, what measures its layers, and the order in which they are tuned."""
 
-    def __init__(self, plan: Plan, ranks: Sequence[int]) -> None:
+    def __init__(self, plan: Plan, ranks: Sequence[int], per_output: bool) -> None:
         self.plan = plan
         self.wires = wiring(plan.program, ranks)
         made = {number: i for i, group in enumerate(plan.forward, 1) for number in group.outs}
         known = {*plan.program.constants, *plan.program.inputs[:-1], *made}
-        gauges = [Gauge(plan.program, self.wires, one, known) for one in segments(plan.program, self.wires)]
+        found = segments(plan.program, self.wires)
+        gauges = [Gauge(plan.program, self.wires, one, known, per_output) for one in found]
         ready = [max((made.get(number, 0) for number in one.held), default=0) for one in gauges]
         # Layers are tuned in the order in which they are run: the last in the backward program is the first.
         order = sorted(range(len(gauges)), key=lambda i: (ready[i], -max(gauges[i].segment.kernels)))
@@ -160,7 +161,8 @@ class Tuning:
         aims: Aims,
     ) -> list[Row]:
         rows: dict[int, Row] = {}
-        places = dict.fromkeys(self.wires.blocked, -len(self.plan.program.equations)) | self.wires.looped
+        places = dict.fromkeys(self.wires.blocked, -len(self.plan.program.equations))
+        places.update({i: -place for i, place in self.wires.looped.items()})
         for gauge, old, new in zip(self.gauges, before, after, strict=True):
             for i in gauge.parameters:
                 places[i] = -max(place for place in gauge.segment.kernels if i in self.wires.kernels[place].parameters)
@@ -182,16 +184,18 @@ def _step(gauge: Gauge, values: dict[int, Any], free: Sequence[int], aims: Aims)
     def gain(x: float, which: Sequence[int]) -> float:
         return gauge(values, [x if i in which else 0.0 for i in gauge.parameters]).log_gain
 
-    def together(x: float) -> float:
-        return gain(x, acting)
-
-    slopes = {i: slope(lambda x, i=i: gain(x, [i])) for i in free} if len(free) > 1 else {}
-    top = max(slopes.values(), default=0.0)
-    acting = [i for i in free if not slopes or not slopes[i] < PARTNER * top]
-    solution = solve(together, aims.of(gauge), aims.tolerance / 4)
+    reasons = {}
+    if len(free) > 1:
+        whole = gain(0.0, free)
+        left = {i: gain(-FAINT, [i]) - whole for i in free}
+        weak = "its scale acts little on the layer's gain: at a sixteenth of it, {:.2g} of the gain is left"
+        reasons = {i: weak.format(np.exp(one)) for i, one in left.items() if one > -FAINT / 2}
+    acting = [i for i in free if i not in reasons]
+    slopes = {i: slope(lambda x, i=i: gain(x, [i])) for i in free if len(free) > 1}  # type: ignore[misc]
+    if not acting:
+        return Step({}, slopes, reasons)
+    solution = solve(lambda x: gain(x, acting), aims.of(gauge), aims.tolerance / 4)
     slopes = slopes or {free[0]: solution.slope}
-    weak = "its scale acts little on the layer's gain: d ln gain / d ln scale is {:.2g}, of another kernel {:.2g}"
-    reasons = {i: weak.format(slopes[i], top) for i in free if i not in acting}
     if solution.log_scale is None:
         return Step({}, slopes, reasons | dict.fromkeys(acting, solution.reason))
     return Step(dict.fromkeys(acting, solution.log_scale), slopes, reasons)

@@ -50,7 +50,7 @@ class Wiring(NamedTuple):
     uses: dict[int, list[int]]
     taken: dict[int, int]  # parameters' numbers -> the first equation that takes them
     kernels: dict[int, Kernel]
-    looped: dict[int, int]  # parameters that a loop takes -> its place
+    looped: dict[int, int]  # parameters that a loop takes -> its place in the backward program, or the end
     blocked: set[int]  # parameters of products whose other side has no gradient
 
 
@@ -84,13 +84,15 @@ def wiring(program: Program, ranks: Sequence[int]) -> Wiring:
             sources.update(dict.fromkeys(outs, None if mixed else frozenset().union(*(sources[i] or () for i in ins))))
             if mixed and name in (*FIRST, *LOOPS):
                 forward.update(i for one in held for i in one)
-                looped.update({i: place for one in held for i in one if name in LOOPS})
+                looped.update({i: len(program.equations) for one in held for i in one if name in LOOPS})
             continue
         for number in came:
             uses[number].append(place)
         following = max(origin[number] for number in came)
-        if name in FIRST and len(came) == 1 and held:
-            kernels[place] = Kernel(place, tuple(sorted(held[0])), came[0], outs[0], following)
+        # What multiplies no values, only parameters, meets cotangents where the others' gradients are made.
+        acting = tuple(sorted(forward.intersection(*held[:1]))) if held else ()
+        if name in FIRST and len(came) == 1 and acting:
+            kernels[place] = Kernel(place, acting, came[0], outs[0], following)
             following = place
         elif name in LOOPS:
             looped.update({i: place for one in held for i in one})
