@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen, nnx
 from jax import Array, lax
@@ -41,6 +40,11 @@ def gain(jacobian: Array, outputs: int) -> float:
 
 jacobian_of_tanh = jax.jit(jax.vmap(jax.jacrev(tanh_layer, 2), (None, None, 0)))
 jacobian_of_conv = jax.jit(jax.vmap(jax.jacrev(lambda k, b, x: relu_conv(k, b, x[None])[0], 2), (None, None, 0)))
+
+
+def same_structure(one: Any, two: Any) -> bool:
+    structures: list[Any] = [jax.tree.structure(one), jax.tree.structure(two)]
+    return bool(structures[0] == structures[1])
 
 
 class Tanh(nnx.Module):
@@ -165,7 +169,7 @@ def test_a_function_whose_branches_stand_in_a_loop() -> None:
     layers = [{"w": 0.01 * jax.random.normal(key, (24, 24)), "b": jnp.full(24, 0.1)} for key in keys]
     given = {"layers": layers, "head": jnp.eye(24)[:, :5], "steps": jnp.arange(3)}
     tuned, table = gs.tune(parent, given, X)
-    assert jax.tree.structure(tuned) == jax.tree.structure(given)
+    assert same_structure(tuned, given)
     assert table.of.values.tolist() == ["branch"] * 4 + ["layer"]
     assert table.parameter.values.tolist() == [*(f"layers.{i}.w" for i in range(4)), "head"]
     x = X
@@ -195,7 +199,7 @@ class Gated(linen.Module):
 def test_a_linen_model_with_what_a_norm_swallows() -> None:
     variables = Gated().init(jax.random.key(0), X)
     tuned, table = gs.tune(Gated(), X, variables=variables)
-    assert jax.tree.structure(tuned) == jax.tree.structure(variables)
+    assert same_structure(tuned, variables)
     jax.tree.map(np.testing.assert_array_equal, tuned["batch_stats"], variables["batch_stats"])
     np.testing.assert_array_equal(tuned["params"]["normed"]["kernel"], variables["params"]["normed"]["kernel"])
     row = table.sel(layer="normed")
@@ -263,17 +267,18 @@ def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
 def test_scales_that_are_found_and_not(gain: Any, log_scale: float | None, reason: str) -> None:
     found = solve(gain, 0.0, 1e-3)
     assert found.reason.startswith(reason)
-    assert (found.log_scale is None) == (log_scale is None)
-    if log_scale is not None:
-        np.testing.assert_allclose(found.log_scale, log_scale, atol=5e-3)
+    if log_scale is None or found.log_scale is None:
+        assert found.log_scale is log_scale
+    else:
+        assert abs(found.log_scale - log_scale) < 5e-3
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_dtypes_stay(dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
-        given = [jnp.asarray(0.01 * jax.random.normal(jax.random.key(i), (12, 12)), dtype) for i in range(2)]
-        tuned, table = gs.tune(lambda p, x: jnp.tanh(x @ p[0]) @ p[1], given, jnp.asarray(X[:, :12], dtype))
-    assert [str(one.dtype) for one in tuned] == [dtype] * 2
+        given = jnp.asarray(0.01 * jax.random.normal(jax.random.key(0), (12, 12)), dtype)
+        tuned, table = gs.tune(lambda p, x: x @ p, given, jnp.asarray(X[:, :12], dtype))
+    assert tuned.dtype == dtype
     np.testing.assert_allclose(table.gain_after, 1, rtol=0.01)
 
 
@@ -287,26 +292,22 @@ def deep(p: Any, x: Array) -> Array:
 def model(p: Any, x: Array) -> Array:
     """The same, with its layers in a scan: it compiles in no time."""
     x = jnp.tanh(x @ p["first"])
-    return lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, jnp.stack(p["layers"]))[0] @ p["head"]
-
-
-adam = optax.adam(1e-3)
+    return lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["layers"])[0] @ p["head"]
 
 
 @jax.jit
 def trained(p: Any, images: Array, digits: Array) -> Array:
-    """The accuracy after so many steps, on images that were not seen."""
+    """The accuracy after so many steps down the signs of gradients, on images that were not seen."""
 
     def loss(p: Any, i: Array) -> Array:
-        return optax.softmax_cross_entropy_with_integer_labels(model(p, images[i]), digits[i]).mean()
+        rows = jnp.arange(len(i))
+        return -jnp.mean(jax.nn.log_softmax(model(p, images[i]))[rows, digits[i]])
 
-    def step(carry: Any, i: Array) -> Any:
-        p, state = carry
-        updates, state = adam.update(jax.grad(loss)(p, i), state)
-        return (optax.apply_updates(p, updates), state), None
+    def step(p: Any, i: Any) -> Any:
+        return jax.tree.map(lambda x, g: x - 2e-4 * jnp.sign(g), p, jax.grad(loss)(p, i)), None
 
-    batches = np.random.default_rng(0).integers(0, 1400, (200, 32))
-    p = lax.scan(step, (p, adam.init(p)), batches)[0][0]
+    batches = np.random.default_rng(0).integers(0, 1400, (1000, 32))
+    p = lax.scan(step, {**p, "layers": jnp.stack(p["layers"])}, batches)[0]
     return jnp.mean(jnp.argmax(model(p, images[1400:]), -1) == digits[1400:])
 
 
@@ -320,9 +321,8 @@ def test_the_tuned_model_trains_where_the_untuned_does_not() -> None:
             "head": 0.2 * jax.random.normal(keys[50], (24, 10)),
         }
         tuned = gs.tune(deep, given, images[:20]).model
-        with jax.numpy_dtype_promotion("standard"):  # for optax
-            assert trained(given, images, digits) < 0.2
-            assert trained(tuned, images, digits) > 0.4
+        assert trained(given, images, digits) < 0.3
+        assert trained(tuned, images, digits) > 0.5
 
 
 BAD: Any = "x"

@@ -133,6 +133,7 @@ class Gauge:
         self.divisor = self.seeds.size if per_output else self.result.size
         self.exact = self.seeds.size <= EXACT
         self.draws = 1
+        self.pushes: dict[bool, Any] = {}
         self.parts = (equations, segment, self.taken, held, zeros)
 
     def __call__(self, values: Mapping[int, Any], log_scales: Sequence[float] | None = None) -> Size:
@@ -144,7 +145,8 @@ class Gauge:
         held = [values[number] for number in self.held]
         # Plain floats are compiled in less time, and do where the gain is near one.
         for blocks in (False, True) if jnp.finfo(self.seeds.dtype).bits > 16 else (True,):
-            push = _compiled(*self.parts, blocks)
+            push = self.pushes.get(blocks) or _compiled(*self.parts, blocks)
+            self.pushes[blocks] = push
             pushed = [
                 push(_seeds(draw, self.exact, self.seeds), given, kernels, held, zeros) for draw in range(self.draws)
             ]

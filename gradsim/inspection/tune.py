@@ -147,7 +147,7 @@ def _formed(model: Any, inputs: Sequence[Any], variables: Any, parameters: Seque
         graph, old, state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
         return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(old), parameters), state, copy=True)
     if isinstance(model, linen.Module):
-        given = model.variables if variables is None else variables
+        given: Any = model.variables if variables is None else variables
         params = jax.tree.unflatten(jax.tree.structure(given["params"]), parameters)
         return type(given)({**given, "params": params})
     leaves, structure = jax.tree.flatten(inputs[0])
