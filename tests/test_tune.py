@@ -140,6 +140,13 @@ def test_30_relu_convolutions() -> None:
     np.testing.assert_allclose(table.slope.values, 1, atol=1e-3)
 
 
+@jax.jit
+def jacobians(block: Block, x: Array) -> tuple[Array, Array]:
+    """Of the branch, and of the layer within it."""
+    branch = jax.vmap(jax.jacrev(block.branch))(x)
+    return branch, jax.vmap(jax.jacrev(lambda y: nnx.relu(block.one(y))))(block.norm(x))
+
+
 @pytest.mark.parametrize("target", [None, 0.3])
 def test_branches_of_a_deep_residual_mlp(target: float | None) -> None:
     tuned, table = gs.tune(Blocks(8, 12, 3.0), X[:, :12], branch_target=target)
@@ -147,15 +154,33 @@ def test_branches_of_a_deep_residual_mlp(target: float | None) -> None:
     x = X[:, :12]
     for i, block in enumerate(tuned.blocks):
         row = table.sel(layer=f"blocks.{i}.two")
-        jacobian = jax.vmap(jax.jacrev(block.branch))(x)
+        jacobian, within = jacobians(block, x)
         assert 0.95 < gain(jacobian, x.size) / wanted < 1.05
         np.testing.assert_allclose(row.gain_after, gain(jacobian, x.size), rtol=1e-3)
         np.testing.assert_allclose(row.block_gain_after, gain(jacobian + jnp.eye(12), x.size), rtol=1e-3)
         assert (row.of, row.target) == ("branch", wanted)
-        within = jax.vmap(jax.jacrev(lambda y, block=block: nnx.relu(block.one(y))))(block.norm(x))
         assert 0.95 < gain(within, 2 * x.size) < 1.05
         x = block(x)
     assert np.isnan(table.block_gain_after.sel(layer="blocks.0.one"))
+
+
+def parallel(p: Any, x: Array) -> Array:
+    return (x + jnp.tanh(x @ p["one"]) + jax.nn.relu(x @ p["two"])) @ p["last"]
+
+
+def test_parallel_branches_share_a_scale() -> None:
+    given = {
+        name: 0.2 * jax.random.normal(jax.random.key(i), (24, 24)) for i, name in enumerate(("one", "two", "last"))
+    }
+    tuned, table = gs.tune(parallel, given, X)
+
+    def branch(x: Array) -> Array:
+        return jnp.tanh(x @ tuned["one"]) + jax.nn.relu(x @ tuned["two"])
+
+    assert 0.95 < gain(jax.vmap(jax.jacrev(branch))(X), X.size) < 1.05
+    scales = table.scale.values.tolist()
+    assert table.of.values.tolist() == ["branch", "branch", "layer"]
+    assert scales[0] == scales[1] != scales[2]
 
 
 def parent(p: Any, x: Array) -> Array:
@@ -179,11 +204,11 @@ def test_a_function_whose_branches_stand_in_a_loop() -> None:
         x = x + tanh_layer(one["w"], one["b"], x)
 
 
-def test_per_input_it_is_the_gain_of_inspect() -> None:
+def test_per_input() -> None:
     model = nnx.Sequential(nnx.Linear(24, 12, rngs=nnx.Rngs(0)), nnx.Linear(12, 18, rngs=nnx.Rngs(1)))
     tuned, _ = gs.tune(model, X, per="input", target=0.7)
-    found = gs.inspect(tuned, X, gains=True).log_gain.sel(layer=["layers.0", "layers.1"])
-    np.testing.assert_allclose(np.exp(found), 0.7, rtol=1e-4)
+    for layer, width in zip(tuned.layers, (24, 12), strict=True):
+        np.testing.assert_allclose(gain(layer.kernel[...], width), 0.7, rtol=1e-5)
 
 
 class Gated(linen.Module):
@@ -244,7 +269,7 @@ def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
     assert reasons["saturated"].startswith("saturated: its gain is at most")
     assert reasons["dead"] == "dead: its gain is 0, and no scale brings it to the target"
     assert reasons["shared"] == "shared: 2 calls have this kernel, each with a gain of its own"
-    assert reasons["recurrent"] == "it is run in a loop, once a step"
+    assert reasons["recurrent"] == "it is run within a loop or a condition"
     assert reasons["last"] == ""
     np.testing.assert_array_equal(tuned["dead"], given["dead"])
     for name, variable in table.variables.items():
@@ -306,7 +331,7 @@ def trained(p: Any, images: Array, digits: Array) -> Array:
     def step(p: Any, i: Any) -> Any:
         return jax.tree.map(lambda x, g: x - 2e-4 * jnp.sign(g), p, jax.grad(loss)(p, i)), None
 
-    batches = np.random.default_rng(0).integers(0, 1400, (1000, 32))
+    batches = np.random.default_rng(0).integers(0, 1400, (600, 32))
     p = lax.scan(step, {**p, "layers": jnp.stack(p["layers"])}, batches)[0]
     return jnp.mean(jnp.argmax(model(p, images[1400:]), -1) == digits[1400:])
 

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradsim.inspection.block_floats import aligned, block, joint_shape, log_norm_parts, normalized
+from gradsim.inspection.gains import EXACT, PROBES
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.program import Equation, Program
 from gradsim.inspection.structure import key_of
 from gradsim.inspection.wiring import LOOPS, OUTPUT, Branch, Wiring, branches, end_of, passing
 from gradsim.scaled import log
 
-EXACT = 512  # entries of an output up to which a whole basis of cotangents is pushed
-PROBES = 16
 MOST = 32  # draws of so many
 FAR = 60.0  # nats: what is so far from one is measured in block floating point
 LONGEST = 400  # equations

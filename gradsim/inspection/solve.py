@@ -32,7 +32,7 @@ def solve(gain: Callable[[float], float], aim: float, tolerance: float) -> Solut
     Where the gain grows with the scale, Newton's steps; where it does not, as in a layer that is saturated, the
     nearest crossing on which it does.
     """
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         here, start = gain(0.0), slope(gain)
         if np.isfinite(here) and abs(start) < LEAST and abs(gain(np.log(4.0)) - gain(-np.log(4.0))) < 2 * LEAST:
             reason = f"the scale does not act, as before a norm: d ln gain / d ln scale is {start:.2g}"

@@ -134,12 +134,12 @@ class Tuning:
         reasons = dict.fromkeys(self.wires.blocked, "no gradient passes from its output to its input")
         for gauge in self.gauges:
             if gauge.long:
-                reasons.update(dict.fromkeys(gauge.parameters, "what follows it holds a loop, or is too long"))
+                reasons.update(dict.fromkeys(gauge.parameters, "what follows it holds a loop or a condition, or is too long"))
         places = Counter(i for one in self.wires.kernels.values() for i in one.parameters)
         for i, calls in places.items():
             if calls > 1:
                 reasons[i] = f"shared: {calls} calls have this kernel, each with a gain of its own"
-        reasons.update(dict.fromkeys(self.wires.looped, "it is run in a loop, once a step"))
+        reasons.update(dict.fromkeys(self.wires.looped, "it is run within a loop or a condition"))
         return reasons
 
     def _off(self, sizes: Sequence[Size], reasons: dict[int, str], aims: Aims) -> list[int]:
@@ -185,7 +185,7 @@ def _step(gauge: Gauge, values: dict[int, Any], free: Sequence[int], aims: Aims)
         return gauge(values, [x if i in which else 0.0 for i in gauge.parameters]).log_gain
 
     reasons = {}
-    if len(free) > 1:
+    if len(free) > 1 and not gauge.segment.skip:  # the last of a branch are added up, and all count
         whole = gain(0.0, free)
         left = {i: gain(-FAINT, [i]) - whole for i in free}
         weak = "its scale acts little on the layer's gain: at a sixteenth of it, {:.2g} of the gain is left"
