@@ -10,7 +10,8 @@ import numpy as np
 STEP = 0.05  # nats of scale, for slopes
 LEAST = 0.1  # slope of ln gain over ln scale below which the scale does not act
 STEPS = 25
-WIDEST = 16.0  # nats of scale that are searched where the slope does not lead there
+# Nats of scale that are searched where the slope does not lead there, finely where initial kernels are.
+SEARCHED = np.concatenate([np.arange(-80.0, -16.0, 2.0), np.arange(-16.0, 16.0, 0.5), np.arange(16.0, 81.0, 2.0)])
 
 
 class Solution(NamedTuple):
@@ -40,10 +41,9 @@ def solve(gain: Callable[[float], float], aim: float, tolerance: float) -> Solut
         x = _newton(gain, aim, tolerance, here, start) if start >= LEAST else None
         if x is not None:
             return Solution(x, start, "")
-        scales = np.linspace(-WIDEST, WIDEST, 65)
-        gains = np.array([gain(one) for one in scales])
-        x = _crossing(gain, aim, tolerance, scales, gains)
-        return Solution(x, start, "" if x is not None else _why(here, scales, gains, aim))
+        gains = np.array([gain(float(one)) for one in SEARCHED])
+        x = _crossing(gain, aim, tolerance, gains)
+        return Solution(x, start, "" if x is not None else _why(here, gains, aim))
 
 
 def _newton(gain: Callable[[float], float], aim: float, tolerance: float, value: float, rate: float) -> float | None:
@@ -61,27 +61,25 @@ def _newton(gain: Callable[[float], float], aim: float, tolerance: float, value:
     return None
 
 
-def _crossing(
-    gain: Callable[[float], float], aim: float, tolerance: float, scales: np.ndarray, gains: np.ndarray
-) -> float | None:
+def _crossing(gain: Callable[[float], float], aim: float, tolerance: float, gains: np.ndarray) -> float | None:
     """Where the gain grows through the aim, nearest to the scale as it is."""
     below = (gains < aim) & ~np.isnan(gains)
     rising = np.flatnonzero(below[:-1] & (gains[1:] >= aim) & np.isfinite(gains[1:]))
     if not rising.size:
         return None
-    middle = scales[rising] + scales[rising + 1]
+    middle = SEARCHED[rising] + SEARCHED[rising + 1]
     place = rising[np.argmin(np.abs(middle))]
-    low, high = scales[place], scales[place + 1]
+    low, high = float(SEARCHED[place]), float(SEARCHED[place + 1])
     for _ in range(4 * STEPS):
         x = 0.5 * (low + high)
         value = gain(x)
         if abs(value - aim) <= tolerance:
-            return float(x)
+            return x
         low, high = (x, high) if value < aim else (low, x)
     return None
 
 
-def _why(here: float, scales: np.ndarray, gains: np.ndarray, aim: float) -> str:
+def _why(here: float, gains: np.ndarray, aim: float) -> str:
     finite = np.isfinite(gains)
     if here == -np.inf:
         return "dead: its gain is 0, and no scale brings it to the target"
@@ -89,7 +87,7 @@ def _why(here: float, scales: np.ndarray, gains: np.ndarray, aim: float) -> str:
         return "its gain is not finite at any scale"
     best = int(np.argmax(np.where(finite, gains, -np.inf)))
     if gains[best] < aim:
-        at = np.exp(scales[best])
+        at = np.exp(SEARCHED[best])
         return f"saturated: its gain is at most {np.exp(gains[best]):.3g}, with the kernel times {at:.3g}"
-    least = np.exp(gains[finite].min())
-    return f"its gain is at least {least:.3g}, and does not grow through the target with the scale"
+    least, most = np.exp(gains[finite].min()), np.exp(gains[best])
+    return f"its gain, between {least:.3g} and {most:.3g}, does not grow through the target with the scale"

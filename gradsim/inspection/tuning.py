@@ -134,7 +134,9 @@ class Tuning:
         reasons = dict.fromkeys(self.wires.blocked, "no gradient passes from its output to its input")
         for gauge in self.gauges:
             if gauge.long:
-                reasons.update(dict.fromkeys(gauge.parameters, "what follows it holds a loop or a condition, or is too long"))
+                reasons.update(
+                    dict.fromkeys(gauge.parameters, "what follows it holds a loop or a condition, or is too long")
+                )
         places = Counter(i for one in self.wires.kernels.values() for i in one.parameters)
         for i, calls in places.items():
             if calls > 1:
