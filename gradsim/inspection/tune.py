@@ -30,8 +30,8 @@ ABOUT = {
     "block_gain_before": ("gain of the block around a branch as it was given", "1"),
     "block_gain_after": ("gain of the block around a branch with its kernels scaled", "1"),
     "of": ("what the gain is of: layer, branch, or nothing where there is none", "1"),
-    "status": ("tuned or refused", "1"),
-    "reason": ("why the kernel was refused", "1"),
+    "status": ("tuned, inexact or refused", "1"),
+    "reason": ("why the kernel is not tuned to the target", "1"),
 }
 
 
@@ -62,8 +62,8 @@ def tune(
     examples. In order of execution, each layer is solved for its scale at what the layers before, already tuned, hand
     it: one pass is enough but where layers act on each other both ways (He, Doshi & Gromov 2022, arXiv:2206.13568;
     layer by layer by variances Mishkin & Matas 2015, arXiv:1511.06422). J is exact where the output has at most 512
-    numbers, else sampled with Gaussian probes (Hutchinson 1989) to a standard error of a third of the tolerance, as
-    far as memory allows.
+    numbers, else sampled with Gaussian probes (Hutchinson 1989), at most 512, to a standard error of a third of
+    the tolerance.
 
     A kernel is a parameter of two or more axes in a product of matrices or a convolution, whatever its name. Where
     there is a sum x + branch(x), the last kernels of the branch are solved for the gain of the whole branch, the
@@ -72,9 +72,11 @@ def tune(
     the others, as query and key, whose scale sharpens attention, are refused.
 
     What is refused keeps its scale, with `status` and `reason` in the table; the rest is tuned. Refused are kernels
-    with which the layer's gain does not grow: before a norm, dead, saturated beyond rescue, not finite; and those with
-    no gain of their own: shared by several calls, in a loop, or without a gradient to their input. Biases and all
-    other parameters stay as they are; they are best zero, for a large one sets the activation's slope at any scale.
+    with which the layer's gain does not grow: before a norm, dead (kernels of zeros too), saturated beyond rescue, not
+    finite; and those with no gain of their own: shared by several calls, in a loop, or without a gradient to their
+    input. "inexact" is what was scaled and is off the target by more than the tolerance after four passes. Biases and
+    all other parameters stay as they are; biases are best zero, for a large one sets the activation's slope at any
+    scale.
 
     model, inputs, variables, rngs, keywords: as `gradsim.inspect` takes them; the inputs are a typical batch.
     target: of layers.
@@ -107,7 +109,7 @@ def tune(
     parameters, rows = tuning.run(parted.parameters, rest, aims)
     if not rows:
         raise ValueError("model: no kernels; pass one whose parameters are in products of matrices or convolutions")
-    if all(row.reason for row in rows):
+    if all(_status(row) == "refused" for row in rows):
         first = parted.names[rows[0].parameter] or "its only parameter"
         raise ValueError(f"model: no kernel can be tuned; {first}: {rows[0].reason}")
     types = {site.layer: site.type_name for one in plan.program.equations for site in sites(one.source, "value")}
@@ -172,7 +174,7 @@ def _table(rows: Sequence[Row], names: Sequence[str], types: Mapping[str, str], 
             "block_gain_after": [float(np.exp(row.after.log_block)) for row in rows],
         }
     columns["of"] = [row.of for row in rows]
-    columns["status"] = ["refused" if row.reason else "tuned" for row in rows]
+    columns["status"] = [_status(row) for row in rows]
     columns["reason"] = [row.reason for row in rows]
     variables = {
         name: ("layer", column, {"long_name": ABOUT[name][0], "units": ABOUT[name][1]})
@@ -186,6 +188,12 @@ def _table(rows: Sequence[Row], names: Sequence[str], types: Mapping[str, str], 
         "parameter": ("layer", kernels, {"long_name": "parameter that is the kernel"}),
     }
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **attrs})
+
+
+def _status(row: Row) -> str:
+    if not row.reason:
+        return "tuned"
+    return "refused" if row.scale == 1 else "inexact"
 
 
 def _layer(name: str) -> str:

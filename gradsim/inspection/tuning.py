@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +43,8 @@ class Step(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One kernel: its parameter, gains before and after, scale, d ln gain / d ln scale; why it was refused, or ""."""
+    """One kernel: its parameter, gains before and after, scale, d ln gain / d ln scale, what the gain is of; and what
+    is wrong, or ""."""
 
     parameter: int
     before: Size
@@ -162,22 +163,23 @@ class Tuning:
         reasons: dict[int, str],
         aims: Aims,
     ) -> list[Row]:
-        rows: dict[int, Row] = {}
+        calls: dict[int, list[int]] = defaultdict(list)
         places = dict.fromkeys(self.wires.blocked, -len(self.plan.program.equations))
         places.update({i: -place for i, place in self.wires.looped.items()})
-        for gauge, old, new in zip(self.gauges, before, after, strict=True):
+        for number, gauge in enumerate(self.gauges):
             for i in gauge.parameters:
+                calls[i].append(number)
                 places[i] = -max(place for place in gauge.segment.kernels if i in self.wires.kernels[place].parameters)
-                of = "branch" if gauge.segment.skip else "layer"
-                target = float(np.exp(aims.of(gauge)))
-                shared = rows.get(i)
-                if shared is not None:
-                    old, new = _mean(shared.before, old), _mean(shared.after, new)
-                scale = float(np.exp(logs[i]))
-                rows[i] = Row(i, old, new, scale, slopes.get(i, np.nan), target, of, reasons.get(i, ""))
-        for i in places.keys() - rows.keys():
-            rows[i] = Row(i, NONE, NONE, 1.0, np.nan, np.nan, "", reasons[i])
-        return [rows[i] for i in sorted(rows, key=lambda i: places[i])]
+        rows = []
+        for i in sorted(places, key=lambda i: places[i]):
+            mine = calls[i]
+            old, new = (_mean([sizes[number] for number in mine]) for sizes in (before, after))
+            branch = bool(mine) and self.gauges[mine[0]].segment.skip
+            target = float(np.exp(aims.of(self.gauges[mine[0]]))) if mine else np.nan
+            of = ("branch" if branch else "layer") if mine else ""
+            scale = float(np.exp(logs[i]))
+            rows.append(Row(i, old, new, scale, slopes.get(i, np.nan), target, of, reasons.get(i, "")))
+        return rows
 
 
 def _step(gauge: Gauge, values: dict[int, Any], free: Sequence[int], aims: Aims) -> Step:
@@ -211,6 +213,6 @@ def _scaled(parameters: Sequence[Any], logs: dict[int, float]) -> list[Any]:
     return [_times(one, logs[i]) if logs[i] else one for i, one in enumerate(parameters)]
 
 
-def _mean(first: Size, second: Size) -> Size:
-    """Of two calls the geometric mean; of more it is that of the last and those before."""
-    return Size(*(0.5 * (one + two) for one, two in zip(first, second, strict=True)))
+def _mean(sizes: Sequence[Size]) -> Size:
+    """Of several calls the geometric mean."""
+    return Size(*(float(np.mean(one)) for one in zip(*sizes, strict=True))) if sizes else NONE
