@@ -14,6 +14,7 @@ from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.inspection.inspect import inspect
 from gradsim.inspection.report import report
+from gradsim.inspection.tune import Tuned, tune
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
@@ -42,6 +43,7 @@ __all__ = [
     "Network",
     "Scaled",
     "Statistic",
+    "Tuned",
     "attention",
     "batchnorm",
     "check",
@@ -75,6 +77,7 @@ __all__ = [
     "theory",
     "track_gradients",
     "train",
+    "tune",
     "vanilla_rnn",
     "zero_crossing",
 ]

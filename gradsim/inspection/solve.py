@@ -1,0 +1,93 @@
+"""The scale at which a layer has the gain that is wanted, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+STEP = 0.05  # nats of scale, for slopes
+LEAST = 0.1  # slope of ln gain over ln scale below which the scale does not act
+STEPS = 25
+# Nats of scale that are searched where the slope does not lead there, finely where initial kernels are.
+SEARCHED = np.concatenate([np.arange(-80.0, -16.0, 2.0), np.arange(-16.0, 16.0, 0.5), np.arange(16.0, 81.0, 2.0)])
+
+
+class Solution(NamedTuple):
+    """ln of the scale, None where there is none; d ln gain / d ln scale where it started; what was found wrong."""
+
+    log_scale: float | None
+    slope: float
+    reason: str
+
+
+def slope(gain: Callable[[float], float], at: float = 0.0) -> float:
+    """d ln gain / d ln scale."""
+    return (gain(at + STEP) - gain(at - STEP)) / (2 * STEP)
+
+
+def solve(gain: Callable[[float], float], aim: float, tolerance: float) -> Solution:
+    """`gain` is ln of the gain over ln of the scale, which starts at zero.
+
+    Where the gain grows with the scale, Newton's steps; where it does not, as in a layer that is saturated, the
+    nearest crossing on which it does.
+    """
+    with np.errstate(all="ignore"):
+        here, start = gain(0.0), slope(gain)
+        if np.isfinite(here) and abs(start) < LEAST and abs(gain(np.log(4.0)) - gain(-np.log(4.0))) < 2 * LEAST:
+            reason = f"the scale does not act, as before a norm: d ln gain / d ln scale is {start:.2g}"
+            return Solution(None, start, reason)
+        x = _newton(gain, aim, tolerance, here, start) if start >= LEAST else None
+        if x is not None:
+            return Solution(x, start, "")
+        gains = np.array([gain(float(one)) for one in SEARCHED])
+        x = _crossing(gain, aim, tolerance, gains)
+        return Solution(x, start, "" if x is not None else _why(here, gains, aim))
+
+
+def _newton(gain: Callable[[float], float], aim: float, tolerance: float, value: float, rate: float) -> float | None:
+    x = 0.0
+    for _ in range(STEPS):
+        if abs(value - aim) <= tolerance:
+            return x
+        old, before = x, value
+        x -= (value - aim) / float(np.clip(rate, LEAST, 4.0))
+        value = gain(x)
+        if not np.isfinite(value):
+            return None
+        if x != old:
+            rate = (value - before) / (x - old)
+    return None
+
+
+def _crossing(gain: Callable[[float], float], aim: float, tolerance: float, gains: np.ndarray) -> float | None:
+    """Where the gain grows through the aim, nearest to the scale as it is."""
+    below = (gains < aim) & ~np.isnan(gains)
+    rising = np.flatnonzero(below[:-1] & (gains[1:] >= aim) & np.isfinite(gains[1:]))
+    if not rising.size:
+        return None
+    middle = SEARCHED[rising] + SEARCHED[rising + 1]
+    place = rising[np.argmin(np.abs(middle))]
+    low, high = float(SEARCHED[place]), float(SEARCHED[place + 1])
+    for _ in range(4 * STEPS):
+        x = 0.5 * (low + high)
+        value = gain(x)
+        if abs(value - aim) <= tolerance:
+            return x
+        low, high = (x, high) if value < aim else (low, x)
+    return None
+
+
+def _why(here: float, gains: np.ndarray, aim: float) -> str:
+    finite = np.isfinite(gains)
+    if here == -np.inf:
+        return "dead: its gain is 0, and no scale brings it to the target"
+    if not finite.any():
+        return "its gain is not finite at any scale"
+    best = int(np.argmax(np.where(finite, gains, -np.inf)))
+    if gains[best] < aim:
+        at = np.exp(SEARCHED[best])
+        return f"saturated: its gain is at most {np.exp(gains[best]):.3g}, with the kernel times {at:.3g}"
+    least, most = np.exp(gains[finite].min()), np.exp(gains[best])
+    return f"its gain, between {least:.3g} and {most:.3g}, does not grow through the target with the scale"

@@ -1,0 +1,382 @@
+"""Models made critical: every layer's gain against its dense Jacobian, what is refused and why, and training."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from jax import Array, lax
+from wrong import own_checks
+
+import gradsim as gs
+from gradsim.digits import labels
+from gradsim.inspection.solve import solve
+
+X = jax.random.normal(jax.random.key(0), (16, 24))
+
+
+def draws(deviation: float) -> Any:
+    return nnx.initializers.variance_scaling(deviation**2, "fan_in", "normal")
+
+
+@jax.jit
+def tanh_layer(kernel: Array, bias: Array, x: Array) -> Array:
+    return jnp.tanh(x @ kernel + bias)
+
+
+@jax.jit
+def relu_conv(kernel: Array, bias: Array, x: Array) -> Array:
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
+    return jax.nn.relu(lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers) + bias)
+
+
+def gain(jacobian: Array, outputs: int) -> float:
+    return float(jnp.sqrt(jnp.sum(jacobian**2) / outputs))
+
+
+jacobian_of_tanh = jax.jit(jax.vmap(jax.jacrev(tanh_layer, 2), (None, None, 0)))
+jacobian_of_conv = jax.jit(jax.vmap(jax.jacrev(lambda k, b, x: relu_conv(k, b, x[None])[0], 2), (None, None, 0)))
+
+
+def same_structure(one: Any, two: Any) -> bool:
+    structures: list[Any] = [jax.tree.structure(one), jax.tree.structure(two)]
+    return bool(structures[0] == structures[1])
+
+
+class Tanh(nnx.Module):
+    """Dense tanh layers."""
+
+    def __init__(self, depth: int, width: int, deviation: float) -> None:
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List(
+            [nnx.Linear(width, width, kernel_init=draws(deviation), rngs=rngs) for _ in range(depth)]
+        )
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        return x
+
+
+class Convolutions(nnx.Module):
+    """Plain convolutions with ReLU, and a head on their mean."""
+
+    def __init__(self, depth: int, channels: int) -> None:
+        rngs = nnx.Rngs(0)
+        sizes = [1, *[channels] * depth]
+        self.layers = nnx.List([nnx.Conv(n, m, (3, 3), kernel_init=draws(0.5), rngs=rngs) for n, m in pairwise(sizes)])
+        self.head = nnx.Linear(channels, 3, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return self.head(x.mean((1, 2)))
+
+
+class Block(nnx.Module):
+    """x + branch(x)."""
+
+    def __init__(self, width: int, deviation: float, rngs: nnx.Rngs) -> None:
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.one = nnx.Linear(width, 2 * width, kernel_init=draws(deviation), rngs=rngs)
+        self.two = nnx.Linear(2 * width, width, kernel_init=draws(deviation), rngs=rngs)
+
+    def branch(self, x: Array) -> Array:
+        return self.two(nnx.relu(self.one(self.norm(x))))
+
+    def __call__(self, x: Array) -> Array:
+        return x + self.branch(x)
+
+
+class Blocks(nnx.Module):
+    """A deep residual MLP."""
+
+    def __init__(self, depth: int, width: int, deviation: float) -> None:
+        self.blocks = nnx.List([Block(width, deviation, nnx.Rngs(i)) for i in range(depth)])
+
+    def __call__(self, x: Array) -> Array:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("deviation", [0.1, 4.0])
+def test_50_tanh_layers(deviation: float) -> None:
+    model = Tanh(50, 24, deviation)
+    given = jax.tree.map(jnp.copy, nnx.state(model))
+    tuned, table = gs.tune(model, X)
+    x = X
+    for i, layer in enumerate(tuned.layers):
+        parameters = layer.kernel[...], layer.bias[...]
+        last = i == 49  # that of the last layer is the gain of its product
+        found = gain(layer.kernel[...], 24) if last else gain(jacobian_of_tanh(*parameters, x), x.size)
+        assert 0.95 < found < 1.05
+        np.testing.assert_allclose(table.gain_after.values[i], found, rtol=1e-3)
+        scale = float(table.scale.sel(layer=f"layers.{i}"))
+        np.testing.assert_allclose(layer.kernel[...], model.layers[i].kernel[...] * scale, rtol=1e-5)
+        x = tanh_layer(*parameters, x)
+    assert set(table.status.values) == {"tuned"}
+    assert abs(np.log(table.gain_before.values)).max() > 0.2
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), given)
+
+
+def test_30_relu_convolutions() -> None:
+    images = jax.random.normal(jax.random.key(1), (4, 5, 5, 1))
+    tuned, table = gs.tune(Convolutions(30, 8), images)
+    x = images
+    for i, layer in enumerate(tuned.layers):
+        parameters = layer.kernel[...], layer.bias[...]
+        jacobian = jacobian_of_conv(*parameters, x)
+        x = relu_conv(*parameters, x)
+        assert 0.95 < gain(jacobian, x.size) < 1.05
+        assert abs(float(table.gain_after[i]) - gain(jacobian, x.size)) < 4 * float(table.gain_error[i]) + 1e-3
+    assert table.layer.values[-1] == "head"
+    assert table.type.values[-2:].tolist() == ["Conv", "Linear"]
+    np.testing.assert_allclose(table.gain_after.values, 1, atol=0.01)
+    np.testing.assert_allclose(table.slope.values, 1, atol=1e-3)
+
+
+@jax.jit
+def jacobians(block: Block, x: Array) -> tuple[Array, Array]:
+    """Of the branch, and of the layer within it."""
+    branch = jax.vmap(jax.jacrev(block.branch))(x)
+    return branch, jax.vmap(jax.jacrev(lambda y: nnx.relu(block.one(y))))(block.norm(x))
+
+
+@pytest.mark.parametrize("target", [None, 0.3])
+def test_branches_of_a_deep_residual_mlp(target: float | None) -> None:
+    tuned, table = gs.tune(Blocks(8, 12, 3.0), X[:, :12], branch_target=target)
+    wanted = 1.0 if target is None else target
+    x = X[:, :12]
+    for i, block in enumerate(tuned.blocks):
+        row = table.sel(layer=f"blocks.{i}.two")
+        jacobian, within = jacobians(block, x)
+        assert 0.95 < gain(jacobian, x.size) / wanted < 1.05
+        np.testing.assert_allclose(row.gain_after, gain(jacobian, x.size), rtol=1e-3)
+        np.testing.assert_allclose(row.block_gain_after, gain(jacobian + jnp.eye(12), x.size), rtol=1e-3)
+        assert (row.of, row.target) == ("branch", wanted)
+        assert 0.95 < gain(within, 2 * x.size) < 1.05
+        x = block(x)
+    assert np.isnan(table.block_gain_after.sel(layer="blocks.0.one"))
+
+
+def parallel(p: Any, x: Array) -> Array:
+    return (x + jnp.tanh(x @ p["one"]) + jax.nn.relu(x @ p["two"])) @ p["last"]
+
+
+def test_parallel_branches_share_a_scale() -> None:
+    given = {
+        name: 0.2 * jax.random.normal(jax.random.key(i), (24, 24)) for i, name in enumerate(("one", "two", "last"))
+    }
+    tuned, table = gs.tune(parallel, given, X)
+
+    def branch(x: Array) -> Array:
+        return jnp.tanh(x @ tuned["one"]) + jax.nn.relu(x @ tuned["two"])
+
+    assert 0.95 < gain(jax.vmap(jax.jacrev(branch))(X), X.size) < 1.05
+    scales = table.scale.values.tolist()
+    assert table.of.values.tolist() == ["branch", "branch", "layer"]
+    assert scales[0] == scales[1] != scales[2]
+
+
+def parent(p: Any, x: Array) -> Array:
+    for one in p["layers"]:
+        x = x + jnp.tanh(x @ one["w"] + one["b"])
+    return x @ p["head"]
+
+
+def test_a_function_whose_branches_stand_in_a_loop() -> None:
+    keys = jax.random.split(jax.random.key(0), 4)
+    layers = [{"w": 0.01 * jax.random.normal(key, (24, 24)), "b": jnp.full(24, 0.1)} for key in keys]
+    given = {"layers": layers, "head": jnp.eye(24)[:, :5], "steps": jnp.arange(3)}
+    tuned, table = gs.tune(parent, given, X)
+    assert same_structure(tuned, given)
+    assert table.of.values.tolist() == ["branch"] * 4 + ["layer"]
+    assert table.parameter.values.tolist() == [*(f"layers.{i}.w" for i in range(4)), "head"]
+    x = X
+    for one in tuned["layers"]:
+        assert 0.95 < gain(jacobian_of_tanh(one["w"], one["b"], x), x.size) < 1.05
+        np.testing.assert_array_equal(one["b"], np.float32(0.1))
+        x = x + tanh_layer(one["w"], one["b"], x)
+
+
+def test_per_input() -> None:
+    model = nnx.Sequential(nnx.Linear(24, 12, rngs=nnx.Rngs(0)), nnx.Linear(12, 18, rngs=nnx.Rngs(1)))
+    tuned, _ = gs.tune(model, X, per="input", target=0.7)
+    for layer, width in zip(tuned.layers, (24, 12), strict=True):
+        np.testing.assert_allclose(gain(layer.kernel[...], width), 0.7, rtol=1e-5)
+
+
+class Gated(linen.Module):
+    """A gate, and a batch norm that swallows the scale before it."""
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        x = linen.BatchNorm(use_running_average=False)(linen.Dense(8, name="normed")(x))
+        x = linen.silu(linen.Dense(8, name="gate")(x)) * linen.Dense(8, name="value")(x)
+        return linen.Dense(2, name="out")(x)
+
+
+def test_a_linen_model_with_what_a_norm_swallows() -> None:
+    variables = Gated().init(jax.random.key(0), X)
+    tuned, table = gs.tune(Gated(), X, variables=variables)
+    assert same_structure(tuned, variables)
+    jax.tree.map(np.testing.assert_array_equal, tuned["batch_stats"], variables["batch_stats"])
+    np.testing.assert_array_equal(tuned["params"]["normed"]["kernel"], variables["params"]["normed"]["kernel"])
+    row = table.sel(layer="normed")
+    assert row.status == "refused"
+    assert "before a norm: d ln gain / d ln scale is" in str(row.reason.values)
+    assert abs(float(row.slope)) < 0.01
+    assert table.scale.sel(layer="gate") == table.scale.sel(layer="value") != 1
+    np.testing.assert_allclose(table.gain_after[1:], 1, rtol=0.01)
+
+
+def test_query_and_key_are_refused_and_value_is_tuned() -> None:
+    model = nnx.MultiHeadAttention(2, 8, decode=False, rngs=nnx.Rngs(0))
+    _, table = gs.tune(model, X.reshape(4, 12, 8))
+    status = dict(zip(table.layer.values, table.status.values, strict=True))
+    assert status == {"query": "refused", "key": "refused", "value": "tuned", "out": "tuned"}
+    assert "acts little on the layer's gain" in str(table.reason.sel(layer="query").values)
+    np.testing.assert_allclose(table.gain_after, 1, rtol=0.01)
+
+
+def odd(p: Any, x: Array) -> Array:
+    """Layers that cannot be tuned, each for another reason, and a last one that can."""
+    x = 1e-4 * jnp.tanh(x @ p["saturated"])
+    x = jax.nn.relu(x @ p["dead"] - 1e6)
+    x = jnp.tanh(jnp.tanh(x @ p["shared"]) @ p["shared"])
+    x = lax.scan(lambda h, _: (jnp.tanh(h @ p["recurrent"]), None), x, length=3)[0]
+    return x @ p["last"] + jnp.eye(2)[0] @ p["apart"]
+
+
+def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
+    shapes = {
+        "saturated": (24, 6),
+        "dead": (6, 6),
+        "shared": (6, 6),
+        "recurrent": (6, 6),
+        "last": (6, 3),
+        "apart": (2, 3),
+    }
+    given = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    tuned, table = gs.tune(odd, given, X)
+    reasons = dict(zip(table.layer.values.tolist(), table.reason.values.tolist(), strict=True))
+    assert list(reasons) == ["saturated", "dead", "shared", "recurrent", "last"]
+    assert reasons["saturated"].startswith("saturated: its gain is at most")
+    assert reasons["dead"] == "dead: its gain is 0, and no scale brings it to the target"
+    assert reasons["shared"] == "shared: 2 calls have this kernel, each with a gain of its own"
+    assert reasons["recurrent"] == "it is run within a loop or a condition"
+    assert reasons["last"] == ""
+    np.testing.assert_array_equal(tuned["dead"], given["dead"])
+    for name, variable in table.variables.items():
+        assert variable.attrs["long_name"], name
+
+
+@pytest.mark.parametrize(
+    ("gain", "log_scale", "reason"),
+    [
+        (lambda x: x - 50.0, 50.0, ""),
+        (lambda x: 0.5 * x + np.tanh(x) - 3.0, 4.0, ""),
+        (lambda x: 3.0 - abs(x + 8.0), -11.0, ""),  # it falls with the scale, and grows below the largest
+        (lambda x: 0.01 * x + 1.0, None, "the scale does not act"),
+        (lambda x: -1.0 - abs(x - 2.0), None, "saturated: its gain is at most 0.368, with the kernel times 7.39"),
+        (lambda x: 3.0 - 0.1 * x, None, "its gain, between 0.00674 and 5.99e+04, does not grow"),
+        (lambda x: -np.inf, None, "dead: its gain is 0"),
+        (lambda x: np.nan, None, "its gain is not finite at any scale"),
+    ],
+)
+def test_scales_that_are_found_and_not(gain: Any, log_scale: float | None, reason: str) -> None:
+    found = solve(gain, 0.0, 1e-3)
+    assert found.reason.startswith(reason)
+    if log_scale is None or found.log_scale is None:
+        assert found.log_scale is log_scale
+    else:
+        assert abs(found.log_scale - log_scale) < 5e-3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_dtypes_stay(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        given = jnp.asarray(0.01 * jax.random.normal(jax.random.key(0), (12, 12)), dtype)
+        tuned, table = gs.tune(lambda p, x: x @ p, given, jnp.asarray(X[:, :12], dtype))
+    assert tuned.dtype == dtype
+    np.testing.assert_allclose(table.gain_after, 1, rtol=0.01)
+
+
+def deep(p: Any, x: Array) -> Array:
+    x = jnp.tanh(x @ p["first"])
+    for w in p["layers"]:
+        x = jnp.tanh(x @ w)
+    return x @ p["head"]
+
+
+def model(p: Any, x: Array) -> Array:
+    """The same, with its layers in a scan: it compiles in no time."""
+    x = jnp.tanh(x @ p["first"])
+    return lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["layers"])[0] @ p["head"]
+
+
+@jax.jit
+def trained(p: Any, images: Array, digits: Array) -> Array:
+    """The accuracy after so many steps down the signs of gradients, on images that were not seen."""
+
+    def loss(p: Any, i: Array) -> Array:
+        rows = jnp.arange(len(i))
+        return -jnp.mean(jax.nn.log_softmax(model(p, images[i]))[rows, digits[i]])
+
+    def step(p: Any, i: Any) -> Any:
+        return jax.tree.map(lambda x, g: x - 2e-4 * jnp.sign(g), p, jax.grad(loss)(p, i)), None
+
+    batches = np.random.default_rng(0).integers(0, 1400, (600, 32))
+    p = lax.scan(step, {**p, "layers": jnp.stack(p["layers"])}, batches)[0]
+    return jnp.mean(jnp.argmax(model(p, images[1400:]), -1) == digits[1400:])
+
+
+def test_the_tuned_model_trains_where_the_untuned_does_not() -> None:
+    images, digits = jnp.asarray(gs.digits(), jnp.float32), jnp.asarray(labels())
+    for seed in range(2):
+        keys = jax.random.split(jax.random.key(seed), 51)
+        given = {
+            "first": 0.05 * jax.random.normal(keys[0], (64, 24)),
+            "layers": [0.1 * jax.random.normal(key, (24, 24)) for key in keys[1:50]],
+            "head": 0.2 * jax.random.normal(keys[50], (24, 10)),
+        }
+        tuned = gs.tune(deep, given, images[:20]).model
+        assert trained(given, images, digits) < 0.3
+        assert trained(tuned, images, digits) > 0.5
+
+
+BAD: Any = "x"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: gs.tune(3, X), TypeError, "model: got 3 of type int"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0)), ValueError, "inputs: got none"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), BAD), TypeError, "inputs: got 'x'"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X[:, :2]), ValueError, "inputs: the model does not take them"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, target=0), ValueError, "target: got 0; pass a number above 0"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, target=BAD), TypeError, "target: got 'x'"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, branch_target=-1.0), ValueError, "branch_target: got -1.0"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, tolerance=1), ValueError, "tolerance: got 1; pass"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, per=BAD), ValueError, "per: got 'x'; pass one of: output, input"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, keywords=BAD), TypeError, "keywords: got 'x'"),
+        (lambda: gs.tune(Tanh(1, 24, 1.0), X, variables={}), TypeError, "variables: got {}"),
+        (lambda: gs.tune(lambda x: 2.0 * x, X), ValueError, "model: no kernels; pass one with parameters of two"),
+        (lambda: gs.tune(lambda p, x: p * x, X, X), ValueError, "model: no kernels; pass one whose parameters are in"),
+        (
+            lambda: gs.tune(lambda p, x: x @ p @ p, jnp.eye(24), X),
+            ValueError,
+            "model: no kernel can be tuned; its only parameter: shared: 2 calls",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with own_checks(), pytest.raises(error, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
