@@ -1,6 +1,7 @@
 """Transformer blocks against autodiff and against Flax's own layers, and law A9."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -95,15 +96,22 @@ def test_law_A9_without_the_skip_one_layer_leaves_one_direction_of_the_tokens() 
         assert 0.5 < float(token_spread(unrolled.state)) <= 1
 
 
+@partial(jax.jit, static_argnames=("network", "steps"))
+def spread_after(network: Network, key: Array, steps: int) -> Array:
+    gains = {name: jnp.asarray(gain) for name, gain in network.gains.items()}
+
+    def step(state: Array, key: Array) -> tuple[Array, None]:
+        return network.step(network.draw(key, jnp.float32), gains, state, None)[0], None
+
+    keys = jax.random.split(key, 1 + steps)
+    return token_spread(jax.lax.scan(step, jax.random.normal(keys[0], network.input_shape), keys[1:])[0])
+
+
 def test_attention_alone_collapses_the_tokens_and_a_skip_keeps_them_apart() -> None:
     spreads = {}
     for skip in (False, True):
         network = attention(16, 2, 6, mlp=0, norm="none", skip=skip)
-        gains = {name: jnp.asarray(gain) for name, gain in network.gains.items()}
-        state = jax.random.normal(jax.random.key(0), (6, 16))
-        for step in range(8):
-            state, _ = network.step(network.draw(jax.random.key(step), jnp.float32), gains, state, None)  # type: ignore[arg-type]
-        spreads[skip] = float(token_spread(state))
+        spreads[skip] = float(spread_after(network, jax.random.key(0), 8))
     assert spreads[False] < 1e-3
     assert spreads[True] > 0.1
 
@@ -111,9 +119,9 @@ def test_attention_alone_collapses_the_tokens_and_a_skip_keeps_them_apart() -> N
 def test_a_causal_block_reads_no_later_token() -> None:
     network = attention(4, 2, 3, causal=True)
     gains = {name: jnp.asarray(gain) for name, gain in network.gains.items()}
-    weights = network.draw(jax.random.key(0), jnp.float32)
-    state = jax.random.normal(jax.random.key(1), (3, 4))
-    product = jacobian(lambda x: network.step(weights, gains, x, None)[0], state)  # type: ignore[arg-type]
+    weights = jax.jit(lambda: network.draw(jax.random.key(0), jnp.float32))()
+    state = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32))
+    product = jacobian(lambda x: network.step(weights, gains, x, None)[0], state)
     blocks = product.reshape(3, 4, 3, 4)
     for out in range(3):
         assert np.all(blocks[out, :, out + 1 :] == 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,12 +18,13 @@ from jax.flatten_util import ravel_pytree
 import gradsim as gs
 from gradsim import Network, initializers, scaled
 from gradsim.engine import products
-from gradsim.engine.chain import network_keys
+from gradsim.engine.chain import Keys, network_keys
 from gradsim.networks.network import leaves_of
 
 DEPTH, KEY, SEED = 4, 13, 1
-PRODUCTS = ("log_gain", "log_jvp", "log_spectral")
-TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+BURN_IN = {"float64": 3, "float32": 0}
+STATISTICS = ("log_gain", "log_jvp", "log_length")
+DECADES: dict[str, Any] = {"depth": 150, "seeds": 3, "key": KEY, "statistics": STATISTICS}
 
 families = pytest.mark.parametrize("network", FAMILIES.values(), ids=FAMILIES.keys())
 
@@ -36,84 +38,108 @@ def double(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), tree)
 
 
-def jacobians_and_vector(network: Network, dtype: str, burn_in: int) -> tuple[np.ndarray, np.ndarray]:
-    """jax.jacfwd of the whole network in float64, [depth, n, n], and the unit vector of log_jvp.
+@partial(jax.jit, static_argnames=("network", "dtype"))
+def draws(network: Network, dtype: str, keys: Keys, gains: dict[str, Array]) -> tuple[Any, Array, Array]:
+    """The weights and inputs of all steps, the numbers of the first state, and the unit vector of log_jvp.
 
-    The draws are those of `dtype`, from the keys that the package promises: fold_in(stream, step).
+    Drawn from the keys that the package promises: fold_in(stream, step).
     """
-    keys, driven = network_keys(random.key(KEY), SEED), network.driven
-    shape = network.initial_shape if driven else network.input_shape
+    shape = network.initial_shape if network.driven else network.input_shape
+    state = network.initial_state(gains, jnp.zeros(shape, dtype))
+    entries, inputs = scaled.size(jax.tree.leaves(network.observed(state))), math.prod(shape)
+    numbers = initializers.normal(keys.once, (inputs + entries,), dtype)
+    u = products.along(network, state, numbers[inputs:])
 
     def drawn(t: Array) -> tuple[Any, Array]:
         weights = network.draw(random.fold_in(keys.weights, 0 if network.tied else t), dtype)
         return weights, initializers.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype)
 
-    @jax.jit
-    def draws(gains: dict[str, Any]) -> tuple[Any, Array, Any]:
-        """Those of all steps, the numbers of the first state and the vector, which are drawn together."""
-        state = network.initial_state(gains, jnp.zeros(shape, dtype))
-        entries, inputs = scaled.size(jax.tree.leaves(network.observed(state))), math.prod(shape)
-        numbers = initializers.normal(keys.once, (inputs + entries,), dtype)
-        u = products.along(network, state, numbers[inputs:])
-        each = jax.vmap(drawn)(jnp.arange(burn_in + DEPTH, dtype=jnp.int32))
-        return each, numbers[:inputs].reshape(shape), jax.tree.map(lambda leaf: leaf[0], u)
+    each = jax.vmap(drawn)(jnp.arange(max(BURN_IN.values()) + DEPTH, dtype=jnp.int32))
+    return each, numbers[:inputs].reshape(shape), ravel_pytree(jax.tree.map(lambda leaf: leaf[0], u))[0]
 
-    def flat_observed(state: Any) -> Array:
-        return ravel_pytree(network.observed(state))[0]
 
-    @jax.jit
-    def whole(gains: dict[str, Any], each: Any, first: Array, u: Any) -> tuple[Array, Array, Array]:
-        """Jacobians of the states after each step, those of what is observed of the first, and the vector."""
-
-        def states(state: Any, steps: slice) -> Any:
-            """The states after those steps, one after the other."""
-
-            def advance(state: Any, draw: tuple[Any, Array]) -> tuple[Any, Any]:
-                new = network.step(draw[0], gains, state, draw[1] if driven else None)[0]
-                return new, new
-
-            return jax.lax.scan(advance, state, jax.tree.map(lambda leaf: leaf[steps], each))
-
-        flat, unravel = ravel_pytree(states(network.initial_state(gains, first), slice(burn_in))[0])
-        chain = jax.jacfwd(lambda flat: jax.vmap(flat_observed)(states(unravel(flat), slice(burn_in, None))[1]))
-        return chain(flat), jax.jacfwd(lambda flat: flat_observed(unravel(flat)))(flat), ravel_pytree(u)[0]
-
+def drawn(network: Network, dtype: str, seed: int = SEED) -> tuple[Any, Array, Array]:
+    """`draws` of the network of this seed."""
     with jax.enable_x64(dtype == "float64"):
         gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
-        found = draws(gains)
+        return draws(network, dtype, network_keys(random.key(KEY), seed), gains)
+
+
+@partial(jax.jit, static_argnames="network")
+def chain(network: Network, gains: dict[str, Array], each: Any, state: Any) -> tuple[Any, Array, Array]:
+    """The states after each step; the Jacobians, by the first state, of what is observed of them, and of it."""
+
+    def observed(state: Any) -> Array:
+        return ravel_pytree(network.observed(state))[0]
+
+    def advance(state: Any, draw: tuple[Any, Array]) -> tuple[Any, Any]:
+        new = network.step(draw[0], gains, state, draw[1] if network.driven else None)[0]
+        return new, new
+
+    def states(flat: Array) -> tuple[Array, Any]:
+        after = jax.lax.scan(advance, unravel(flat), each)[1]
+        return jax.vmap(observed)(after), after
+
+    flat, unravel = ravel_pytree(state)
+    jacobians, after = jax.jacfwd(states, has_aux=True)(flat)
+    return after, jacobians, jax.jacfwd(lambda flat: observed(unravel(flat)))(flat)
+
+
+def jacobians_and_vector(network: Network, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """jax.jacfwd of the whole network in float64, [depth, n, n], and the vector of log_jvp, as drawn in `dtype`."""
+    found, burn_in = drawn(network, dtype), BURN_IN[dtype]
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        chain, select, unit = map(np.asarray, whole(double(gains), *map(double, found)))
-    return chain @ select.T, select @ unit
-
-
-@families
-@pytest.mark.parametrize(("dtype", "burn_in"), [("float64", 3), ("float32", 0)])
-def test_products_equal_jacfwd_of_the_whole_network(network: Network, dtype: str, burn_in: int) -> None:
-    """All prefixes, and in float64 the whole product pushed backward, which is the first suffix."""
-    options: dict[str, Any] = {
-        "depth": DEPTH, "seeds": SEED + 1, "key": KEY, "dtype": dtype, "burn_in": burn_in, **some_gains(network)
-    }  # fmt: skip
-    measured = gs.sweep(network, statistics=PRODUCTS, at=range(1, DEPTH + 1), **options).isel(seed=SEED)
-    jacobians, u = jacobians_and_vector(network, dtype, burn_in)
-    expected = {
-        "log_gain": 0.5 * np.log((jacobians**2).sum(axis=(1, 2)) / jacobians.shape[2]),
-        "log_jvp": np.log(np.linalg.norm(jacobians @ u, axis=1)),
-        "log_spectral": np.log(np.linalg.norm(jacobians, 2, axis=(1, 2))),
-    }
-    assert np.linalg.norm(u) == pytest.approx(1, rel=1e-6)
-    for name, values in expected.items():
-        np.testing.assert_allclose(measured[name], values, rtol=0, atol=TOLERANCE[dtype], err_msg=name)
-    if dtype == "float64":
-        backward = gs.sweep(network, direction="backward", **options).log_gain.isel(seed=SEED)
-        np.testing.assert_allclose(backward[0], expected["log_gain"][-1], rtol=0, atol=TOLERANCE[dtype])
+        each, first, u = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+        gains = double({name: np.asarray(value, dtype) for name, value in some_gains(network).items()})
+        state = network.initial_state(gains, jnp.asarray(first))
+        if burn_in:
+            before, *_ = chain(network, gains, jax.tree.map(lambda leaf: leaf[:DEPTH], each), state)
+            state = jax.tree.map(lambda leaf: np.asarray(leaf)[burn_in - 1], before)
+        steps = jax.tree.map(lambda leaf: leaf[burn_in : burn_in + DEPTH], each)
+        jacobians, select = map(np.asarray, chain(network, gains, steps, state)[1:])
+    return jacobians @ select.T, select @ u
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
 def grid(request: pytest.FixtureRequest) -> tuple[Network, xarray.Dataset]:
-    """Every gain of a family as an axis of two points."""
+    """Every gain of a family as an axis of two points, the first of them `some_gains`."""
     network: Network = request.param
     axes: dict[str, Any] = {name: np.array([value, 1.5 * value + 0.1]) for name, value in some_gains(network).items()}
-    return network, gs.sweep(network, depth=6, seeds=3, key=KEY, statistics=("log_gain", "log_jvp", "length"), **axes)
+    return network, gs.sweep(
+        network, depth=6, seeds=3, key=KEY, statistics=(*STATISTICS, "log_spectral"), at=range(1, DEPTH + 1), **axes
+    )
+
+
+def expected(jacobians: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
+    """The statistics of all prefixes, from the products themselves."""
+    assert np.linalg.norm(u) == pytest.approx(1, rel=1e-6)
+    return {
+        "log_gain": 0.5 * np.log((jacobians**2).sum(axis=(1, 2)) / jacobians.shape[2]),
+        "log_jvp": np.log(np.linalg.norm(jacobians @ u, axis=1)),
+        "log_spectral": np.log(np.linalg.norm(jacobians, 2, axis=(1, 2))),
+    }
+
+
+@families
+def test_products_equal_jacfwd_of_the_whole_network(network: Network) -> None:
+    """After a burn-in; and the whole product pushed backward, which is the first suffix."""
+    options: dict[str, Any] = {
+        "depth": DEPTH, "seeds": SEED + 1, "key": KEY, "dtype": "float64", "burn_in": BURN_IN["float64"],
+        **some_gains(network),
+    }  # fmt: skip
+    wanted = expected(*jacobians_and_vector(network, "float64"))
+    measured = gs.sweep(network, statistics=tuple(wanted), at=range(1, DEPTH + 1), **options).isel(seed=SEED)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(measured[name], values, rtol=0, atol=1e-12, err_msg=name)
+    backward = gs.sweep(network, direction="backward", **options).log_gain.isel(seed=SEED)
+    np.testing.assert_allclose(backward[0], wanted["log_gain"][-1], rtol=0, atol=1e-12)
+
+
+def test_products_in_float32_equal_jacfwd_of_the_whole_network(grid: tuple[Network, xarray.Dataset]) -> None:
+    network, dataset = grid
+    cell = dataset.isel(seed=SEED, **dict.fromkeys(network.gains, 0))  # type: ignore[arg-type]
+    for name, values in expected(*jacobians_and_vector(network, "float32")).items():
+        np.testing.assert_allclose(cell[name][:DEPTH], values, rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_every_gain_makes_a_named_axis(grid: tuple[Network, xarray.Dataset]) -> None:
@@ -129,15 +155,18 @@ def test_every_gain_changes_the_states(grid: tuple[Network, xarray.Dataset]) -> 
     """A gain that is read nowhere, or baked into the draw, would not."""
     network, dataset = grid
     for name in network.gains:
-        lengths = dataset.length.transpose(name, ...).to_numpy()
-        gains = dataset.log_gain.transpose(name, ...).to_numpy()
+        lengths = dataset.log_length.fillna(0).transpose(name, ...).to_numpy()
+        gains = dataset.log_gain.fillna(0).transpose(name, ...).to_numpy()
         assert np.any(lengths[0] != lengths[1]) or np.any(gains[0] != gains[1]), name
 
 
-def test_a_cell_equals_the_sweep_of_that_cell_alone(grid: tuple[Network, xarray.Dataset]) -> None:
+def test_cells_equal_the_sweep_of_those_cells_alone(grid: tuple[Network, xarray.Dataset]) -> None:
+    """Those along the first gain, where all others are at their second point."""
     network, dataset = grid
-    corner: dict[str, Any] = {name: float(dataset[name][1]) for name in network.gains}
-    alone = gs.sweep(network, depth=6, seeds=3, key=KEY, statistics=("log_gain", "log_jvp", "length"), **corner)
+    first, *others = network.gains
+    corner: dict[str, Any] = {name: float(dataset[name][1]) for name in others}
+    axis: dict[str, Any] = {first: dataset[first].to_numpy()}
+    alone = gs.sweep(network, depth=6, seeds=3, key=KEY, statistics=STATISTICS, **axis, **corner)
     for name in ("log_gain", "log_jvp"):
         np.testing.assert_allclose(dataset[name].sel(corner), alone[name], atol=3e-5)
 
@@ -166,9 +195,6 @@ def observed_shape(network: Network) -> Any:
     return network.observed(network.initial_state(gains, jnp.ones(first, jnp.float32)))
 
 
-DECADES: dict[str, Any] = {"depth": 150, "seeds": 2, "key": KEY, "statistics": ("log_jvp", "log_length")}
-
-
 @pytest.fixture(scope="module", params=list(FAMILIES.values()), ids=list(FAMILIES))
 def decades(request: pytest.FixtureRequest) -> tuple[Network, dict[str, xarray.Dataset]]:
     """A hundredth and a hundredfold of each gain."""
@@ -185,8 +211,8 @@ def test_range_over_four_decades_of_every_gain(decades: tuple[Network, dict[str,
     for name, dataset in datasets.items():
         living = ~dataset.dead.to_numpy()
         assert living.any()
-        assert np.isfinite(dataset.log_jvp.to_numpy()[living]).all(), name
-        assert np.isfinite(dataset.log_length.to_numpy()[living]).all(), name
+        for statistic in STATISTICS:
+            assert np.isfinite(dataset[statistic].to_numpy()[living]).all(), name
     zeros: dict[str, Any] = dict.fromkeys(network.gains, 0.0)
     zeros[next(iter(zeros))] = [0.0, 1.0]  # two cells, as before: nothing is compiled anew
     dataset = gs.sweep(network, **DECADES, **zeros)
@@ -198,7 +224,7 @@ def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(decades: tuple[Network
     name, long = next(iter(datasets.items()))
     axis: dict[str, Any] = {name: long[name].to_numpy()}
     short = gs.sweep(network, **{**DECADES, "depth": 7}, **axis)
-    for statistic in DECADES["statistics"]:
+    for statistic in STATISTICS:
         np.testing.assert_array_equal(long[statistic][..., :7], short[statistic])
 
 
@@ -214,14 +240,14 @@ def test_networks_are_compared_by_value(network: Network) -> None:
 @families
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> None:
+    weights, again, other = (drawn(network, dtype, seed)[0][0] for seed in (0, 0, 1))
     with jax.enable_x64(dtype == "float64"):
-        draw = jax.jit(lambda seed: network.draw(random.key(seed), dtype))
-        weights, again, other = draw(0), draw(0), draw(1)
         gains = {name: jnp.asarray(value, dtype) for name, value in some_gains(network).items()}
         first = network.initial_shape if network.driven else network.input_shape
         state = jax.eval_shape(network.initial_state, gains, jnp.ones(first, dtype))
         inputs = jnp.ones(network.input_shape, dtype) if network.driven else None
-        new, preactivations = jax.eval_shape(network.step, weights, gains, state, inputs)
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), weights)
+        new, preactivations = jax.eval_shape(network.step, one, gains, state, inputs)
     assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))
     for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
@@ -235,7 +261,7 @@ def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> N
 
 @families
 def test_parameters_are_fields_of_the_weights_and_name_their_gain(network: Network) -> None:
-    weights = network.draw(random.key(0), "float32")
+    weights = jax.eval_shape(lambda: network.draw(random.key(0), "float32"))
     for field, gain in network.parameters.items():
         assert leaves_of(weights, field)
         assert gain in network.gains

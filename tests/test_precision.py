@@ -34,11 +34,15 @@ def of_jax(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
 
 @pytest.mark.parametrize("law", [*gs.INITIALIZERS.values(), initializers.get(of_jax)], ids=lambda law: law.name)
 def test_laws_draw_the_same_numbers_in_both(law: initializers.Initializer) -> None:
-    for shape in [(20, 16), (16, 20)]:
-        ((single, double),) = both(lambda dtype, shape=shape: law.draw(KEY, shape, dtype))
+    *weights, bias = both(
+        lambda dtype: [
+            *(law.draw(KEY, shape, dtype) for shape in [(20, 16), (16, 20)]),
+            law.draw_bias(KEY, (20,), dtype),
+        ]
+    )
+    for single, double in weights:
         np.testing.assert_allclose(double, single, rtol=0, atol=1e-6 if law.name in QR else 0)
-    ((single, double),) = both(lambda dtype: law.draw_bias(KEY, (20,), dtype))
-    np.testing.assert_array_equal(double, single)
+    np.testing.assert_array_equal(*bias)
 
 
 def test_an_orthogonal_matrix_of_float64_is_orthogonal_to_its_own_rounding() -> None:

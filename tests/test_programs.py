@@ -104,17 +104,18 @@ def test_long_measurements_are_not_made_longer() -> None:
 
 def test_draws_are_a_function_of_key_seed_and_step_alone() -> None:
     network, keys = gs.vanilla_rnn(8), network_keys(random.key(3), 5)
+    hashed = jax.jit(ahead, static_argnums=1)
     few, many = (
         drawn._replace(weights=random.key_data(drawn.weights))
-        for drawn in (ahead(keys, extent(network, steps, given=False)) for steps in (64, 128))
+        for drawn in (hashed(keys, extent(network, steps, given=False)) for steps in (64, 128))
     )
     for one, other in ((few.weights, many.weights), (few.inputs, many.inputs)):
-        np.testing.assert_array_equal(one, other[: len(one)])
+        np.testing.assert_array_equal(one, np.asarray(other)[: len(one)])
         assert len(np.unique(other, axis=0)) == len(other)
     np.testing.assert_array_equal(few.normals, many.normals)
     by_hand = [random.normal(random.fold_in(keys.inputs, step), (8,)) for step in range(4)]
-    np.testing.assert_array_equal(few.inputs[:4], by_hand)
-    of_inputs = random.key_data(jax.vmap(lambda step: random.fold_in(keys.inputs, step))(np.arange(128)))
+    np.testing.assert_array_equal(np.asarray(few.inputs)[:4], by_hand)
+    of_inputs = random.key_data(jax.jit(jax.vmap(random.fold_in, (None, 0)))(keys.inputs, np.arange(128)))
     assert not (np.asarray(many.weights)[:, None] == np.asarray(of_inputs)[None]).all(axis=2).any()
 
 
@@ -137,7 +138,8 @@ PARTS = (
 
 def test_parts_drawn_together_are_independent_and_keep_their_laws() -> None:
     """Means, variances and all correlations of 20,000 draws, within 5 standard errors."""
-    drawn = jax.vmap(lambda key: together(key, jnp.float32, *PARTS))(random.split(random.key(0), 20_000))
+    many = jax.jit(jax.vmap(lambda key: together(key, jnp.float32, *PARTS)))
+    drawn = many(random.split(random.key(0), 20_000))
     assert [leaf.shape[1:] for leaf in drawn] == [(7,), (5, 3), (4,), (3, 2, 2), (6,)]
     for leaf, mean, variance in zip(drawn, (1, 0, 1, 0, 1), (4 / 3, 1, 1, 1, 2), strict=True):
         entries = np.asarray(leaf, np.float64).reshape(20_000, -1)
@@ -156,7 +158,8 @@ def test_a_part_is_the_same_whatever_the_dtype() -> None:
     """An interval about zero and what is normal to the bit; a sum has its own rounding."""
     parts = (*PARTS[:2], Part(interval(-2.0, 2.0), (9,)))
     with jax.enable_x64(True):
-        wide, narrow = (together(random.key(1), dtype, *parts) for dtype in (jnp.float64, jnp.float32))
+        drawn = jax.jit(together, static_argnums=(1, 2, 3, 4))
+        wide, narrow = (drawn(random.key(1), dtype, *parts) for dtype in (jnp.float64, jnp.float32))
     for one, other, apart in zip(wide, narrow, (2 * 2.0**-23, 0, 0), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=apart)
 

@@ -1,6 +1,7 @@
 """The engine against the slow and obvious: jax.jacfwd of a whole network, written here in plain jax.numpy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,11 @@ from jax import Array, nn, random
 import gradsim as gs
 from gradsim import initializers
 from gradsim.engine import products
-from gradsim.engine.chain import network_keys
+from gradsim.engine.chain import Keys, network_keys
 from gradsim.networks.feedforward import Feedforward
 
 DEPTH, KEY = 5, 11
+BURN_INS = (1, 4)
 PRODUCTS = ("log_gain", "log_jvp", "log_spectral")
 STATES = ("length", "log_length", "slope")
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of the products, hence absolute in their logarithms
@@ -45,8 +47,21 @@ PLAIN: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def double(value: Any) -> Array:
-    return jnp.asarray(np.asarray(value, np.float64))
+def double(value: Any) -> np.ndarray:
+    return np.asarray(value, np.float64)
+
+
+@partial(jax.jit, static_argnames=("network", "dtype"))
+def draws(network: Feedforward, dtype: str, keys: Keys, inputs: Array) -> tuple[Any, Array]:
+    """The weights of each step and the vector of log_jvp.
+
+    Compiled, as in a sweep: an operation at a time rounds otherwise.
+    """
+    n = inputs.size  # the vector's numbers come after those of the input
+    numbers = initializers.normal(keys.once, (2 * n,), dtype)
+    u = products.along(network, inputs, numbers[n:])[0]
+    steps = jnp.arange(max(BURN_INS) + DEPTH, dtype=jnp.int32)
+    return jax.vmap(lambda t: network.draw(random.fold_in(keys.weights, t), dtype))(steps), u
 
 
 @partial(jax.jit, static_argnames=("phi", "burn_in"))
@@ -77,27 +92,16 @@ def measure_plainly(
     sigma_w: float,
     sigma_b: float,
     inputs: np.ndarray,
-    depth: int = DEPTH,
     burn_in: int = 0,
-    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Every statistic at every depth, in float64, from weights drawn in `dtype` with the engine's keys."""
-    keys = network_keys(random.key(KEY), seed)
-    n = inputs.size  # the vector's numbers come after those of the input
-
-    @jax.jit
-    def draws() -> tuple[Any, Array]:
-        """Compiled, as in a sweep: an operation at a time rounds otherwise."""
-        steps = jnp.arange(burn_in + depth, dtype=jnp.int32)
-        numbers = initializers.normal(keys.once, (2 * n,), dtype)
-        u = products.along(network, jnp.asarray(inputs, dtype), numbers[n:])[0]
-        return jax.vmap(lambda t: network.draw(random.fold_in(keys.weights, t), dtype))(steps), u
-
     with jax.enable_x64(dtype == "float64"):
-        drawn, u = draws()
+        linear = replace(network, activation=gs.ACTIVATIONS["identity"])  # of which the draws do not depend
+        drawn, u = draws(linear, dtype, network_keys(random.key(KEY), 0), np.asarray(inputs, dtype))
         gains = np.asarray([sigma_w, sigma_b], dtype)
+    w, b = (double(leaf)[: burn_in + DEPTH] for leaf in (drawn.w, drawn.b))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        found = whole(phi, burn_in, double(drawn.w), double(drawn.b), double(gains), double(np.asarray(inputs, dtype)))
+        found = whole(phi, burn_in, w, b, double(gains), double(np.asarray(inputs, dtype)))
     jacobians, states, slopes = map(np.asarray, found)
     mean_squares = np.mean(np.square(states), axis=1)
     return {
@@ -170,7 +174,7 @@ def test_width_one_equals_jacfwd() -> None:
     compare(gs.feedforward(1, "tanh"), jnp.tanh, some_inputs(1), "float64", sigma_w=1.5, sigma_b=0.5)
 
 
-@pytest.mark.parametrize("burn_in", [1, 4])
+@pytest.mark.parametrize("burn_in", BURN_INS)
 def test_burn_in_starts_the_product_after_so_many_steps(burn_in: int) -> None:
     network = gs.feedforward(10, "tanh")
     compare(network, jnp.tanh, some_inputs(10), "float64", burn_in=burn_in, sigma_w=1.7, sigma_b=0.3)

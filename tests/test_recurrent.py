@@ -53,13 +53,14 @@ WHOLE = (Statistic("product", "J", "1", _product, ("all",)), Statistic("state", 
 def product(bound: Bound, depth: int) -> tuple[np.ndarray, np.ndarray]:
     """The engine's ∂state/∂state_0 after `depth` steps as a plain matrix [out, in], and the state."""
     measured = jax.jit(lambda: bound.forward(WHOLE, depth))()
-    last = {name: np.ldexp(np.asarray(m[-1], np.float64), int(e[-1])) for name, (m, e) in measured.items()}
+    arrays = jax.tree.map(np.asarray, measured)
+    last = {name: np.ldexp(m[-1].astype(np.float64), e[-1]) for name, (m, e) in arrays.items()}
     return last["product"], last["state"]
 
 
 def initial_state(bound: Bound) -> Any:
-    state = jax.jit(bound.chain.initial_state)()
-    return jax.tree.map(lambda leaf: jnp.ldexp(leaf, state.exponent), state.mantissa)
+    state = jax.jit(lambda: bound.chain.initial_state())()
+    return jax.tree.map(lambda leaf: jnp.asarray(np.ldexp(leaf, state.exponent)), state.mantissa)
 
 
 def unrolled_jacobian(bound: Bound, depth: int) -> np.ndarray:
@@ -91,7 +92,7 @@ def test_the_forward_product_is_the_jacobian_of_the_unrolled_network(family: str
 # The cells of flax, given our draws times our gains.
 
 
-def _cell(kind: Any, v: jax.Array, dtype: str) -> Any:
+def _cell(kind: Any, v: np.ndarray, dtype: str) -> Any:
     """A cell of flax for input weights of that shape; it starts at zero, since ours replace its own."""
     zeros = nnx.initializers.zeros_init()
     laws = {"kernel_init": zeros, "recurrent_kernel_init": zeros}
@@ -124,11 +125,11 @@ def _flax_lstm(weights: Any, gains: dict[str, float], dtype: str) -> Callable[[A
 
 def _flax_optimized_lstm(weights: Any, gains: dict[str, float], dtype: str) -> Callable[[Any, jax.Array], Any]:
     cell = _cell(nnx.OptimizedLSTMCell, weights.v_i, dtype)
-    zero = jnp.zeros_like(weights.log_time)
-    shift = jnp.concatenate([-weights.log_time, weights.log_time + gains["forget_bias"], zero, zero])
-    cell.dense_h.kernel[...] = gains["sigma_w"] * jnp.concatenate(weights[0:4], axis=1)
-    cell.dense_i.kernel[...] = gains["sigma_v"] * jnp.concatenate(weights[4:8], axis=1)
-    cell.dense_h.bias[...] = gains["sigma_b"] * jnp.concatenate(weights[8:12]) + shift
+    zero = np.zeros_like(weights.log_time)
+    shift = np.concatenate([-weights.log_time, weights.log_time + gains["forget_bias"], zero, zero])
+    cell.dense_h.kernel[...] = gains["sigma_w"] * np.concatenate(weights[0:4], axis=1)
+    cell.dense_i.kernel[...] = gains["sigma_v"] * np.concatenate(weights[4:8], axis=1)
+    cell.dense_h.bias[...] = gains["sigma_b"] * np.concatenate(weights[8:12]) + shift
 
     def step(state: LSTMState, x: jax.Array) -> LSTMState:
         (c, h), _ = cell((state.c, state.h), x)
@@ -139,11 +140,11 @@ def _flax_optimized_lstm(weights: Any, gains: dict[str, float], dtype: str) -> C
 
 def _flax_gru(weights: Any, gains: dict[str, float], dtype: str) -> Callable[[Any, jax.Array], Any]:
     cell = _cell(nnx.GRUCell, weights.v_r, dtype)
-    zero = jnp.zeros_like(weights.log_time)
-    shift = jnp.concatenate([zero, weights.log_time + gains["update_bias"], zero])
-    cell.dense_h.kernel[...] = gains["sigma_w"] * jnp.concatenate(weights[0:3], axis=1)
-    cell.dense_i.kernel[...] = gains["sigma_v"] * jnp.concatenate(weights[3:6], axis=1)
-    cell.dense_i.bias[...] = gains["sigma_b"] * jnp.concatenate(weights[6:9]) + shift
+    zero = np.zeros_like(weights.log_time)
+    shift = np.concatenate([zero, weights.log_time + gains["update_bias"], zero])
+    cell.dense_h.kernel[...] = gains["sigma_w"] * np.concatenate(weights[0:3], axis=1)
+    cell.dense_i.kernel[...] = gains["sigma_v"] * np.concatenate(weights[3:6], axis=1)
+    cell.dense_i.bias[...] = gains["sigma_b"] * np.concatenate(weights[6:9]) + shift
     return lambda state, x: cell(state, x)[0]
 
 
@@ -161,9 +162,9 @@ def test_cells_agree_with_flax(cell: str, dtype: str) -> None:
     network, build, biases = FLAX[cell]
     steps, tolerance = 5, DTYPES[dtype]
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        inputs = jax.random.normal(jax.random.key(1), (steps, 4), dtype)
+        inputs = jnp.asarray(np.random.default_rng(1).normal(size=(steps, 4)).astype(dtype))
         bound = bind(network, {**GAINS, **biases}, dtype, seed=1, inputs=inputs)
-        weights = jax.jit(lambda: bound.weights(0))()
+        weights = jax.tree.map(np.asarray, jax.jit(lambda: bound.weights(0))())
         flax_step = build(weights, {**GAINS, **biases}, dtype)
         flat, unravel = ravel_pytree(initial_state(bound))
 
@@ -182,7 +183,7 @@ def test_linear_recurrence_has_the_singular_values_of_its_eigenvalues() -> None:
     with jax.enable_x64(True):
         network = linear_recurrence(6, ring=(0.5, 0.9), max_phase=1.0)
         bound = bind(network, {"radius": 0.8})
-        re, im = bound.weights(0).eigenvalues
+        re, im = jax.jit(lambda: bound.weights(0))().eigenvalues
         modulus, phase = np.hypot(re, im), np.arctan2(im, re)
         values = np.linalg.svd(product(bound, 9)[0], compute_uv=False)
     assert np.all((modulus >= 0.5) & (modulus <= 0.9) & (phase >= 0) & (phase <= 1))
@@ -202,8 +203,9 @@ def test_tied_networks_share_a_draw_and_untied_ones_do_not(family: str) -> None:
 def test_parts_activations_and_parameters_are_consistent(family: str) -> None:
     network = FAMILIES[family]
     bound = bind(network, {}, "float32")
-    weights, state = jax.eval_shape(lambda: bound.weights(0)), initial_state(bound)
-    new, preactivations = jax.eval_shape(lambda: bound.step(0)(state))
+    weights = jax.eval_shape(lambda: bound.weights(0))
+    state = jax.eval_shape(lambda: bound.chain.initial_state().mantissa)
+    new, preactivations = jax.eval_shape(bound.step(0), state)
     assert [leaf.shape for leaf in jax.tree.leaves(new)] == [leaf.shape for leaf in jax.tree.leaves(state)]
     assert type(new) is type(state) or network.family not in ("lstm", "linear_recurrence")
     assert len(preactivations) == len(network.activations)

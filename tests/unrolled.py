@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from gradsim import Network, scaled
-from gradsim.engine.chain import Chain, Source, network_keys
+from gradsim.engine.chain import Ahead, Chain, Source, ahead, extent, network_keys
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistics import Statistic, View
 from gradsim.engine.tiling import Tiling
@@ -29,6 +29,8 @@ MATRIX = Statistic("matrix", "the whole product, as it is", "1", _product, ("all
 
 
 STEPS = 64  # more than any test takes
+
+_hashed = jax.jit(ahead, static_argnums=1)  # by one program for most networks: their own compile sooner
 
 
 class Bound(NamedTuple):
@@ -65,8 +67,9 @@ def bind(
     inputs: Any = None,
 ) -> Bound:
     """Network number `seed` with these gains, the others at their defaults."""
-    values = {name: jnp.asarray(value, dtype) for name, value in {**network.gains, **gains}.items()}
-    return Bound(Source.of(network, network_keys(jax.random.key(key), seed), inputs, dtype, STEPS), values)
+    values = {name: jnp.asarray(np.asarray(value, dtype)) for name, value in {**network.gains, **gains}.items()}
+    hashed = _hashed(network_keys(jax.random.key(key), seed), extent(network, STEPS, given=inputs is not None))
+    return Bound(Source(network, hashed, inputs, dtype), values)
 
 
 class Unrolled(NamedTuple):
@@ -91,8 +94,8 @@ class Unrolled(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("network", "depth"))
-def _measured(network: Network, depth: int, gains: dict[str, Array]) -> tuple[Any, Scaled, Scaled]:
-    bound = bind(network, gains)
+def _measured(network: Network, depth: int, gains: dict[str, Array], hashed: Ahead) -> tuple[Any, Scaled, Scaled]:
+    bound = Bound(Source(network, hashed, None, "float64"), gains)
     return (
         jax.vmap(bound.weights)(jnp.arange(depth)),
         bound.chain.initial_state(),
@@ -104,11 +107,11 @@ def unroll(
     network: Network, gains: Mapping[str, float] = MappingProxyType({}), depth: int = 4
 ) -> tuple[Unrolled, np.ndarray]:
     """A draw, and gradsim's product of it, [outputs, inputs] of the observed part. Call it under jax.enable_x64."""
-    values = bind(network, gains).gains
-    weights, state, product = _measured(network, depth, values)
-    mantissa = np.asarray(product.mantissa[-1])
-    matrix = np.ldexp(mantissa.reshape(len(mantissa), -1).T, int(product.exponent[-1]))
-    return Unrolled(network, values, weights, jnp.asarray(scaled.join(state))), matrix
+    bound = bind(network, gains)
+    weights, state, product = _measured(network, depth, bound.gains, bound.source.ahead)
+    mantissa = np.asarray(product.mantissa)[-1]
+    matrix = np.ldexp(mantissa.reshape(len(mantissa), -1).T, int(np.asarray(product.exponent)[-1]))
+    return Unrolled(network, bound.gains, weights, jnp.asarray(scaled.join(state))), matrix
 
 
 def jacobian(function: Callable[[Any], Any], state: Any) -> np.ndarray:

@@ -213,7 +213,7 @@ def _cross(
         return _first(lag, np.where(count > 0, _ratio(total, count), none), math.log(fraction))
 
     steps = crossing(np.ones(seeds))
-    if seeds < 2:
+    if seeds < 2 or not np.isfinite(steps).any():  # what does not cross has no error
         return steps, np.full_like(steps, np.nan), np.isfinite(steps)
     # The resamples are few and their seed fixed: the same data gives the same error.
     draws = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(float)
