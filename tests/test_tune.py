@@ -266,7 +266,7 @@ def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
     tuned, table = gs.tune(odd, given, X)
     reasons = dict(zip(table.layer.values.tolist(), table.reason.values.tolist(), strict=True))
     assert list(reasons) == ["saturated", "dead", "shared", "recurrent", "last"]
-    assert reasons["saturated"].startswith("saturated: its gain is at most")
+    assert reasons["saturated"].startswith("saturated, or normalized behind it: its gain is at most")
     assert reasons["dead"] == "dead: its gain is 0, and no scale brings it to the target"
     assert reasons["shared"] == "shared: 2 calls have this kernel, each with a gain of its own"
     assert reasons["recurrent"] == "it is run within a loop or a condition"
@@ -283,8 +283,12 @@ def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
         (lambda x: 0.5 * x + np.tanh(x) - 3.0, 4.0, ""),
         (lambda x: 3.0 - abs(x + 8.0), -11.0, ""),  # it falls with the scale, and grows below the largest
         (lambda x: 0.01 * x + 1.0, None, "the scale does not act"),
-        (lambda x: -1.0 - abs(x - 2.0), None, "saturated: its gain is at most 0.368, with the kernel times 7.39"),
-        (lambda x: 3.0 - 0.1 * x, None, "its gain, between 0.00674 and 5.99e+04, does not grow"),
+        (
+            lambda x: -1.0 - abs(x - 2.0),
+            None,
+            "saturated, or normalized behind it: its gain is at most 0.368, with the kernel times 7.39",
+        ),
+        (lambda x: 3.0 - 0.1 * x, None, "its gain, between 9.03 and 5.99e+04, does not grow"),
         (lambda x: -np.inf, None, "dead: its gain is 0"),
         (lambda x: np.nan, None, "its gain is not finite at any scale"),
     ],

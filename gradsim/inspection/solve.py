@@ -10,8 +10,10 @@ import numpy as np
 STEP = 0.05  # nats of scale, for slopes
 LEAST = 0.1  # slope of ln gain over ln scale below which the scale does not act
 STEPS = 25
-# Nats of scale that are searched where the slope does not lead there, finely where initial kernels are.
-SEARCHED = np.concatenate([np.arange(-80.0, -16.0, 2.0), np.arange(-16.0, 16.0, 0.5), np.arange(16.0, 81.0, 2.0)])
+# Nats of scale that are searched where the slope does not lead there: first where initial kernels are, then below, as
+# for units that are deep in saturation. From above, where it leads nowhere, only rounding comes to the target.
+NEAR = np.arange(-8.0, 8.1)
+SEARCHED = np.concatenate([np.arange(-80.0, -8.0, 4.0), NEAR])
 
 
 class Solution(NamedTuple):
@@ -40,10 +42,23 @@ def solve(gain: Callable[[float], float], aim: float, tolerance: float) -> Solut
             return Solution(None, start, reason)
         x = _newton(gain, aim, tolerance, here, start) if start >= LEAST else None
         if x is not None:
-            return Solution(x, start, "")
-        gains = np.array([gain(float(one)) for one in SEARCHED])
-        x = _crossing(gain, aim, tolerance, gains)
-        return Solution(x, start, "" if x is not None else _why(here, gains, aim))
+            return _where_it_acts(gain, x, start)
+        gains = np.full(SEARCHED.size, np.nan)
+        for scales in (NEAR, np.setdiff1d(SEARCHED, NEAR)):
+            gains[np.isin(SEARCHED, scales)] = [gain(float(one)) for one in scales]
+            x = _crossing(gain, aim, tolerance, gains)
+            if x is not None:
+                return _where_it_acts(gain, x, start)
+        return Solution(None, start, _why(here, gains, aim))
+
+
+def _where_it_acts(gain: Callable[[float], float], x: float, start: float) -> Solution:
+    """The solution, unless the gain only draws near to the target there, as that of an embedding before a norm."""
+    there = slope(gain, x)
+    if there >= LEAST:
+        return Solution(x, start, "")
+    times = f"with the kernel times {np.exp(x):.3g}, where d ln gain / d ln scale is {there:.2g}"
+    return Solution(None, start, f"the scale hardly acts where its gain is the target, {times}")
 
 
 def _newton(gain: Callable[[float], float], aim: float, tolerance: float, value: float, rate: float) -> float | None:
@@ -88,6 +103,7 @@ def _why(here: float, gains: np.ndarray, aim: float) -> str:
     best = int(np.argmax(np.where(finite, gains, -np.inf)))
     if gains[best] < aim:
         at = np.exp(SEARCHED[best])
-        return f"saturated: its gain is at most {np.exp(gains[best]):.3g}, with the kernel times {at:.3g}"
+        most = f"its gain is at most {np.exp(gains[best]):.3g}, with the kernel times {at:.3g}"
+        return f"saturated, or normalized behind it: {most}"
     least, most = np.exp(gains[finite].min()), np.exp(gains[best])
     return f"its gain, between {least:.3g} and {most:.3g}, does not grow through the target with the scale"

@@ -80,7 +80,8 @@ def tune(
 
     model, inputs, variables, rngs, keywords: as `gradsim.inspect` takes them; the inputs are a typical batch.
     target: of layers.
-    branch_target: of branches, by default the same; through L blocks gradients grow by (1 + branch_target²)^(L/2).
+    branch_target: of branches, by default the same; through L blocks gradients grow by (1 + branch_target²)^(L/2),
+        and behind a norm, which hands each branch less of a stream that grows, so do its kernels: 1/√L keeps both.
     per: "output", or "input" for gains with n_in.
     tolerance: relative, of each gain.
 

@@ -1,0 +1,346 @@
+"""Where does the gradient of a model go, what does rescaling its start cure, and what trains then?
+
+Takes five models as one would write them in flax, with the initial weights that flax gives them: an MLP of 50 sigmoid
+layers, an LSTM that reads the 64 pixels of a digit and waits until step 200, transformers of 24 blocks with the norm
+before the branch and after the sum (flax.nnx), and a small ResNet (flax.linen). Each is measured with gradsim.inspect,
+made critical with gradsim.tune, measured again, and trained both ways on scikit-learn's digits with Adam.
+
+gradsim.tune scales kernels alone. It cannot mend what has no kernel of the right kind: gates in a loop, or a norm that
+takes a kernel's scale away again. What it refuses is listed with the reason.
+
+examples:
+  python scripts/inspect_models.py
+  python scripts/inspect_models.py --models mlp transformer_post --steps 500 --seeds 4
+  python scripts/inspect_models.py --preset paper --formats png pdf --out results
+  python scripts/inspect_models.py --data figures/inspect_models.zarr
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray
+from flax import linen, nnx
+from jax import Array
+
+import gradsim as gs
+from gradsim import cli
+from gradsim.digits import digits, labels
+from gradsim.plot.models import models
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLASSES, PIXELS, HELD_OUT, BATCH, HEADS = 10, 64, 297, 64, 4
+POINTS = 10  # of a learning curve
+STARTS = "before", "after"
+DRAWN = "log_gradient", "log_float_gradient"
+TITLES = {
+    "mlp": "sigmoid MLP",
+    "lstm": "LSTM",
+    "transformer_pre": "transformer, pre-norm",
+    "transformer_post": "transformer, post-norm",
+    "resnet": "ResNet",
+}
+SECONDS = {"mlp": 15.0, "lstm": 10.0, "transformer_pre": 40.0, "transformer_post": 40.0, "resnet": 20.0}  # about
+
+
+@dataclass(frozen=True)
+class Options(cli.Options):
+    """Options of the inspection of models."""
+
+    models: tuple[str, ...] = ("mlp", "lstm", "transformer_pre", "transformer_post", "resnet")
+    """Which of mlp, lstm, transformer_pre, transformer_post and resnet."""
+
+    layers: int = 50
+    """Sigmoid layers of the MLP."""
+
+    blocks: int = 24
+    """Blocks of the transformers."""
+
+    length: int = 200
+    """Steps of the LSTM, at least 64."""
+
+    width: int = 32
+    """Units of all of them, and twice the channels of the ResNet."""
+
+    seeds: int = 2
+    """Models of each kind that are trained; the first is drawn."""
+
+    steps: int = 200
+    """Updates, of 64 digits each."""
+
+    learning_rate: float = 1e-3
+    """Of Adam."""
+
+
+PRESETS = {
+    "quick": Options(),
+    "paper": Options("paper", width=64, seeds=8, steps=1000),
+    "accelerator": Options("accelerator", layers=200, blocks=96, length=1000, width=128, seeds=32, steps=2000),
+}
+
+
+class Sigmoids(nnx.Module):
+    """A multilayer perceptron of sigmoids."""
+
+    def __init__(self, options: Options, rngs: nnx.Rngs) -> None:
+        sizes = [PIXELS, *[options.width] * options.layers]
+        self.layers = nnx.List([nnx.Linear(*pair, rngs=rngs) for pair in pairwise(sizes)])
+        self.head = nnx.Linear(options.width, CLASSES, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = nnx.sigmoid(layer(x))
+        return self.head(x)
+
+
+class Reader(nnx.Module):
+    """An LSTM that reads pixels, one a step, and says what it has read after a wait."""
+
+    def __init__(self, options: Options, rngs: nnx.Rngs) -> None:
+        self.wait = options.length - PIXELS
+        self.rnn = nnx.RNN(nnx.LSTMCell(1, options.width, rngs=rngs))
+        self.head = nnx.Linear(options.width, CLASSES, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.head(self.rnn(jnp.pad(x, ((0, 0), (0, self.wait)))[..., None])[:, -1])
+
+
+class Block(nnx.Module):
+    """Attention and a layer of GELUs, with the norm before each branch or after each sum."""
+
+    def __init__(self, options: Options, pre: bool, rngs: nnx.Rngs) -> None:
+        width = options.width
+        self.pre = pre
+        self.attention = nnx.MultiHeadAttention(HEADS, width, decode=False, rngs=rngs)
+        self.up, self.down = nnx.Linear(width, 4 * width, rngs=rngs), nnx.Linear(4 * width, width, rngs=rngs)
+        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
+
+    def __call__(self, x: Array) -> Array:
+        if self.pre:
+            x = x + self.attention(self.norms[0](x))
+            return x + self.feed(self.norms[1](x))
+        x = self.norms[0](x + self.attention(x))
+        return self.norms[1](x + self.feed(x))
+
+    def feed(self, x: Array) -> Array:
+        return self.down(nnx.gelu(self.up(x)))
+
+
+class Transformer(nnx.Module):
+    """Rows of the image are its tokens."""
+
+    def __init__(self, options: Options, pre: bool, rngs: nnx.Rngs) -> None:
+        self.embed = nnx.Linear(8, options.width, rngs=rngs)
+        self.places = nnx.Param(0.5 * jax.random.normal(rngs.params(), (8, options.width)))
+        self.blocks = nnx.List([Block(options, pre, rngs) for _ in range(options.blocks)])
+        self.head = nnx.Linear(options.width, CLASSES, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        x = self.embed(x.reshape(-1, 8, 8)) + self.places[...]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+class ResidualBlock(linen.Module):
+    """Two convolutions with batch norm, and a way around."""
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        h = x
+        for place in range(2):
+            h = linen.Conv(x.shape[-1], (3, 3), use_bias=False)(h)
+            h = linen.BatchNorm(use_running_average=False)(h)
+            h = linen.relu(h) if place == 0 else h
+        return linen.relu(x + h)
+
+
+class ResNet(linen.Module):
+    """Four blocks."""
+
+    channels: int
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        x = linen.relu(linen.Conv(self.channels, (3, 3))(x.reshape(-1, 8, 8, 1)))
+        for _ in range(4):
+            x = ResidualBlock()(x)
+        return linen.Dense(CLASSES)(x.mean((1, 2)))
+
+
+class Made(NamedTuple):
+    """A model, and its variables where it holds none itself."""
+
+    model: Any
+    variables: Any
+
+
+def make(name: str, options: Options, seed: int, x: Array) -> Made:
+    rngs = nnx.Rngs(seed)
+    if name == "resnet":
+        model = ResNet(max(options.width // 2, 1))
+        return Made(model, model.init(jax.random.key(seed), x))
+    made: dict[str, Callable[[], nnx.Module]] = {
+        "mlp": lambda: Sigmoids(options, rngs),
+        "lstm": lambda: Reader(options, rngs),
+        "transformer_pre": lambda: Transformer(options, True, rngs),
+        "transformer_post": lambda: Transformer(options, False, rngs),
+    }
+    return Made(made[name](), None)
+
+
+def measure(options: Options) -> dict[str, xarray.Dataset]:
+    """Each model, inspected before and after it is tuned, and trained from both starts."""
+    check(options)
+    works = {name: cli.Work(options.seeds, options.steps, others=SECONDS[name]) for name in options.models}
+    with cli.Jobs(works) as jobs:
+        return jobs.run({name: partial(one_model, name, options) for name in options.models})
+
+
+def check(options: Options) -> None:
+    """Raises: ValueError for what is no model, or no length or rate."""
+    unknown = sorted(set(options.models) - set(TITLES))
+    if unknown or not options.models:
+        raise ValueError(f"models: got {', '.join(unknown) or 'none'}; pass some of {', '.join(TITLES)}")
+    if options.length < PIXELS:
+        raise ValueError(f"length: got {options.length}; pass at least {PIXELS}, the pixels of a digit")
+    if options.width % HEADS:
+        raise ValueError(f"width: got {options.width}; pass a multiple of {HEADS}, the heads of attention")
+    if not 0 < options.learning_rate < np.inf:
+        raise ValueError(f"learning_rate: got {options.learning_rate:g}; pass a finite number above 0")
+
+
+def one_model(name: str, options: Options) -> xarray.Dataset:
+    x, y = jnp.asarray(digits(), jnp.float32), jnp.asarray(labels())
+    some = x[:BATCH]
+    inspections, starts, refused = [], [], 0
+    for seed in range(options.seeds):
+        given = make(name, options, options.key + seed, some)
+        tuned, table = tune(given, some, options)
+        starts += [given, tuned]
+        if not seed:  # this one is drawn
+            inspections = [inspect(one, some, y[:BATCH]) for one in (given, tuned)]
+            refused = int((table["status"] == "refused").sum())
+    shown = xarray.concat([one[list(DRAWN)] for one in inspections], "start", coords="minimal", compat="override")
+    updates, accuracy = trained(starts, x, y, options)
+    shape = (options.seeds, 2, len(updates))
+    return (
+        shown.assign(accuracy=(("seed", "start", "update"), accuracy.reshape(shape)))
+        .assign_coords(start=list(STARTS), seed=np.arange(options.seeds), update=updates)
+        .assign_attrs(
+            {**inspections[0].attrs, "title": TITLES[name], "kernels": table.sizes["layer"], "refused": refused}
+        )
+    )
+
+
+def tune(given: Made, x: Array, options: Options) -> tuple[Made, xarray.Dataset]:
+    """Layers with gain one, branches with less: so a transformer's own gain does not grow with its depth."""
+    branches = (2 * options.blocks) ** -0.5
+    tuned, table = gs.tune(given.model, x, branch_target=branches, variables=given.variables)
+    return (Made(tuned, None) if given.variables is None else Made(given.model, tuned)), table
+
+
+def inspect(made: Made, x: Array, y: Array) -> xarray.Dataset:
+    return gs.inspect(made.model, x, loss=lambda logits: cross_entropy(logits, y), variables=made.variables)
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+class Split(NamedTuple):
+    """A model as arrays, and as a function (parameters, state, x) -> (logits, state)."""
+
+    parameters: Any
+    state: Any
+    call: Callable[[Any, Any, Array], tuple[Array, Any]]
+
+
+def split(made: Made) -> Split:
+    if made.variables is not None:
+        rest = {name: one for name, one in made.variables.items() if name != "params"}
+
+        def apply(parameters: Any, state: Any, x: Array) -> tuple[Array, Any]:
+            return made.model.apply({"params": parameters, **state}, x, mutable=list(state))
+
+        return Split(made.variables["params"], rest, apply)
+    graph, parameters, state = nnx.split(made.model, nnx.Param, ...)  # type: ignore[misc]
+
+    def call(parameters: Any, state: Any, x: Array) -> tuple[Array, Any]:
+        model = nnx.merge(graph, parameters, state, copy=True)
+        return model(x), nnx.state(model, nnx.Not(nnx.Param))
+
+    return Split(parameters, state, call)
+
+
+def trained(starts: Sequence[Made], x: Array, y: Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Updates, and the accuracy on held-out digits after them [starts, updates]; all starts at once."""
+    several = [split(one) for one in starts]
+    call, adam = several[0].call, optax.adam(options.learning_rate)
+    every = max(1, options.steps // POINTS)
+    train_x, train_y, test_x, test_y = x[HELD_OUT:], y[HELD_OUT:], x[:HELD_OUT], y[:HELD_OUT]
+
+    def loss(parameters: Any, state: Any, rows: Array) -> Any:
+        logits, state = call(parameters, state, train_x[rows])
+        return cross_entropy(logits, train_y[rows]), state
+
+    def step(carry: Any, key: Array) -> tuple[Any, None]:
+        parameters, state, inner = carry
+        gradient, state = jax.grad(loss, has_aux=True)(
+            parameters, state, jax.random.choice(key, len(train_x), (BATCH,))
+        )
+        updates, inner = adam.update(gradient, inner, parameters)
+        return (optax.apply_updates(parameters, updates), state, inner), None
+
+    def some_steps(carry: Any, key: Array) -> tuple[Any, Array]:
+        carry, _ = jax.lax.scan(step, carry, jax.random.split(key, every))
+        return carry, correct(carry)
+
+    def correct(carry: Any) -> Array:
+        return jnp.mean(jnp.argmax(call(carry[0], carry[1], test_x)[0], -1) == test_y)
+
+    @jax.jit
+    def run(parameters: Any, state: Any, keys: Array) -> Array:
+        start = parameters, state, adam.init(parameters)
+        return jnp.append(correct(start)[None], jax.lax.scan(some_steps, start, keys)[1])
+
+    keys = jax.random.split(jax.random.key(options.key), options.steps // every)  # the same batches for all
+    found = [np.asarray(run(one.parameters, one.state, keys)) for one in several]
+    return every * np.arange(len(keys) + 1), np.stack(found)
+
+
+def report(datasets: Mapping[str, xarray.Dataset]) -> str:
+    lines = [f"{'':34s}{'gradient, first layer / last':>34s}{'held-out accuracy':>34s}"]
+    for one in datasets.values():
+        for start in STARTS:
+            data = one.sel(start=start)
+            gradient = data["log_gradient"].where(np.isfinite(data["log_gradient"]), drop=True) / np.log(10.0)
+            end = data["accuracy"].isel(update=-1)
+            said = f"1e{float(gradient[0] - gradient[-1]):+.1f}"
+            accuracy = ", ".join(f"{value:.2f}" for value in end.values)
+            lines.append(f"{one.title + ', ' + start:34s}{said:>34s}{accuracy:>34s}")
+        lines.append(f"  {one.refused} of {one.kernels} kernels refused")
+    return "\n".join(lines)
+
+
+def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
+    return {"inspect_models": models(list(datasets.values()))}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the script with these arguments, those of the command line unless given; returns the figures."""
+    options = cli.parse(PRESETS, arguments, str(__doc__))
+    return cli.run("inspect_models", options, measure, report, draw)
+
+
+if __name__ == "__main__":
+    main()
