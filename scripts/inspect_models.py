@@ -33,15 +33,16 @@ from jax import Array
 import gradsim as gs
 from gradsim import cli
 from gradsim.digits import digits, labels
-from gradsim.plot.models import models
+from gradsim.inspection.rates import chains
+from gradsim.plot.models import models, outer_gradient
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLASSES, PIXELS, HELD_OUT, BATCH, HEADS = 10, 64, 297, 64, 4
+SHOWN = 16  # digits that a model is tuned and inspected with
 POINTS = 10  # of a learning curve
 STARTS = "before", "after"
-DRAWN = "log_gradient", "log_float_gradient"
 TITLES = {
     "mlp": "sigmoid MLP",
     "lstm": "LSTM",
@@ -69,12 +70,12 @@ class Options(cli.Options):
     """Steps of the LSTM, at least 64."""
 
     width: int = 32
-    """Units of all of them, and twice the channels of the ResNet."""
+    """Units of all of them, and four times the channels of the ResNet."""
 
     seeds: int = 2
     """Models of each kind that are trained; the first is drawn."""
 
-    steps: int = 200
+    steps: int = 100
     """Updates, of 64 digits each."""
 
     learning_rate: float = 1e-3
@@ -187,7 +188,7 @@ class Made(NamedTuple):
 def make(name: str, options: Options, seed: int, x: Array) -> Made:
     rngs = nnx.Rngs(seed)
     if name == "resnet":
-        model = ResNet(max(options.width // 2, 1))
+        model = ResNet(max(options.width // 4, 1))
         return Made(model, model.init(jax.random.key(seed), x))
     made: dict[str, Callable[[], nnx.Module]] = {
         "mlp": lambda: Sigmoids(options, rngs),
@@ -221,16 +222,16 @@ def check(options: Options) -> None:
 
 def one_model(name: str, options: Options) -> xarray.Dataset:
     x, y = jnp.asarray(digits(), jnp.float32), jnp.asarray(labels())
-    some = x[:BATCH]
+    some = x[:SHOWN]
     inspections, starts, refused = [], [], 0
     for seed in range(options.seeds):
         given = make(name, options, options.key + seed, some)
         tuned, table = tune(given, some, options)
         starts += [given, tuned]
         if not seed:  # this one is drawn
-            inspections = [inspect(one, some, y[:BATCH]) for one in (given, tuned)]
+            inspections = [inspect(one, some, y[:SHOWN]) for one in (given, tuned)]
             refused = int((table["status"] == "refused").sum())
-    shown = xarray.concat([one[list(DRAWN)] for one in inspections], "start", coords="minimal", compat="override")
+    shown = xarray.concat([drawn(one) for one in inspections], "start", coords="minimal", compat="override")
     updates, accuracy = trained(starts, x, y, options)
     shape = (options.seeds, 2, len(updates))
     return (
@@ -240,6 +241,15 @@ def one_model(name: str, options: Options) -> xarray.Dataset:
             {**inspections[0].attrs, "title": TITLES[name], "kernels": table.sizes["layer"], "refused": refused}
         )
     )
+
+
+def drawn(found: xarray.Dataset) -> xarray.Dataset:
+    """The gradient at each layer, `outer` where it is one of a chain of layers that are alike; or over a scan's steps."""
+    chain = chains(found)[0]
+    if chain.by_step:
+        return found[["log_gradient_by_step"]].isel(layer=chain.rows[0], drop=True)
+    outer = np.isin(np.arange(found.sizes["layer"]), chain.rows)
+    return found[["log_gradient"]].assign_coords(outer=("layer", outer))
 
 
 def tune(given: Made, x: Array, options: Options) -> tuple[Made, xarray.Dataset]:
@@ -283,7 +293,7 @@ def split(made: Made) -> Split:
 
 
 def trained(starts: Sequence[Made], x: Array, y: Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """Updates, and the accuracy on held-out digits after them [starts, updates]; all starts at once."""
+    """Updates, and the accuracy on held-out digits after them [starts, updates]."""
     several = [split(one) for one in starts]
     call, adam = several[0].call, optax.adam(options.learning_rate)
     every = max(1, options.steps // POINTS)
@@ -310,24 +320,21 @@ def trained(starts: Sequence[Made], x: Array, y: Array, options: Options) -> tup
 
     @jax.jit
     def run(parameters: Any, state: Any, keys: Array) -> Array:
-        start = parameters, state, adam.init(parameters)
-        return jnp.append(correct(start)[None], jax.lax.scan(some_steps, start, keys)[1])
+        return jax.lax.scan(some_steps, (parameters, state, adam.init(parameters)), keys)[1]
 
     keys = jax.random.split(jax.random.key(options.key), options.steps // every)  # the same batches for all
     found = [np.asarray(run(one.parameters, one.state, keys)) for one in several]
-    return every * np.arange(len(keys) + 1), np.stack(found)
+    return every * np.arange(1, len(keys) + 1), np.stack(found)
 
 
 def report(datasets: Mapping[str, xarray.Dataset]) -> str:
-    lines = [f"{'':34s}{'gradient, first layer / last':>34s}{'held-out accuracy':>34s}"]
+    lines = [f"{'':34s}{'gradient, first layer or step / last':>34s}{'held-out accuracy':>34s}"]
     for one in datasets.values():
         for start in STARTS:
             data = one.sel(start=start)
-            gradient = data["log_gradient"].where(np.isfinite(data["log_gradient"]), drop=True) / np.log(10.0)
-            end = data["accuracy"].isel(update=-1)
-            said = f"1e{float(gradient[0] - gradient[-1]):+.1f}"
-            accuracy = ", ".join(f"{value:.2f}" for value in end.values)
-            lines.append(f"{one.title + ', ' + start:34s}{said:>34s}{accuracy:>34s}")
+            line = outer_gradient(data).values / np.log(10.0)
+            accuracy = ", ".join(f"{value:.2f}" for value in data["accuracy"].isel(update=-1).values)
+            lines.append(f"{one.title + ', ' + start:34s}{f'1e{line[0] - line[-1]:+.1f}':>34s}{accuracy:>34s}")
         lines.append(f"  {one.refused} of {one.kernels} kernels refused")
     return "\n".join(lines)
 

@@ -19,18 +19,19 @@ STYLES: dict[str, dict[str, Any]] = {
     "before": {"color": COLOURS[1], "linestyle": "-"},
     "after": {"color": COLOURS[0], "linestyle": (0, (4, 1.5))},
 }
-PLAIN: Any = {"linestyle": "none", "marker": ".", "markersize": 3, "color": "0.15"}
+INNER: Any = {"linestyle": "none", "marker": ".", "markersize": 2, "alpha": 0.5}
 
 
 @styled
 def models(datasets: Sequence[xarray.Dataset]) -> Figure:
-    """A row for each model: the norm of the gradient at each layer's output, and accuracy over training.
+    """A row for each model: the norm of its gradient over layers or steps, and accuracy over training.
 
-    Left, lines are exact, dots what plain floats hold. Right, each model's line, and their mean thicker.
+    Left, the outermost layers are a line, those within them dots. Right, thin lines are single models, the thick one
+    their mean; grey is chance.
 
     Args:
-        datasets: with the title as attribute; `log_gradient` and `log_float_gradient` (start, layer) and `accuracy`
-            (seed, start, update), the starts "before" and "after".
+        datasets: with the title as attribute, and starts "before" and "after": `log_gradient` (start, layer) with the
+            flag `outer`, or `log_gradient_by_step` (start, step); `accuracy` (seed, start, update).
     """
     figure = new_figure(0.75 + 1.15 * len(datasets))
     panels = figure.subplots(len(datasets), 2, squeeze=False, width_ratios=[1.6, 1])
@@ -40,23 +41,34 @@ def models(datasets: Sequence[xarray.Dataset]) -> Figure:
         _accuracy(right, one)
         heading(left, next(letters), str(one.attrs["title"]))
         heading(right, next(letters), "")
-    panels[-1][0].set_xlabel("layer, in order of execution")
     panels[-1][1].set_xlabel("updates")
     handles = [proxy(f"{start} tuning", **style) for start, style in STYLES.items()]
-    legend_above(figure, [*handles, proxy("as float32 holds it", **PLAIN)])
+    legend_above(figure, [*handles, proxy("layers within others", **{**INNER, "color": "0.35", "markersize": 3})])
     return figure
+
+
+def outer_gradient(data: xarray.Dataset) -> xarray.DataArray:
+    """ln of the gradient's norm at the outermost layers, or at the steps of a scan."""
+    if "log_gradient_by_step" in data:
+        return data["log_gradient_by_step"]
+    return data["log_gradient"].isel(layer=np.flatnonzero(data["outer"].values))
 
 
 def _gradients(ax: Axes, one: xarray.Dataset) -> None:
     ends: list[float] = []
+    steps = "log_gradient_by_step" in one
     for start, style in STYLES.items():
         data = one.sel(start=start)
-        exact, plain = (_decades(data[name]) for name in ("log_gradient", "log_float_gradient"))
-        place = np.arange(exact.size)
-        ax.plot(place, exact, **style)
-        ax.plot(place, plain, **PLAIN)
-        ends += [value for value in exact if np.isfinite(value)]
-    powers_of_ten(ax, min(ends), max(ends), ticks=4)
+        line = _decades(outer_gradient(data))
+        ax.plot(data["step"].values if steps else np.flatnonzero(data["outer"].values), line, **style)
+        ends += [*line]
+        if not steps:
+            inner = np.where(data["outer"], np.nan, _decades(data["log_gradient"]))
+            ax.plot(inner, color=style["color"], **INNER)
+            ends += [*inner]
+    finite = [value for value in ends if np.isfinite(value)]
+    powers_of_ten(ax, min(finite), max(finite), ticks=4)
+    ax.set_xlabel("step" if steps else "layer, in order of execution")
     ax.set_ylabel("gradient")
 
 
