@@ -73,7 +73,7 @@ class Options(cli.Options):
     """Units of all of them, and four times the channels of the ResNet."""
 
     seeds: int = 2
-    """Models of each kind that are trained; the first is drawn."""
+    """Independent networks of each kind that are trained; the gradient drawn is the first's."""
 
     steps: int = 100
     """Updates, of 64 digits each."""
@@ -244,7 +244,7 @@ def one_model(name: str, options: Options) -> xarray.Dataset:
 
 
 def drawn(found: xarray.Dataset) -> xarray.Dataset:
-    """The gradient at each layer, `outer` where it is one of a chain of layers that are alike; or over a scan's steps."""
+    """The gradient at each layer, `outer` where it is one of several that are alike; or at each step of a scan."""
     chain = chains(found)[0]
     if chain.by_step:
         return found[["log_gradient_by_step"]].isel(layer=chain.rows[0], drop=True)
@@ -323,7 +323,8 @@ def trained(starts: Sequence[Made], x: Array, y: Array, options: Options) -> tup
         return jax.lax.scan(some_steps, (parameters, state, adam.init(parameters)), keys)[1]
 
     keys = jax.random.split(jax.random.key(options.key), options.steps // every)  # the same batches for all
-    found = [np.asarray(run(one.parameters, one.state, keys)) for one in several]
+    with jax.numpy_dtype_promotion("standard"):  # optax and flax mix dtypes
+        found = [np.asarray(run(one.parameters, one.state, keys)) for one in several]
     return every * np.arange(1, len(keys) + 1), np.stack(found)
 
 

@@ -34,6 +34,7 @@ SIZES = {
     "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
     "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
     "coordinate_check": "--activation tanh --widths 6 8 --layers 2 --depth-width 4 --batch 2 --seeds 3",
+    "inspect_models": "--layers 3 --blocks 1 --length 64 --width 4 --seeds 1 --steps 2",
 }
 # and these before, so that its own names count.
 FEWER = {
@@ -49,6 +50,7 @@ FEWER = {
     "early_layers_training": '--networks sigmoid "tanh RNN"',
     "trainability_boundary": "--zooms 1 10",
     "coordinate_check": "--depths",
+    "inspect_models": "--models mlp",
 }
 
 

@@ -76,8 +76,9 @@ def inspect(
         a loss that is not one number, a model without layers.
     """
     gains, products = arguments.flag("gains", gains), arguments.flag("products", products)
-    given = _checked(inputs, loss, keywords)
-    parted = subject(model, given, variables=variables, rngs=rngs, keywords=keywords or {})
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss: {arguments.got(loss)}; pass a function of the model's output, or None")
+    parted = subject(model, inputs, variables=variables, rngs=rngs, keywords=keywords)
     _differentiable(parted)
     names = _wanted(keep, layers, average)
     operands = _operands(parted)
@@ -101,23 +102,6 @@ def inspect(
     attrs = {"model": type(model).__name__, "dtype": str(plan.dtype)}
     built = dataset.build(measured, parted.names, sizes, attrs)
     return built.assign(jacobians.variables(found, measured.calls, labels, average=average))
-
-
-def _checked(inputs: Any, loss: Any, keywords: Any) -> tuple[Any, ...]:
-    if not inputs:
-        raise ValueError("inputs: got none; pass what the model is called with")
-    if loss is not None and not callable(loss):
-        raise TypeError(f"loss: {arguments.got(loss)}; pass a function of the model's output, or None")
-    if keywords is not None and not isinstance(keywords, Mapping):
-        raise TypeError(f"keywords: {arguments.got(keywords)}; pass a dict of arguments by name")
-    return tuple(jax.tree.map(_array, one) for one in inputs)
-
-
-def _array(leaf: Any) -> Any:
-    try:
-        return jnp.asarray(leaf)
-    except Exception as error:
-        raise TypeError(f"inputs: {arguments.got(leaf)}; pass arrays, or trees of arrays") from error
 
 
 def _differentiable(parted: Subject) -> None:

@@ -27,23 +27,38 @@ class Subject(NamedTuple):
     key: Any  # of models that are alike but for their numbers; None where there is no telling
 
 
-def subject(model: Any, inputs: Sequence[Any], *, variables: Any, rngs: Any, keywords: Mapping[str, Any]) -> Subject:
-    """What `model` is: a module of flax.nnx or flax.linen, or a function."""
+def subject(model: Any, inputs: Sequence[Any], *, variables: Any, rngs: Any, keywords: Any) -> Subject:
+    """What `model` is: a module of flax.nnx or flax.linen, or a function.
+
+    Raises: TypeError or ValueError naming the argument that is not what it should be.
+    """
     from flax import linen, nnx  # at import gradsim does without it
 
+    if not inputs:
+        raise ValueError("inputs: got none; pass what the model is called with")
+    if keywords is not None and not isinstance(keywords, Mapping):
+        raise TypeError(f"keywords: {arguments.got(keywords)}; pass a dict of arguments by name")
+    inputs, keywords = tuple(jax.tree.map(_array, one) for one in inputs), dict(keywords or {})
     if isinstance(model, nnx.Module):
         _unused("variables", variables, "flax.linen")
         _unused("rngs", rngs, "flax.linen")
         if not callable(model):
             raise TypeError(f"model: {type(model).__name__} has no __call__; pass a module that can be called")
-        return _nnx(model, tuple(inputs), dict(keywords))
+        return _nnx(model, inputs, keywords)
     if isinstance(model, linen.Module):
-        return _linen(model, tuple(inputs), variables, rngs, dict(keywords))
+        return _linen(model, inputs, variables, rngs, keywords)
     if isinstance(model, type) or not callable(model):
         raise TypeError(f"model: {arguments.got(model)}; pass a module of flax.nnx or flax.linen, or a function")
     _unused("variables", variables, "flax.linen")
     _unused("rngs", rngs, "flax.linen")
-    return _function(model, tuple(inputs), dict(keywords))
+    return _function(model, inputs, keywords)
+
+
+def _array(leaf: Any) -> Any:
+    try:
+        return jnp.asarray(leaf)
+    except Exception as error:
+        raise TypeError(f"inputs: {arguments.got(leaf)}; pass arrays, or trees of arrays") from error
 
 
 def _unused(name: str, value: Any, kind: str) -> None:

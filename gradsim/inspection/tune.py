@@ -94,12 +94,7 @@ def tune(
     """
     aims = _aims(target, branch_target, tolerance)
     per = arguments.choice("per", per, ("output", "input"))
-    if not inputs:
-        raise ValueError("inputs: got none; pass what the model is called with")
-    if keywords is not None and not isinstance(keywords, Mapping):
-        raise TypeError(f"keywords: {arguments.got(keywords)}; pass a dict of arguments by name")
-    given = tuple(jax.tree.map(_array, one) for one in inputs)
-    parted = subject(model, given, variables=variables, rngs=rngs, keywords=keywords or {})
+    parted = subject(model, inputs, variables=variables, rngs=rngs, keywords=keywords)
     ranks = [leaf.ndim for leaf in parted.parameters]
     if max(ranks, default=0) < 2:
         raise ValueError("model: no kernels; pass one with parameters of two or more axes")
@@ -124,13 +119,6 @@ def _aims(target: Any, branch_target: Any, tolerance: Any) -> Aims:
     if branch_target is not None:
         branch = arguments.number("branch_target", branch_target, "a number above 0, or None", 0.0, float("inf"))
     return Aims(layer, branch, arguments.number("tolerance", tolerance, "a number between 0 and 1", 0.0, 1.0))
-
-
-def _array(leaf: Any) -> Any:
-    try:
-        return jnp.asarray(leaf)
-    except Exception as error:
-        raise TypeError(f"inputs: {arguments.got(leaf)}; pass arrays, or trees of arrays") from error
 
 
 def _with_output(parted: Subject) -> Subject:

@@ -26,8 +26,8 @@ INNER: Any = {"linestyle": "none", "marker": ".", "markersize": 2, "alpha": 0.5}
 def models(datasets: Sequence[xarray.Dataset]) -> Figure:
     """A row for each model: the norm of its gradient over layers or steps, and accuracy over training.
 
-    Left, the outermost layers are a line, those within them dots. Right, thin lines are single models, the thick one
-    their mean; grey is chance.
+    Left, the outermost layers that are alike are a line, others dots. Right, thin lines are single models, the thick
+    one their mean; grey is chance.
 
     Args:
         datasets: with the title as attribute, and starts "before" and "after": `log_gradient` (start, layer) with the
@@ -43,7 +43,7 @@ def models(datasets: Sequence[xarray.Dataset]) -> Figure:
         heading(right, next(letters), "")
     panels[-1][1].set_xlabel("updates")
     handles = [proxy(f"{start} tuning", **style) for start, style in STYLES.items()]
-    legend_above(figure, [*handles, proxy("layers within others", **{**INNER, "color": "0.35", "markersize": 3})])
+    legend_above(figure, [*handles, proxy("other layers", **{**INNER, "color": "0.35", "markersize": 3})])
     return figure
 
 
