@@ -117,6 +117,48 @@ def test_layers_are_in_order_of_execution() -> None:
         assert variable.attrs["units"]
 
 
+def test_scopes_of_a_function_are_layers() -> None:
+    def block(w: Array, x: Array) -> Array:
+        with jax.named_scope("block"):
+            with jax.named_scope("linear"):
+                h = x @ w
+            return jnp.tanh(h)
+
+    def scoped(w: Array, x: Array) -> Array:
+        x = block(w[0], x)
+        with jax.named_scope("outer"):
+            return jax.jit(block)(w[1], 2.0 * x)
+
+    def tapped(w: Array, x: Array) -> Array:
+        x = tap(jnp.tanh(tap(x @ w[0], "block/linear")), "block")
+        h = tap(2.0 * x @ w[1], "outer/block/linear")
+        return tap(tap(jnp.tanh(h), "outer/block"), "outer")
+
+    w, x = jax.random.normal(jax.random.key(0), (2, 3, 3)), jax.random.normal(jax.random.key(1), (4, 3))
+    found, expected = gs.inspect(scoped, w, x), gs.inspect(tapped, w, x)
+    assert found.layer.values.tolist() == expected.layer.values.tolist()
+    assert found.type.values.tolist() == ["input", *["scope"] * 5]
+    for name in ("log_gradient", "log_activation", "log_parameter_gradient", "saturated"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_random_streams_may_be_given_by_name() -> None:
+    class Dropping(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.a, self.drop = nnx.Linear(3, 3, rngs=rngs), nnx.Dropout(0.5)
+
+        def __call__(self, x: Array, rngs: nnx.Rngs) -> Array:
+            return self.drop(self.a(x), rngs=rngs)
+
+    model, x, rngs = Dropping(nnx.Rngs(0)), jnp.ones((4, 3)), nnx.Rngs(dropout=1)
+    named = gs.inspect(model, x, loss=squares, keywords={"rngs": rngs})
+    placed = gs.inspect(model, x, rngs, loss=squares)
+    gradient = nnx.grad(lambda model: squares(model(x, nnx.Rngs(dropout=1))))(model)
+    for found in (named, placed):
+        np.testing.assert_allclose(found.log_parameter_gradient, log_norms(gradient), rtol=1e-5)
+    assert int(rngs.dropout.count[...]) == 0
+
+
 def test_the_model_is_as_it_was_after_an_exception() -> None:
     model = Shared(nnx.Rngs(0))
     call = nnx.Linear.__call__

@@ -56,7 +56,7 @@ def trace(subject: Subject, loss: Loss | None) -> Plan:
     if not any(is_layer(site) for one in program.equations for site in sites(one.source, "value")):
         raise ValueError(
             "model: no layers; pass a module that calls others, or mark what a function computes with "
-            "gradsim.inspection.tap(value, name)"
+            "jax.named_scope or gradsim.inspection.tap(value, name)"
         )
     return Plan(program, *grouped(program, first_linear(program, program.inputs[-1:])), dtype)
 

@@ -51,7 +51,8 @@ def inspect(
     itself: a backward pass in that format also hands its losses on. NaN where the gradient is zero.
 
     model: a module of flax.nnx or flax.linen, in training or evaluation mode as it is; or a function, whose layers
-        are marked with `gradsim.inspection.tap`, and the first of whose several inputs holds its parameters.
+        are marked with `gradsim.inspection.tap` or else are its scopes of `jax.named_scope`, and the first of whose
+        several inputs holds its parameters.
     loss: of the model's output, one number. Without it, the output where that is one number, else Σ u·output, with u
         a fixed standard normal draw.
     variables, rngs: of a flax.linen module that is not bound, what `apply` takes.

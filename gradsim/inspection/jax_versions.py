@@ -57,6 +57,12 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     return list(results) if equation.primitive.multiple_results else [results]
 
 
+def scope_of(equation: Any) -> tuple[str, ...]:
+    """The scopes of `jax.named_scope` in which the equation stands, within its own program."""
+    stack = str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
+    return tuple(filter(None, stack.split("/")))
+
+
 def written_at(equation: Any) -> str:
     """File and line of the innermost code of the equation's that is in no installed package, "" where none is known."""
     traceback = getattr(getattr(equation, "source_info", None), "traceback", None)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradsim import arguments
+from gradsim.inspection.scopes import with_scopes
 from gradsim.inspection.taps import mark, sites
 
 LABEL = "_gradsim_layer"  # nnx makes new objects of a module in each transformation: its attributes go along
@@ -86,9 +87,10 @@ def _function(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> 
     def call(parameters: Any, state: Any, inputs: Sequence[Any]) -> Any:
         both = {**state, **dict(zip(moving, parameters, strict=True))}
         given = jax.tree.unflatten(structure, [both[i] for i in range(len(both))])
-        return model(*([given] if len(rest) < len_all else []), *inputs, **keywords)
+        placed = [*([given] if has_parameters else []), *inputs]
+        return with_scopes(lambda *args: model(*args, **keywords), *placed)
 
-    len_all = len(inputs)
+    has_parameters = len(rest) < len(inputs)
     key = (model, structure, tuple(fixed)) if not keywords and is_pure(model) else None
     return Subject(call, [leaves[i] for i in moving], [names[i] for i in moving], fixed, rest, key)
 
@@ -136,11 +138,15 @@ def _nnx(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Subje
 
     graph, parameters, state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     leaves, names, structure = _named(parameters)
+    # What holds state, as nnx.Rngs does, is an input, so that what runs is a copy of it as well.
+    stateful = [name for name, value in keywords.items() if isinstance(value, nnx.Pytree)]
+    inputs += tuple(keywords[name] for name in stateful)
 
     def call(parameters: Any, state: Any, inputs: Sequence[Any]) -> Any:
         clone = nnx.merge(graph, jax.tree.unflatten(structure, parameters), state, copy=True)
+        places = len(inputs) - len(stateful)
         with _tapped(clone):
-            return clone(*inputs, **keywords)
+            return clone(*inputs[:places], **{**keywords, **dict(zip(stateful, inputs[places:], strict=True))})
 
     key = (graph, structure) if not keywords else None
     return Subject(call, leaves, names, state, inputs, key)
