@@ -125,7 +125,7 @@ def test_scopes_of_a_function_are_layers() -> None:
             return jnp.tanh(h)
 
     def scoped(w: Array, x: Array) -> Array:
-        x = block(w[0], x)
+        x = jax.vmap(block, (None, 0))(w[0], x)
         with jax.named_scope("outer"):
             return jax.jit(block)(w[1], 2.0 * x)
 

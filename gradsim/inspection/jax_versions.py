@@ -1,5 +1,6 @@
 """What differs between jax 0.10 and jax 0.12: closed programs, the sizes of a scan, how an equation is bound."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from sysconfig import get_path
@@ -58,9 +59,9 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 def scope_of(equation: Any) -> tuple[str, ...]:
-    """The scopes of `jax.named_scope` in which the equation stands, within its own program."""
+    """The scopes of `jax.named_scope` in which the equation stands, within its own program, under vmap or not."""
     stack = str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
-    return tuple(filter(None, stack.split("/")))
+    return tuple(filter(None, re.sub(r"\w+\(|\)", "", stack).split("/")))
 
 
 def written_at(equation: Any) -> str:
