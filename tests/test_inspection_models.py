@@ -96,7 +96,11 @@ def test_gradients_equal_those_of_jax_and_the_model_is_as_it_was(name: str) -> N
     calls = {type(module): type(module).__dict__.get("__call__") for _, module in nnx.iter_modules(model)}
     found = gs.inspect(model, x, loss=squares)
 
-    gradient = jax.grad(lambda p: squares(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(x))))(parameters)
+    @jax.jit
+    def gradient_of(parameters: Any) -> Any:
+        return jax.grad(lambda p: squares(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(x))))(parameters)
+
+    gradient = gradient_of(parameters)
     np.testing.assert_allclose(found.log_parameter_gradient.values, log_norms(gradient), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.log_float_parameter_gradient.values, log_norms(gradient), rtol=1e-5, atol=1e-5)
 
@@ -188,7 +192,7 @@ def test_linen_models() -> None:
         both = {**variables, "params": parameters}
         return squares(model.apply(both, x, rngs=rngs, mutable=["batch_stats"])[0])
 
-    gradient = jax.grad(loss)(variables["params"])
+    gradient = jax.jit(jax.grad(loss))(variables["params"])
     there = [name != "Dense_0.bias" for name in found.parameter.values]  # before a batch norm it does nothing
     np.testing.assert_allclose(
         found.log_parameter_gradient.values[there], log_norms(gradient)[there], rtol=1e-5, atol=1e-5
@@ -208,7 +212,7 @@ def test_float64_equals_jax_grad() -> None:
             return tap(jnp.linalg.solve(jnp.eye(4) + h.T @ h, h.T).sum(), "solve")
 
         found = gs.inspect(model, w, x)
-        gradient = jax.grad(model, (0, 1))(w, x)
+        gradient = jax.jit(jax.grad(model, (0, 1)))(w, x)
     exact = [found.log_parameter_gradient.values[0], found.log_gradient.sel(layer="input").values]
     np.testing.assert_allclose(exact, log_norms(gradient), rtol=1e-10)
     assert found.log_gradient_by_step.shape == (3, 3)
@@ -277,7 +281,7 @@ def test_gains_are_those_of_dense_jacobians() -> None:
         ("branch", model.branch, model.norm(x)),
         ("wide", model.wide, x + jnp.tanh(model.branch(model.norm(x)))),
     ):
-        jacobian = np.asarray(jax.jacrev(layer)(at), np.float64)
+        jacobian = np.asarray(jax.jit(jax.jacrev(layer))(at), np.float64)
         expected = 0.5 * np.log(np.sum(jacobian**2) / at.size)
         row = found.sel(layer=name)
         exact = name != "wide"
@@ -285,7 +289,7 @@ def test_gains_are_those_of_dense_jacobians() -> None:
         error = float(row.log_gain_error)
         assert (error == 0) if exact else (0 < error < 0.2)
         np.testing.assert_allclose(row.log_gain.values, expected, atol=1e-5 if exact else 4 * error)
-    whole = np.asarray(jax.jacrev(model)(x), np.float64)
+    whole = np.asarray(jax.jit(jax.jacrev(model))(x), np.float64)
     row = found.sel(layer="model")  # a product that is not the product of gains
     expected = 0.5 * np.log(np.sum(whole**2) / x.size)
     np.testing.assert_allclose(row.log_gain.values, expected, atol=4 * float(row.log_gain_error))
