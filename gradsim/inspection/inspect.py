@@ -44,6 +44,12 @@ def inspect(
     jax.grad sees, −inf where that underflows. Layers are the calls of modules in order of execution, the first row
     is the input; layers within a scan have their steps in `log_gradient_by_step`.
 
+    `rounding` is the relative error that the backward pass makes in a parameter's gradient, found by a second one whose
+    numbers round otherwise: near 1 where mathematics has zero, as of a bias before a batch norm. `saturated` is the
+    share of the tanhs and sigmoids behind a layer that are flat (gates of their own input, as in SiLU, apart), `dead`
+    that of units which are zero for every example. Where anything is not finite, the attributes `makes_not_finite` and
+    `makes_not_finite_gradient` name the first operation that makes it of what is finite, with the line in your file.
+
     What narrower floats would lose, over layer or parameter (`parameter_lost`) and format (float32, bfloat16, float16,
     float8_e4m3 without infinities, float8_e5m2): `lost`, the share of the exact gradient's finite nonzero entries that
     round to zero there, being at most half the smallest subnormal number; `overflow`, the share that rounds beyond the
