@@ -15,23 +15,22 @@ examples:
   python scripts/inspect_models.py --data figures/inspect_models.zarr
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray
-from flax import linen, nnx
 from jax import Array
 
 import gradsim as gs
 from gradsim import cli
+from gradsim.cli.flax_models import HEADS, PIXELS, TITLES, Made, Sizes, make, split
 from gradsim.digits import digits, labels
 from gradsim.inspection.rates import chains
 from gradsim.plot.models import models, outer_gradient
@@ -39,17 +38,10 @@ from gradsim.plot.models import models, outer_gradient
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLASSES, PIXELS, HELD_OUT, BATCH, HEADS = 10, 64, 297, 64, 4
+HELD_OUT, BATCH = 297, 64  # digits
 SHOWN = 16  # digits that a model is tuned and inspected with
 POINTS = 10  # of a learning curve
 STARTS = "before", "after"
-TITLES = {
-    "mlp": "sigmoid MLP",
-    "lstm": "LSTM",
-    "transformer_pre": "transformer, pre-norm",
-    "transformer_post": "transformer, post-norm",
-    "resnet": "ResNet",
-}
 SECONDS = {"mlp": 15.0, "lstm": 10.0, "transformer_pre": 40.0, "transformer_post": 40.0, "resnet": 20.0}  # about
 
 
@@ -89,116 +81,6 @@ PRESETS = {
 }
 
 
-class Sigmoids(nnx.Module):
-    """A multilayer perceptron of sigmoids."""
-
-    def __init__(self, options: Options, rngs: nnx.Rngs) -> None:
-        sizes = [PIXELS, *[options.width] * options.layers]
-        self.layers = nnx.List([nnx.Linear(*pair, rngs=rngs) for pair in pairwise(sizes)])
-        self.head = nnx.Linear(options.width, CLASSES, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        for layer in self.layers:
-            x = nnx.sigmoid(layer(x))
-        return self.head(x)
-
-
-class Reader(nnx.Module):
-    """An LSTM that reads pixels, one a step, and says what it has read after a wait."""
-
-    def __init__(self, options: Options, rngs: nnx.Rngs) -> None:
-        self.wait = options.length - PIXELS
-        self.rnn = nnx.RNN(nnx.LSTMCell(1, options.width, rngs=rngs))
-        self.head = nnx.Linear(options.width, CLASSES, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.head(self.rnn(jnp.pad(x, ((0, 0), (0, self.wait)))[..., None])[:, -1])
-
-
-class Block(nnx.Module):
-    """Attention and a layer of GELUs, with the norm before each branch or after each sum."""
-
-    def __init__(self, options: Options, pre: bool, rngs: nnx.Rngs) -> None:
-        width = options.width
-        self.pre = pre
-        self.attention = nnx.MultiHeadAttention(HEADS, width, decode=False, rngs=rngs)
-        self.up, self.down = nnx.Linear(width, 4 * width, rngs=rngs), nnx.Linear(4 * width, width, rngs=rngs)
-        self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
-
-    def __call__(self, x: Array) -> Array:
-        if self.pre:
-            x = x + self.attention(self.norms[0](x))
-            return x + self.feed(self.norms[1](x))
-        x = self.norms[0](x + self.attention(x))
-        return self.norms[1](x + self.feed(x))
-
-    def feed(self, x: Array) -> Array:
-        return self.down(nnx.gelu(self.up(x)))
-
-
-class Transformer(nnx.Module):
-    """Rows of the image are its tokens."""
-
-    def __init__(self, options: Options, pre: bool, rngs: nnx.Rngs) -> None:
-        self.embed = nnx.Linear(8, options.width, rngs=rngs)
-        self.places = nnx.Param(0.5 * jax.random.normal(rngs.params(), (8, options.width)))
-        self.blocks = nnx.List([Block(options, pre, rngs) for _ in range(options.blocks)])
-        self.head = nnx.Linear(options.width, CLASSES, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        x = self.embed(x.reshape(-1, 8, 8)) + self.places[...]
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean(1))
-
-
-class ResidualBlock(linen.Module):
-    """Two convolutions with batch norm, and a way around."""
-
-    @linen.compact
-    def __call__(self, x: Array) -> Array:
-        h = x
-        for place in range(2):
-            h = linen.Conv(x.shape[-1], (3, 3), use_bias=False)(h)
-            h = linen.BatchNorm(use_running_average=False)(h)
-            h = linen.relu(h) if place == 0 else h
-        return linen.relu(x + h)
-
-
-class ResNet(linen.Module):
-    """Four blocks."""
-
-    channels: int
-
-    @linen.compact
-    def __call__(self, x: Array) -> Array:
-        x = linen.relu(linen.Conv(self.channels, (3, 3))(x.reshape(-1, 8, 8, 1)))
-        for _ in range(4):
-            x = ResidualBlock()(x)
-        return linen.Dense(CLASSES)(x.mean((1, 2)))
-
-
-class Made(NamedTuple):
-    """A model, and its variables where it holds none itself."""
-
-    model: Any
-    variables: Any
-
-
-def make(name: str, options: Options, seed: int, x: Array) -> Made:
-    rngs = nnx.Rngs(seed)
-    if name == "resnet":
-        model = ResNet(max(options.width // 4, 1))
-        return Made(model, model.init(jax.random.key(seed), x))
-    made: dict[str, Callable[[], nnx.Module]] = {
-        "mlp": lambda: Sigmoids(options, rngs),
-        "lstm": lambda: Reader(options, rngs),
-        "transformer_pre": lambda: Transformer(options, True, rngs),
-        "transformer_post": lambda: Transformer(options, False, rngs),
-    }
-    return Made(made[name](), None)
-
-
 def measure(options: Options) -> dict[str, xarray.Dataset]:
     """Each model, inspected before and after it is tuned, and trained from both starts."""
     check(options)
@@ -223,9 +105,10 @@ def check(options: Options) -> None:
 def one_model(name: str, options: Options) -> xarray.Dataset:
     x, y = jnp.asarray(digits(), jnp.float32), jnp.asarray(labels())
     some = x[:SHOWN]
+    sizes = Sizes(options.width, options.layers, options.blocks, options.length)
     inspections, starts, refused = [], [], 0
     for seed in range(options.seeds):
-        given = make(name, options, options.key + seed, some)
+        given = make(name, sizes, options.key + seed, some)
         tuned, table = tune(given, some, options)
         starts += [given, tuned]
         if not seed:  # this one is drawn
@@ -265,31 +148,6 @@ def inspect(made: Made, x: Array, y: Array) -> xarray.Dataset:
 
 def cross_entropy(logits: Array, y: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-
-class Split(NamedTuple):
-    """A model as arrays, and as a function (parameters, state, x) -> (logits, state)."""
-
-    parameters: Any
-    state: Any
-    call: Callable[[Any, Any, Array], tuple[Array, Any]]
-
-
-def split(made: Made) -> Split:
-    if made.variables is not None:
-        rest = {name: one for name, one in made.variables.items() if name != "params"}
-
-        def apply(parameters: Any, state: Any, x: Array) -> tuple[Array, Any]:
-            return made.model.apply({"params": parameters, **state}, x, mutable=list(state))
-
-        return Split(made.variables["params"], rest, apply)
-    graph, parameters, state = nnx.split(made.model, nnx.Param, ...)  # type: ignore[misc]
-
-    def call(parameters: Any, state: Any, x: Array) -> tuple[Array, Any]:
-        model = nnx.merge(graph, parameters, state, copy=True)
-        return model(x), nnx.state(model, nnx.Not(nnx.Param))
-
-    return Split(parameters, state, call)
 
 
 def trained(starts: Sequence[Made], x: Array, y: Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
