@@ -13,15 +13,8 @@ from gradsim import arguments
 from gradsim.inspection.groups import Group, grouped
 from gradsim.inspection.layers import Subject
 from gradsim.inspection.program import Program, flatten
-from gradsim.inspection.records import Site
 from gradsim.inspection.structure import sites
-from gradsim.inspection.taps import mark
-
-
-def is_layer(site: Site) -> bool:
-    """Is the tap on a layer's output, and not on the input?"""
-    return site.role == "output"
-
+from gradsim.inspection.taps import is_float, mark
 
 Loss = Callable[[Any], Any]
 
@@ -53,7 +46,7 @@ def trace(subject: Subject, loss: Loss | None) -> Plan:
     dtype = _widest([*subject.parameters, *floats])
     closed = jax.make_jaxpr(both)(subject.parameters, floats, others, subject.state, jax.ShapeDtypeStruct((), dtype))
     program = flatten(closed)
-    if not any(is_layer(site) for one in program.equations for site in sites(one.source, "value")):
+    if not any(site.role == "output" for one in program.equations for site in sites(one.source, "value")):
         raise ValueError(
             "model: no layers; pass a module that calls others, or mark what a function computes with "
             "jax.named_scope or gradsim.inspection.tap(value, name)"
@@ -86,14 +79,14 @@ def first_linear(program: Program, seeds: Sequence[int]) -> int:
 def parts(inputs: Sequence[Any]) -> tuple[list[Any], list[Any], Callable[[Any, Any], Any]]:
     """The leaves of the inputs that are floats, the others, and how to put both together again."""
     leaves, structure = jax.tree.flatten(tuple(inputs))
-    is_float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    moving = [is_float(leaf) for leaf in leaves]
 
     def join(floats: Sequence[Any], others: Sequence[Any]) -> Any:
         one, two = iter(floats), iter(others)
-        return jax.tree.unflatten(structure, [next(one if mine else two) for mine in is_float])
+        return jax.tree.unflatten(structure, [next(one if mine else two) for mine in moving])
 
-    floats = [leaf for leaf, mine in zip(leaves, is_float, strict=True) if mine]
-    return floats, [leaf for leaf, mine in zip(leaves, is_float, strict=True) if not mine], join
+    floats = [leaf for leaf, mine in zip(leaves, moving, strict=True) if mine]
+    return floats, [leaf for leaf, mine in zip(leaves, moving, strict=True) if not mine], join
 
 
 def scalar(out: Any, loss: Loss | None) -> Any:

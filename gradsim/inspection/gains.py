@@ -30,6 +30,18 @@ class Gain(NamedTuple):
     method: str
 
 
+def frobenius(logs: np.ndarray, *, exact: bool) -> tuple[float, float]:
+    """ln ‖J‖_F and its standard error, of the logs of norms that a basis (exact), or Gaussian probes, have behind J."""
+    top = np.max(logs)
+    if not np.isfinite(top):
+        return float(top), 0.0
+    squares = np.exp(2 * (logs - top))
+    if exact:
+        return float(top + 0.5 * np.log(squares.sum())), 0.0
+    mean = squares.mean()
+    return float(top + 0.5 * np.log(mean)), float(0.5 * squares.std(ddof=1) / (mean * np.sqrt(squares.size)))
+
+
 class Cut(NamedTuple):
     """The equations between two taps: cotangents of the output go in by their numbers, of the input come out."""
 
@@ -104,14 +116,8 @@ def _gain(cut: Cut, known: dict[int, Any], shapes: dict[int, Any]) -> Gain:
     ]
     zeros = [jnp.zeros(shapes[number].shape, shapes[number].dtype) for number in cut.zeros]
     norms = _pushed(cut)(pushed, [known[number] for number in cut.residuals], zeros)
-    logs = log(jax.device_get(norms))
-    top = logs.max()
-    if not np.isfinite(top):
-        return Gain(float(top), 0.0, "exact" if exact else "probes")
-    squares = np.exp(2 * (logs - top))
-    total = np.sum(squares) if exact else np.mean(squares)
-    error = 0.0 if exact else float(0.5 * np.std(squares, ddof=1) / (total * np.sqrt(len(squares))))
-    return Gain(float(top + 0.5 * np.log(total / taken)), error, "exact" if exact else "probes")
+    size, error = frobenius(log(jax.device_get(norms)), exact=exact)
+    return Gain(size - 0.5 * float(np.log(taken)), error, "exact" if exact else "probes")
 
 
 pushes: OrderedDict[Any, Any] = OrderedDict()

@@ -23,7 +23,7 @@ def variables(
     several: dict[str, Any] = {}
     for name, one in found.items():
         entries = sizes if name == "to_output" else np.full(len(sizes), sum(one.sizes))
-        gains = 0.5 * (one.log_squares - np.log(entries))
+        gains = one.log_norm - 0.5 * np.log(entries)
         what = f"log root mean square gain {name.replace('_', ' ')}"
         several[f"log_gain_{name}"] = ("layer", gains, _about(what, "nat", method=one.method))
         several[f"log_gain_{name}_error"] = ("layer", one.error, _about(f"standard error of the {what}", "nat"))

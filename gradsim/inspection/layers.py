@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradsim import arguments
 from gradsim.inspection.scopes import with_scopes
-from gradsim.inspection.taps import mark, sites
+from gradsim.inspection.taps import is_float, mark, sites
 
 LABEL = "_gradsim_layer"  # nnx makes new objects of a module in each transformation: its attributes go along
 
@@ -81,7 +81,7 @@ def _function(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> 
     for name, leaf in zip(names, leaves, strict=True):
         if not _is_array(leaf):
             raise TypeError(f"inputs: parameter {name!r} is {arguments.got(leaf)}; pass arrays of floats")
-    fixed = {i: leaf for i, leaf in enumerate(leaves) if not _is_float(leaf)}
+    fixed = {i: leaf for i, leaf in enumerate(leaves) if not is_float(leaf)}
     moving = [i for i in range(len(leaves)) if i not in fixed]
 
     def call(parameters: Any, state: Any, inputs: Sequence[Any]) -> Any:
@@ -198,7 +198,7 @@ def around(call: Callable[..., Any], layer: str, type_name: str) -> Callable[...
 
     def tapped(*args: Any) -> Any:
         number = next(sites)
-        arrays = [i for i, one in enumerate(args) if _is_float(one)]
+        arrays = [i for i, one in enumerate(args) if is_float(one)]
         marked = mark([args[i] for i in arrays], layer=layer, type_name=type_name, role="enter", call=number)
         both = dict(zip(arrays, marked, strict=True))
         out = call(*(both.get(i, one) for i, one in enumerate(args)))
@@ -209,7 +209,3 @@ def around(call: Callable[..., Any], layer: str, type_name: str) -> Callable[...
 
 def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
-
-
-def _is_float(leaf: Any) -> bool:
-    return _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -14,6 +14,7 @@ from gradsim.inspection.differentiate import Plan
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.jax_versions import scan_sizes, written_at
 from gradsim.inspection.program import Equation, Program, flatten
+from gradsim.inspection.taps import is_float
 from gradsim.scaled import Scaled
 
 
@@ -47,7 +48,7 @@ def locate(plan: Plan, operands: Sequence[Any]) -> tuple[str, str]:
             if any(number not in values for number in equation.outs):
                 values.update(zip(equation.outs, _evaluated(equation, values), strict=True))
     backward = _search(program.equations[cut:], values, _Calls("cotangent"), ())
-    return tuple("" if place is None else str(place) for place in (forward, backward))  # type: ignore[return-value]
+    return str(forward or ""), str(backward or "")
 
 
 class _Calls:
@@ -159,11 +160,9 @@ def _makes(operands: Sequence[Any], outs: Sequence[Any]) -> bool:
 def _kinds(values: Sequence[Any]) -> set[str]:
     found = set()
     for value in values:
-        x = np.asarray(value.mantissa if is_block(value) else value) if _is_float(value) else np.zeros(0)
-        x = x.astype(np.float32) if x.dtype.kind == "V" else x
+        value = value.mantissa if is_block(value) else value
+        if not is_float(value):
+            continue
+        x = np.asarray(value)
         found |= {name for name, hit in (("nan", np.isnan(x)), ("inf", np.isinf(x))) if hit.any()}
     return found
-
-
-def _is_float(value: Any) -> bool:
-    return is_block(value) or jnp.issubdtype(value.dtype, jnp.inexact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from gradsim.inspection.gains import Gain, gains
 from gradsim.inspection.groups import Group
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.locate import locate
-from gradsim.inspection.records import Record, Site, norm, number, unpacked
+from gradsim.inspection.records import Record, Site, in_order, norm, number, unpacked
 from gradsim.scaled import Scaled
 
 
@@ -74,8 +73,7 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
     again = walk(block(third), _unheard(plan.backward))[1]
     rounding = _fetched([jitted_rounding(*pair, third) for pair in zip(results[1:], again[1:], strict=True)])
     lost = any(bool(one) for one in jax.device_get(exact.lost))
-    noted = [[unpacked(x) for x in jax.device_get(_data(walk))] for walk in (forward, exact, plain)]
-    calls = _calls(noted, forward, exact, plain)
+    calls = _calls(forward, exact, plain)
     loss = jax.device_get(results[0])
     sizes = [loss, *(one.mantissa for one in norms)]
     counts = [record.not_finite for call in calls for record in (call.value, call.gradient) if record is not None]
@@ -121,33 +119,20 @@ def _fetched(pairs: Sequence[Any]) -> list[Any]:
     return [number(*np.asarray(pair, np.float64)) for pair in jax.device_get(pairs)]
 
 
-def _data(walk: Interpreter) -> list[Any]:
-    return [record for _, record in walk.records]
-
-
-def _calls(noted: Any, forward: Interpreter, exact: Interpreter, plain: Interpreter) -> list[Call]:
-    """Each call with its gradient: the k-th call at a site has the k-th gradient from the last."""
-    values, gradients, plains = noted
-    backward = [_by_site(walk, records) for walk, records in ((exact, gradients), (plain, plains))]
-    totals = _by_site(forward, values)
-    places: dict[int, int] = defaultdict(int)
+def _calls(forward: Interpreter, exact: Interpreter, plain: Interpreter) -> list[Call]:
+    """Each call with its gradient, and with the activations that come before the next."""
+    values, *backward = (_noted(walk) for walk in (forward, exact, plain))
+    order = [site for site, _ in values if site.role != "activation"]
+    gradients, plains = (iter(in_order(notes, order, backward=True)) for notes in backward)
     calls: list[Call] = []
-    for (site, _), value in zip(forward.records, values, strict=True):
-        if site.role == "activation":
-            if calls:
-                calls[-1].activations.append((site, value))
-            continue
-        k = places[site.site]
-        places[site.site] += 1
-        several = len(totals[site.site])
-        mine = [records[site.site] for records in backward]
-        gradient, plain_gradient = (one[several - 1 - k] if len(one) == several else None for one in mine)
-        calls.append(Call(site, value, gradient, plain_gradient, []))
+    for site, value in values:
+        if site.role != "activation":
+            calls.append(Call(site, value, next(gradients), next(plains), []))
+        elif calls:
+            calls[-1].activations.append((site, value))
     return calls
 
 
-def _by_site(walk: Interpreter, records: Sequence[Any]) -> dict[int, list[Any]]:
-    groups: dict[int, list[Any]] = defaultdict(list)
-    for (site, _), record in zip(walk.records, records, strict=True):
-        groups[site.site].append(record)
-    return groups
+def _noted(walk: Interpreter) -> list[tuple[Site, Record]]:
+    records = jax.device_get([record for _, record in walk.records])
+    return [(site, unpacked(record)) for (site, _), record in zip(walk.records, records, strict=True)]

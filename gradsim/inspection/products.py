@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -12,23 +11,23 @@ import numpy as np
 
 from gradsim.inspection.block_floats import block, log_norm_parts, with_rows
 from gradsim.inspection.differentiate import Plan, first_linear, outputs, parts
+from gradsim.inspection.gains import EXACT, frobenius
 from gradsim.inspection.groups import grouped
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.layers import Subject
 from gradsim.inspection.program import Program, flatten
-from gradsim.inspection.records import Site
+from gradsim.inspection.records import in_order
 from gradsim.inspection.structure import sites
 from gradsim.scaled import Scaled, log
 
-EXACT = 512  # entries up to which a whole basis is pushed
 PROBES = 64
 
 
 class Product(NamedTuple):
-    """ln ‖J‖_F² of each layer's product, over the steps of its scan; NaN where none passes."""
+    """ln ‖J‖_F of each layer's product, over the steps of its scan, and its error; NaN where none passes."""
 
-    log_squares: np.ndarray
-    error: np.ndarray  # of ½ ln ‖J‖_F²
+    log_norm: np.ndarray
+    error: np.ndarray
     method: str
     held: dict[int, list[Scaled]]  # what passed through the layers that are kept, by place among the layers
     examples: int  # that do not mix, along the first axis; 0 where they do, or where it was not tried
@@ -129,21 +128,19 @@ def product(make: Callable[[bool], Direction], operands: Sequence[Any], kept: Co
         basis = np.random.default_rng(0).standard_normal((direction.members, sum(one.size for one in direction.shapes)))
     else:
         basis = np.eye(direction.members)
-    order = [
-        site
-        for one in direction.plan.program.equations
-        for site in sites(one.source, "value")
-        if site.role != "activation"
-    ]
+    heard = (site for one in direction.plan.program.equations for site in sites(one.source, "value"))
+    order = [site for site in heard if site.role != "activation"]
     walk = _walk(direction, values, basis, basis_norms, {order[place].site for place in kept})
-    notes = list(zip((site for site, _ in walk.records), jax.device_get([x for _, x in walk.records]), strict=True))
-    found = [_squares(note, direction.basis == "probes") for note in _in_order(notes, walk.kind, order)]
-    matrices = _in_order(walk.held, walk.kind, order)
-    held = {place: [block(x) for x in matrices[place]] for place in kept if matrices[place] is not None}
-    log_squares, error = (np.array(column) for column in zip(*found, strict=True))
-    method = "probes" if direction.basis == "probes" else "exact"
+    backward, probes = walk.kind == "cotangent", direction.basis == "probes"
+    fetched = jax.device_get([note for _, note in walk.records])
+    notes = [(site, note) for (site, _), note in zip(walk.records, fetched, strict=True)]
+    found = [_size(note, probes) for note in in_order(notes, order, backward=backward)]
+    matrices = enumerate(in_order(walk.held, order, backward=backward))
+    held = {place: [block(x) for x in one] for place, one in matrices if place in kept and one is not None}
+    log_norm, error = (np.array(column) for column in zip(*found, strict=True))
+    method = "probes" if probes else "exact"
     sizes = [one.size for one in direction.shapes]
-    return Product(log_squares, error, method, held, apart, sizes)
+    return Product(log_norm, error, method, held, apart, sizes)
 
 
 def _forward(direction: Direction, operands: Sequence[Any]) -> dict[int, Any]:
@@ -198,34 +195,9 @@ def reach(operands: Sequence[Any], *, units: bool) -> Any:
     return jnp.stack([jnp.int32(one), jnp.any(jnp.stack(beyond)).astype(jnp.int32) if beyond else jnp.int32(0)])
 
 
-def _in_order(found: Sequence[tuple[Site, Any]], kind: str, order: Sequence[Site]) -> list[Any]:
-    """What was found at each layer in order of execution, or None: of a layer called k times, backwards in reverse."""
-    by_site: dict[int, list[Any]] = defaultdict(list)
-    for site, one in found:
-        by_site[site.site].append(one)
-    calls: dict[int, list[int]] = defaultdict(list)
-    for place, site in enumerate(order):
-        calls[site.site].append(place)
-    placed: list[Any] = [None] * len(order)
-    for number, places in calls.items():
-        several = by_site[number]
-        if len(several) == len(places):
-            for place, one in zip(places, several[:: -1 if kind == "cotangent" else 1], strict=True):
-                placed[place] = one
-    return placed
-
-
-def _squares(note: Any, probes: bool) -> tuple[float, float]:
-    """ln ‖J‖_F² from the norms [(steps,) k, 2] of what passed, and the standard error of half of it."""
+def _size(note: Any, probes: bool) -> tuple[float, float]:
+    """ln ‖J‖_F from the norms [(steps,) k, 2] of what passed, of all steps together, and its standard error."""
     if note is None:
         return np.nan, np.nan
     logs = log(Scaled(*np.moveaxis(np.asarray(note, np.float64), -1, 0)))
-    logs = logs.reshape(-1, logs.shape[-1])
-    top = np.max(logs)
-    if not np.isfinite(top):
-        return float(top), 0.0
-    squares = np.exp(2 * (logs - top)).sum(0)
-    if not probes:
-        return float(2 * top + np.log(squares.sum())), 0.0
-    error = 0.5 * np.std(squares, ddof=1) / (squares.mean() * np.sqrt(squares.size))
-    return float(2 * top + np.log(squares.mean())), float(error)
+    return frobenius(0.5 * np.logaddexp.reduce(2 * logs.reshape(-1, logs.shape[-1]), axis=0), exact=not probes)

@@ -1,7 +1,8 @@
 """What a tap notes: of values their size and what is wrong with them, of gradients their norm beyond every range."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,8 @@ from jax import Array
 from gradsim.inspection.block_floats import is_block, log_norm_parts
 from gradsim.inspection.formats import counts
 from gradsim.scaled import Scaled
+
+T = TypeVar("T")
 
 
 class Site(NamedTuple):
@@ -75,3 +78,19 @@ def unpacked(packed: np.ndarray) -> Record:
 def _total(where: Sequence[Array]) -> Array:
     counts = [jnp.sum(one, dtype=jnp.int32) for one in where]
     return jnp.asarray(sum(counts[1:], counts[0]))
+
+
+def in_order(found: Sequence[tuple[Site, T]], order: Sequence[Site], *, backward: bool) -> list[T | None]:
+    """What was found at each layer in order of execution, or None: of a site passed k times, backwards in reverse."""
+    by_site: dict[int, list[T]] = defaultdict(list)
+    for site, one in found:
+        by_site[site.site].append(one)
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, site in enumerate(order):
+        places[site.site].append(place)
+    placed: list[T | None] = [None] * len(order)
+    for number, where in places.items():
+        if len(by_site[number]) == len(where):
+            for place, one in zip(where, by_site[number][:: -1 if backward else 1], strict=True):
+                placed[place] = one
+    return placed

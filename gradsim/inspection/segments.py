@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradsim.inspection.block_floats import aligned, block, joint_shape, log_norm_parts, normalized
-from gradsim.inspection.gains import EXACT, PROBES
+from gradsim.inspection.gains import EXACT, PROBES, frobenius
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.program import Equation, Program
 from gradsim.inspection.structure import key_of
@@ -150,10 +150,11 @@ class Gauge:
                 push(_seeds(draw, self.exact, self.seeds), given, kernels, held, zeros) for draw in range(self.draws)
             ]
             norms = [[log(one) for one in both] for both in jax.device_get(pushed)]
-            (gain, error), (whole, _) = (self._size(np.concatenate(logs)) for logs in zip(*norms, strict=True))
+            several = (frobenius(np.concatenate(logs), exact=self.exact) for logs in zip(*norms, strict=True))
+            (gain, error), (whole, _) = ((size - 0.5 * np.log(self.divisor), error) for size, error in several)
             if abs(gain) < FAR:
                 break
-        return Size(gain, error, whole if self.segment.skip else float("nan"))
+        return Size(float(gain), error, float(whole) if self.segment.skip else float("nan"))
 
     def refined(self, values: Mapping[int, Any], error: float) -> Size:
         """With as many probes as the error asks for, up to a limit."""
@@ -162,15 +163,6 @@ class Gauge:
             self.draws = min(MOST, 1 + int(self.draws * (size.error / error) ** 2))
             size = self(values)
         return size
-
-    def _size(self, logs: np.ndarray) -> tuple[float, float]:
-        top = logs.max()
-        if not np.isfinite(top):
-            return float(top), 0.0
-        squares = np.exp(2 * (logs - top))
-        total = np.sum(squares) if self.exact else np.mean(squares)
-        error = 0.0 if self.exact else float(0.5 * np.std(squares, ddof=1) / (total * np.sqrt(len(squares))))
-        return float(top + 0.5 * np.log(total / self.divisor)), error
 
 
 def multiplied(kernel: Any, scale: Any) -> Any:

@@ -38,7 +38,7 @@ def mark(value: T, *, layer: str, type_name: str, role: str, call: int = -1) -> 
     An array that occurs twice is tapped once, so that its gradient is the whole of it.
     """
     leaves, tree = jax.tree.flatten(value)
-    floats = {id(leaf): leaf for leaf in leaves if _is_float(leaf)}
+    floats = {id(leaf): leaf for leaf in leaves if is_float(leaf)}
     if not floats:
         return value
     named = {"layer": layer, "type_name": type_name, "role": role, "call": call}
@@ -47,8 +47,9 @@ def mark(value: T, *, layer: str, type_name: str, role: str, call: int = -1) -> 
     return jax.tree.unflatten(tree, [replaced.get(id(leaf), leaf) for leaf in leaves])
 
 
-def _is_float(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+def is_float(leaf: Any) -> bool:
+    """Is it an array, of jax or of numpy, of real or complex floats?"""
+    return hasattr(leaf, "dtype") and hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _batched(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> tuple[Any, Any]:
