@@ -1,10 +1,12 @@
-"""Datasets as `gradsim.inspect` returns them, made by hand."""
+"""Datasets as `gradsim.inspect` returns them, made by hand; and a deep model for it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray
+from flax import nnx
+from jax import Array
 
 from gradsim.inspection.formats import FORMATS, LOSS_SCALE, limits
 
@@ -60,3 +62,16 @@ def inspected(
         coordinates["step"] = np.arange(1, by_step.shape[1] + 1)
     attrs.update({name: value for name, value in variables.items() if name in attrs})
     return xarray.Dataset(data, coordinates, attrs=attrs)
+
+
+class Sigmoids(nnx.Module):
+    """Dense sigmoid layers."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List([nnx.Linear(width, width, rngs=rngs) for _ in range(depth)])
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = nnx.sigmoid(layer(x))
+        return x

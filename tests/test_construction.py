@@ -13,6 +13,7 @@ from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import Activation, Initializer, activations, initializers
+from gradsim.networks.gated import GRU, LSTM
 
 
 def own_mish(x: Array) -> Array:
@@ -100,6 +101,14 @@ def test_networks_may_be_made_within_a_jitted_function() -> None:
         return x + gs.feedforward(4, jnp.arctan, lambda key, shape, dtype: random.normal(key, shape, dtype)).width
 
     assert float(jax.jit(width)(1.0)) == 5
+
+
+def test_families_are_values() -> None:
+    lstm, gru = gs.lstm, gs.gru
+    assert lstm(8, chrono=5) == lstm(8, chrono=5)
+    assert len({gru(8), gru(8), gru(8, tied=False), lstm(8), lstm(8, of="cell")}) == 4
+    assert isinstance(lstm(8), LSTM)
+    assert isinstance(gru(8), GRU)
 
 
 def test_the_import_computes_nothing() -> None:

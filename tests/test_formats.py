@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from inspected import Sigmoids
 from jax import Array, lax
 
 import gradsim as gs
@@ -75,19 +75,6 @@ def test_what_is_zero_or_not_finite_is_not_counted() -> None:
     pair = counted(block(jnp.asarray([1e-30 + 1j, 1e-30 + 1e-30j], jnp.complex64)))  # the larger part counts
     assert pair[LOST].tolist() == [0, 0, 1, 1, 1]
     assert formats.limits("float32") == (-126, -149, np.log2(float(np.finfo(np.float32).max)))
-
-
-class Sigmoids(nnx.Module):
-    """Dense sigmoid layers."""
-
-    def __init__(self, depth: int, width: int) -> None:
-        rngs = nnx.Rngs(0)
-        self.layers = nnx.List([nnx.Linear(width, width, rngs=rngs) for _ in range(depth)])
-
-    def __call__(self, x: Array) -> Array:
-        for layer in self.layers:
-            x = nnx.sigmoid(layer(x))
-        return x
 
 
 def test_shares_of_a_deep_sigmoid_model_equal_those_of_its_float64_gradient() -> None:

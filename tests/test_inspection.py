@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from inspected import Sigmoids
 from jax import Array, lax
 
 import gradsim as gs
@@ -24,19 +25,6 @@ def log_norm(x: Any) -> float:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
-
-
-class Sigmoids(nnx.Module):
-    """Dense sigmoid layers."""
-
-    def __init__(self, depth: int, width: int) -> None:
-        rngs = nnx.Rngs(0)
-        self.layers = nnx.List([nnx.Linear(width, width, rngs=rngs) for _ in range(depth)])
-
-    def __call__(self, x: Array) -> Array:
-        for layer in self.layers:
-            x = nnx.sigmoid(layer(x))
-        return x
 
 
 def test_200_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:

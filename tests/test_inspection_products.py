@@ -82,8 +82,9 @@ def test_products_equal_dense_matrices(examples: int, mixes: bool) -> None:
         assert there.attrs["method"] == ("probes" if probes else "exact")
         assert (0 < error < 0.05) if probes else error == 0
         np.testing.assert_allclose(there, number, rtol=1e-6, atol=4.5 * error or 1e-6)
-    whole = [found[name].sel(layer=layer) for name, layer in zip(expected, ("input", "model"), strict=True)]
-    np.testing.assert_allclose(whole[0], whole[1], atol=0.1 if probes else 1e-6)
+    ends = list(zip(expected, ("input", "model"), strict=True))  # both products are the whole model's
+    whole, errors = ([found[f"{name}{of}"].sel(layer=end).item() for name, end in ends] for of in ("", "_error"))
+    np.testing.assert_allclose(whole[0], whole[1], atol=4.5 * np.hypot(*errors) or 1e-6)
 
 
 @pytest.mark.parametrize("mixes", [False, True])

@@ -17,7 +17,7 @@ from unrolled import Bound, bind
 import gradsim as gs
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.statistics import Statistic, View
-from gradsim.networks.gated import GRU, LSTM, LSTMState, gru, lstm
+from gradsim.networks.gated import LSTMState, gru, lstm
 from gradsim.networks.linear_recurrence import linear_recurrence
 from gradsim.networks.network import Network
 from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
@@ -293,10 +293,3 @@ def test_bad_input_is_one_clear_line(
         assert isinstance(caught.value, error)
         assert str(caught.value).startswith(start)
         assert "\n" not in str(caught.value)
-
-
-def test_families_are_values() -> None:
-    assert lstm(8, chrono=5) == lstm(8, chrono=5)
-    assert len({gru(8), gru(8), gru(8, tied=False), lstm(8), lstm(8, of="cell")}) == 4
-    assert isinstance(lstm(8), LSTM)
-    assert isinstance(gru(8), GRU)

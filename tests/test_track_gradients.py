@@ -13,53 +13,11 @@ import pytest
 import xarray
 from flax import linen, nnx
 from jax import Array, lax, random
+from tracked import NAMES, PARAMS, gradient, gradient_by_hand, logs, once, run
 from unrolled import own_checks
 from wrong import KINDS, refused, refused_each
 
 import gradsim as gs
-from gradsim.tracking.track import Tracked
-
-PARAMS = {"a": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}, "blocks": {"kernel": 2 * jnp.ones((5, 3, 3))}}
-NAMES = ["a/bias", "a/kernel", *(f"blocks/kernel[{layer}]" for layer in range(5))]
-
-
-def gradient(t: Any, params: Any = PARAMS) -> Any:
-    """A gradient of update t, one of whose layers shrinks by e^-20 a layer."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = random.split(random.fold_in(random.key(0), t), len(leaves))
-    drawn = [random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    made = jax.tree.unflatten(tree, drawn)
-    scale = np.exp(-20 * np.arange(5.0)).astype(np.float32)[:, None, None]  # XLA has several exponential functions
-    return {**made, "blocks": {"kernel": made["blocks"]["kernel"] * scale}} if "blocks" in made else made
-
-
-gradient_by_hand = jax.jit(gradient)
-
-
-def once(optimizer: Any, gradients: Any, params: Any = None) -> Any:
-    """The state after one update, compiled whole: operation by operation it takes longer."""
-    return jax.jit(lambda g, params: optimizer.update(g, optimizer.init(g), params)[1])(gradients, params)
-
-
-def run(optimizer: Any, steps: int, gradients: Any = gradient, params: Any = PARAMS) -> tuple[Any, Any]:
-    @jax.jit
-    def step(params: Any, state: Any, t: Any) -> tuple[Any, Any]:
-        updates, state = optimizer.update(gradients(t), state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = optimizer.init(params)
-    with jax.numpy_dtype_promotion("standard"):  # as the optimizers of optax want it
-        for t in range(steps):
-            params, state = step(params, state, jnp.asarray(t))
-    return params, state
-
-
-def logs(tree: Any) -> np.ndarray:
-    """ln of the norms by hand, in float64 on the host."""
-    a, blocks = tree["a"], np.asarray(tree["blocks"]["kernel"], np.float64)
-    every = [np.asarray(a["bias"], np.float64), np.asarray(a["kernel"], np.float64), *blocks]
-    with np.errstate(divide="ignore"):
-        return np.log([np.sqrt((one**2).sum()) for one in every])
 
 
 def test_records_are_those_of_a_loop_by_hand_and_the_optimizer_is_unchanged() -> None:
@@ -254,60 +212,6 @@ def test_sharded_parameters_have_the_norms_of_the_whole() -> None:
     assert run.returncode == 0, run.stderr
 
 
-def made(**changes: Any) -> xarray.Dataset:
-    """Records of three parameters over four steps, all of which learn."""
-    base = {"log_gradient": -3.0, "log_update": -5.0, "log_parameter": 0.0, "log_ratio": -5.0, "zeros": 0,
-            "non_finite": 0, "non_finite_update": 0}  # fmt: skip
-    values = {name: (("step", "parameter"), np.full((4, 3), value)) for name, value in base.items()}
-    coords = {"step": [0, 10, 20, 30], "parameter": ["x", "y", "z"], "log_rounding": ("parameter", np.full(3, -16.6))}
-    dataset = xarray.Dataset(values, coords)
-    for name, (step, parameter, value) in changes.items():
-        dataset[name].loc[{"step": slice(step, None), "parameter": parameter}] = value
-    return dataset
-
-
-def test_a_summary_says_who_does_not_learn_in_one_warning() -> None:
-    fine = gs.gradient_summary(made(log_gradient=(30, "x", -np.inf)))  # one record of four is a moment's
-    assert fine.status.values.tolist() == ["learns"] * 3
-    assert fine.vanished.values.tolist() == [0.25, 0, 0]
-    assert np.isnan(fine.since).all()
-    with pytest.warns(RuntimeWarning) as caught:
-        said = gs.gradient_summary(
-            made(log_gradient=(10, "x", -np.inf), log_ratio=(0, "y", -20.0), non_finite=(20, "z", 3))
-        )
-    assert said.status.values.tolist() == ["vanished", "vanished", "non-finite"]
-    assert said.since.values.tolist() == [10, 0, 20]
-    assert len(caught) == 1
-    assert str(caught[0].message) == (
-        "gradient_summary: 1 of 3 parameters are non-finite (not finite), z since update 20; 2 of 3 parameters have "
-        "vanished (no gradient, or updates below rounding), x since update 10"
-    )
-
-
-def test_steps_without_any_update_are_no_vanishing() -> None:
-    """As those between the updates of MultiSteps, or of a warm-up that begins at zero."""
-    still = made()
-    still["log_update"][:3] = still["log_ratio"][:3] = -np.inf
-    assert gs.gradient_summary(still).status.values.tolist() == ["learns"] * 3
-
-
-def test_a_deep_sigmoid_network_has_vanished_where_its_norms_say() -> None:
-    start = jax.nn.initializers.lecun_normal(batch_axis=0)
-    params = {"w": start(random.key(0), (60, 16, 16))}
-
-    def loss(params: Any) -> Array:
-        x, _ = lax.scan(lambda x, w: (jax.nn.sigmoid(x @ w), None), jnp.ones(16), params["w"])
-        return jnp.sum(x**2)
-
-    optimizer = gs.track_gradients(optax.sgd(0.1), every=1, stacked="w")
-    records = gs.gradient_records(once(optimizer, jax.jit(jax.grad(loss))(params), params))
-    growth = np.diff(records.log_gradient.values[0])
-    assert abs(growth[-40:].mean() - 1.5) < 0.3  # a factor of some 4 a layer, though squares underflow
-    assert records.log_gradient.min() < -70
-    with pytest.warns(RuntimeWarning, match=r"of 60 parameters have vanished"):
-        gs.gradient_summary(records)
-
-
 @pytest.fixture
 def no_checker() -> Iterator[None]:
     with own_checks():
@@ -331,31 +235,3 @@ def test_what_the_parameters_do_not_have_is_refused(no_checker: None) -> None:
     for stacked in ("block", ["a", "missing"], "a/kern", ""):
         refused("stacked", lambda stacked=stacked: gs.track_gradients(optax.sgd(0.1), stacked=stacked).init(PARAMS))  # type: ignore[misc]
     refused("stacked", lambda: gs.track_gradients(optax.sgd(0.1), stacked=True).init({"w": jnp.asarray(1.0)}))
-
-
-def test_states_and_records_of_another_kind_are_refused(no_checker: None) -> None:
-    sgd = optax.sgd(0.1)
-    fresh = gs.track_gradients(sgd).init(PARAMS)
-    refused_each("state", [None, 3, "x", {}, [], sgd.init(PARAMS), sgd, fresh, KINDS["dataset"][-1],
-                           gs.track_gradients(sgd).init({"n": jnp.arange(3)})], gs.gradient_records)  # fmt: skip
-    logs, counts = (jnp.stack([x, x]) for x in (fresh.logs, fresh.counts))
-    moved = Tracked(fresh.inner, jnp.asarray([1, 2]), logs, counts, fresh.rows)
-    refused("state", lambda: gs.gradient_records(moved))
-    one, two = (gs.track_gradients(sgd, every=every) for every in (1, 2))
-    w = {"w": jnp.ones(3)}
-    refused("state", lambda: gs.gradient_records(run(optax.chain(one, two), 3, lambda _: w, w)[1]))
-    for call in (gs.gradient_summary, gs.plot.gradient_records):
-        refused_each("records", "dataset", call)
-        refused("records", lambda call=call: call(made().drop_vars("zeros")))  # type: ignore[misc]
-        refused("records", lambda call=call: call(made().isel(step=0)))  # type: ignore[misc]
-        refused("records", lambda call=call: call(made().isel(step=[])))  # type: ignore[misc]
-
-
-def test_a_figure_shows_what_is_zero_and_what_is_not_finite() -> None:
-    one = made(log_gradient=(10, "x", -np.inf), non_finite=(20, "z", 3))
-    figure: Any = gs.plot.gradient_records(one)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["exactly zero", "not finite"]
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["x", "y", "z"]
-    assert not gs.plot.gradient_records(made()).legends
-    members = xarray.concat([made(), one], "member")
-    assert len(gs.plot.gradient_records(members).legends) == 1
