@@ -164,6 +164,25 @@ def test_one_cell_alone_is_that_of_the_grid(grid: xarray.Dataset) -> None:
     assert float(np.abs(alone.loss.sel(seed=1) - alone.loss.sel(seed=2)).max()) > 0
 
 
+@pytest.mark.parametrize("axis", ["seed", "learning_rate", "sigma_w", "network"])
+def test_parts_of_a_run_join(axis: str, grid: xarray.Dataset) -> None:
+    parts = [grid.isel({axis: [1]}), grid.isel({axis: [0]}), grid.isel({axis: slice(2, None)})]
+    joined = gs.concat([part for part in parts if part.sizes[axis]])
+    order = [1, 0] if axis == "network" else range(grid.sizes[axis])
+    xarray.testing.assert_identical(joined.drop_attrs(), grid.isel({axis: order}).drop_attrs())
+    assert {name for name in grid.attrs if joined.attrs[name] != grid.attrs[name]} <= {"network"}
+
+
+def test_runs_of_other_experiments_do_not_join(grid: xarray.Dataset) -> None:
+    one, other = grid.isel(seed=[0]), grid.isel(seed=[1, 2])
+    with pytest.raises(ValueError, match="optimizer is 'sgd' in one run and 'adam' in another"):
+        gs.concat([one, other.assign_attrs(optimizer="adam")])
+    with pytest.raises(ValueError, match="the runs differ in step as well as in seed"):
+        gs.concat([one, other.isel(step=slice(1, None))], along="seed")
+    with pytest.raises(ValueError, match="optimizer is 'sgd' in one run and None in another"):
+        gs.concat([one, gs.sweep(gs.feedforward(4), depth=2, seeds=range(1, 3))], along="seed")
+
+
 def test_a_file_opens_as_it_was(grid: xarray.Dataset, tmp_path: Any) -> None:
     one = grid.sel(network="tanh", drop=True)  # Zarr has no stable form of text
     one.to_zarr(tmp_path / "one.zarr", consolidated=False)

@@ -14,22 +14,24 @@ from gradsim.sweeps import dataset
 if TYPE_CHECKING:
     import xarray
 
-# What two runs must share to be one experiment.
-SAME = ("dtype", "direction", "depth", "burn_in", "key", "inputs", "gradient_from")
+# What two runs must share to be one experiment; the first of each must be there.
+OF_SWEEPS = ("direction", "dtype", "key", "depth", "burn_in", "inputs", "gradient_from")
+OF_TRAINING = ("optimizer", "dtype", "key", "depth", "steps", "batch", "data", "data_digest", "held_out", "loss")
 NETWORKS = ("network", "width")
-STEPS = ("depth", "time", "start", "parameter")
+RUNS = "what gradsim.sweep or gradsim.train returned"
+STEPS = ("depth", "time", "start", "parameter", "step")
 
 
 def concat(datasets: Sequence[xarray.Dataset], along: str | None = None) -> xarray.Dataset:
-    """Join sweeps of the same experiment along the one axis in which they differ, its points in rising order.
+    """Join runs of the same experiment along the one axis in which they differ, its points in rising order.
 
         gs.concat([gs.sweep(network, seeds=8, …), gs.sweep(network, seeds=range(8, 16), …)])
 
     equals, up to rounding, one sweep with seeds=16. A gain that was one number in each run becomes an axis.
 
     Args:
-        datasets: two or more that `gradsim.sweep` returned.
-        along: the axis (seed, network, width or a gain); unless given, the only one that differs.
+        datasets: two or more that `gradsim.sweep` returned, or `gradsim.train`.
+        along: the axis (seed, network, width, learning_rate or a gain); unless given, the only one that differs.
 
     Returns: a Dataset with the runs' `lost` counts added up and the first one's provenance; `created` and `command`
         of the others stand beside it, one a line.
@@ -70,16 +72,20 @@ def _checked(datasets: Any) -> list[xarray.Dataset]:
     import xarray
 
     if isinstance(datasets, xarray.Dataset) or not isinstance(datasets, Sequence) or isinstance(datasets, str):
-        raise TypeError(f"datasets: got a {type(datasets).__name__}; pass a list of what gradsim.sweep returned")
+        raise TypeError(f"datasets: got a {type(datasets).__name__}; pass a list of {RUNS}")
     for one in datasets:
         if not isinstance(one, xarray.Dataset):
-            raise TypeError(f"datasets: it holds a {type(one).__name__}; pass what gradsim.sweep returned")
-        missing = [name for name in ("direction", "dtype", "key") if name not in one.attrs]
+            raise TypeError(f"datasets: it holds a {type(one).__name__}; pass {RUNS}")
+        missing = [name for name in _same(one)[:3] if name not in one.attrs]
         if missing:
-            raise ValueError(f"datasets: one has no attribute {missing[0]!r}; pass what gradsim.sweep returned")
+            raise ValueError(f"datasets: one has no attribute {missing[0]!r}; pass {RUNS}")
     if len(datasets) < 2:
         raise ValueError(f"datasets: got {len(datasets)}; pass two or more")
     return list(datasets)
+
+
+def _same(run: xarray.Dataset) -> tuple[str, ...]:
+    return OF_TRAINING if OF_TRAINING[0] in run.attrs else OF_SWEEPS
 
 
 def _axis(runs: Sequence[xarray.Dataset], along: str | None) -> str:
@@ -103,7 +109,7 @@ def _axis(runs: Sequence[xarray.Dataset], along: str | None) -> str:
 
 def _refuse_differences(runs: Sequence[xarray.Dataset], along: str) -> None:
     first = runs[0]
-    same = SAME if along in NETWORKS else (*SAME, "network")
+    same = dict.fromkeys(name for run in runs for name in _same(run) + ("network",) * (along not in NETWORKS))
     for run in runs[1:]:
         for name in same:
             if run.attrs.get(name) != first.attrs.get(name):
