@@ -14,7 +14,7 @@ import xarray
 import gradsim as gs
 from gradsim.draws import normal
 from gradsim.engine.chain import Source, network_keys
-from gradsim.training import loop, tasks
+from gradsim.training import loop, programs, tasks
 from gradsim.training.loop import order
 
 DEEP, N, BATCH = 80, 64, 8
@@ -219,6 +219,14 @@ def test_what_is_recorded_is_kept_on_an_interrupt(monkeypatch: pytest.MonkeyPatc
     partial = caught.value.partial  # type: ignore[attr-defined]
     assert np.isfinite(partial.loss.sel(step=[0, 20, 40])).all()
     assert np.isnan(partial.loss.sel(step=60)).all()
+
+
+@pytest.mark.parametrize(("options", "library"), [({}, jax.__version_info__ < (0, 11)), (programs.ON_CPU, False)])
+def test_records_take_the_compilers_own_products(options: dict[str, Any], library: bool) -> None:
+    """Where jaxlib hands products to a library that is slow for outer ones; elsewhere nothing is switched off."""
+    x = jax.ShapeDtypeStruct((8, 256), "float32")
+    product = jax.jit(lambda a, b: (a[:, :, None] * b[:, None, :]) @ jnp.ones((256, 4)), compiler_options=options)
+    assert ("ynn_fusion" in product.lower(x, x).compile().as_text()) == library
 
 
 def test_import_loads_none_of_what_training_needs() -> None:
