@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What two runs must share to be one experiment.
 SAME = ("dtype", "direction", "depth", "burn_in", "key", "inputs", "gradient_from")
 NETWORKS = ("network", "width")
-STEPS = ("depth", "time", "start", "parameter")
+STEPS = ("depth", "time", "start", "parameter", "singular_value")
 
 
 def concat(datasets: Sequence[xarray.Dataset], along: str | None = None) -> xarray.Dataset:
