@@ -102,6 +102,14 @@ def test_factors_far_outside_the_floats() -> None:
     np.testing.assert_array_equal(other[1], one[1])
 
 
+def test_a_diagonal_chain_is_exact_whatever_the_order_of_its_values() -> None:
+    """Values that overtake one another by hundreds of nats: a step of a recurrence whose units do not mix."""
+    diagonals = np.exp(np.random.default_rng(2).normal(size=(len(KINDS), LENGTH, N)) * 15).astype(np.float32)
+    wanted = -np.sort(-np.log(diagonals.astype(float)).cumsum(axis=1))
+    logs = measured(np.eye(N) * diagonals[..., None], "float32", at=ALL)[0]
+    np.testing.assert_allclose(logs, wanted, rtol=1e-6, atol=1e-5)
+
+
 def test_a_factor_of_condition_1e5_keeps_all_in_float32() -> None:
     chain = chains()
     logs, rank, converged = measured(chain, "float32", at=ALL)
@@ -196,6 +204,12 @@ def test_a_layer_norm_takes_two_directions_away(direction: Any, dtype: Any) -> N
     np.testing.assert_array_equal(found["rank"].sel(depth=[1, 15, 30]), 6)
     np.testing.assert_array_equal(np.isneginf(found.log_singular_values).sum(), 6 * 3 * 2)
     assert np.nanmin(found.log_singular_values[..., :6]) > -200
+
+
+def test_a_batch_norm_takes_two_directions_of_each_unit_away() -> None:
+    network = gs.batchnorm(3, 5, "identity", epsilon=0.0)
+    found = gs.sweep(network, depth=8, seeds=4, statistics="log_singular_values", at=[1, 8], dtype="float64")
+    np.testing.assert_array_equal(found["rank"].sel(depth=[1, 8]), 3 * (5 - 2))
 
 
 def test_networks_of_several_sizes_are_joined_and_kept(tmp_path: Any) -> None:

@@ -28,6 +28,7 @@ def without_rounding(r: Array) -> Array:
     eps = float(jnp.finfo(r.dtype).eps)
     lengths = jnp.sqrt(jnp.sum(r * r, axis=0))
     distance = jnp.abs(jnp.diagonal(r)) / jnp.where(lengths == 0, 1, lengths)
-    nothing = jnp.abs(r) <= eps**0.8 * (1 / jnp.maximum(distance, eps)) @ jnp.abs(r)
+    inverse = jnp.where(distance <= eps**0.8, 0, 1 / jnp.maximum(distance, eps))  # an arbitrary vector is exact
+    nothing = jnp.abs(r) <= eps**0.8 * (lengths + inverse @ jnp.abs(r))
     depends = jnp.any(nothing & jnp.eye(len(r), dtype=bool), axis=1, keepdims=True)
     return jnp.where(depends & nothing, 0, r)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from gradsim.engine import graded, products
 from gradsim.engine.graded import Graded
@@ -18,6 +18,9 @@ from gradsim.engine.jacobi import SingularValues, singular_values
 from gradsim.engine.orthogonal import orthonormalized, without_rounding
 from gradsim.engine.products import matrix
 from gradsim.networks.network import Network, State
+
+# Turns in which a step may sort dependent images to the end: structured ones take one or two.
+TURNS = 4
 
 
 class Spectrum(NamedTuple):
@@ -28,32 +31,51 @@ class Spectrum(NamedTuple):
 
 
 def start(vectors: Array) -> Spectrum:
-    """The identity on the span of these orthonormal rows [n, d], which are turned at random.
-
-    The first r vectors of a random basis span an image of rank r, with probability one: what depends on the others, as
-    where units are dead or a norm takes directions away, comes last, and its row of T is zero from there on. Among the
-    unit vectors it would stand anywhere, and an arbitrary direction in its place.
-    """
-    n = vectors.shape[0]
-    turn = orthonormalized(mixed_numbers(n).astype(vectors.dtype))[0]
-    return Spectrum(turn @ vectors, graded.identity(n, vectors))
-
-
-def mixed_numbers(n: int) -> Array:
-    """An n × n matrix of numbers between −½ and ½ without order, always the same; a tenth of a draw to compile."""
-    numbers = jnp.arange(n * n, dtype=jnp.uint32).reshape(n, n) + 1
-    for _ in range(3):
-        numbers = (numbers ^ (numbers >> 16)) * jnp.uint32(0x45D9F3B)
-    return (numbers >> 8).astype(jnp.float32) / 2**24 - 0.5
+    """The identity on the span of these orthonormal rows [n, d]."""
+    return Spectrum(vectors, graded.identity(vectors.shape[0], vectors))
 
 
 def push(spectrum: Spectrum, linear: Callable[[Array], Array]) -> Spectrum:
     """A J, where `linear` takes rows [n, d] to their images A q, of as many entries or not fewer than n."""
     images = linear(spectrum.basis)
     brought = graded.brought_back(images, jnp.zeros(images.shape[0], jnp.int32))
-    basis, r = orthonormalized(brought.rows)
     exponents = jnp.maximum(spectrum.triangle.exponents + brought.exponents, graded.NOTHING)
-    return Spectrum(basis, graded.times(without_rounding(r), Graded(spectrum.triangle.rows, exponents)))
+    basis, r, triangle = _factored(brought.rows, Graded(spectrum.triangle.rows, exponents))
+    return Spectrum(basis, graded.times(r, triangle))
+
+
+def _factored(images: Array, triangle: Graded) -> tuple[Array, Array, Graded]:
+    """(Q', R, T) of the images A Q: A Q T = Q' R T, the rows of T in an order in which dependent images come last.
+
+    In the place of an image that depends on those before it QR puts an arbitrary direction. Where that is not among
+    the last, it would share what the images after it span, and the rows of T would hide their rank: a second turn then
+    has the dependent ones, whose rows of R are zero, behind the others. It is a loop, which vmap skips unless some
+    chain needs it, as it would not skip a branch.
+    """
+
+    n = images.shape[0]
+
+    def turn(images: Array) -> tuple[Array, Array]:
+        basis, r = orthonormalized(images)
+        return basis, without_rounding(r)
+
+    def hidden(carry: tuple[Array, Graded, Array, Array, Array]) -> Array:
+        _, _, _, r, turns = carry
+        return jnp.any((jnp.diagonal(r) == 0)[:, None] & (r != 0)) & (turns < TURNS)
+
+    def again(carry: tuple[Array, Graded, Array, Array, Array]) -> tuple[Array, Graded, Array, Array, Array]:
+        images, triangle, _, r, turns = carry
+        lost = (jnp.diagonal(r) == 0).astype(jnp.int32)
+        places = jnp.argsort(lost + jnp.all(images == 0, axis=1).astype(jnp.int32), stable=True)
+        # Where the lost ones are the last already, the first of them has hidden others.
+        first_last = jnp.argsort(jnp.arange(n) == jnp.argmax(lost), stable=True)
+        places = jnp.where(jnp.all(places == jnp.arange(n)), first_last, places)
+        images, triangle = jax.tree.map(lambda leaf: leaf[places], (images, triangle))
+        return images, triangle, *turn(images), turns + 1
+
+    first = (images, triangle, *turn(images), jnp.zeros((), jnp.int32))
+    _, triangle, basis, r, _ = lax.while_loop(hidden, again, first)
+    return basis, r, triangle
 
 
 def of_network(network: Network, state: State) -> Spectrum:
