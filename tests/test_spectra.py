@@ -3,16 +3,19 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mpmath  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import xarray
-from jax import export
+from jax import Array, export
 from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import scaled
 from gradsim.cli import spectra
+from gradsim.engine.products import matrix
+from gradsim.engine.statistics import View
 
 
 def exact(factors: np.ndarray, digits: int) -> np.ndarray:
@@ -207,9 +210,21 @@ def test_a_layer_norm_takes_two_directions_away(direction: Any, dtype: Any) -> N
 
 
 def test_a_batch_norm_takes_two_directions_of_each_unit_away() -> None:
-    network = gs.batchnorm(3, 5, "identity", epsilon=0.0)
-    found = gs.sweep(network, depth=8, seeds=4, statistics="log_singular_values", at=[1, 8], dtype="float64")
-    np.testing.assert_array_equal(found["rank"].sel(depth=[1, 8]), 3 * (5 - 2))
+    """With ReLU behind it, dead units too: in no order, layer upon layer; as many as an SVD of the product finds."""
+
+    def resolved(view: View) -> Array:
+        assert view.product is not None
+        values = jnp.linalg.svd(matrix(view.product.mantissa), compute_uv=False)
+        return jnp.sum((values > 1e-11 * values[0]).astype(values.dtype))
+
+    rank = gs.Statistic("svd_rank", "rank by SVD", "1", resolved, ("all",), costly=True)
+    for activation, most in (("identity", 4 * (6 - 2)), ("relu", 14)):
+        network = gs.batchnorm(4, 6, activation, epsilon=0.0)
+        found = gs.sweep(
+            network, depth=5, seeds=8, statistics=("log_singular_values", rank), at=range(1, 6), dtype="float64"
+        )
+        np.testing.assert_array_equal(found["rank"], found.svd_rank)
+        assert found["rank"].max() == most
 
 
 def test_networks_of_several_sizes_are_joined_and_kept(tmp_path: Any) -> None:

@@ -49,7 +49,8 @@ def _factored(images: Array, triangle: Graded) -> tuple[Array, Array, Graded]:
 
     In the place of an image that depends on those before it QR puts an arbitrary direction. Where that is not among
     the last, it would share what the images after it span, and the rows of T would hide their rank: a second turn then
-    has the dependent ones, whose rows of R are zero, behind the others. It is a loop, which vmap skips unless some
+    has the dependent ones, whose rows of R are zero, behind the others, and what has no row of T left behind all. It is
+    a loop, which vmap skips unless some
     chain needs it, as it would not skip a branch.
     """
 
@@ -59,16 +60,22 @@ def _factored(images: Array, triangle: Graded) -> tuple[Array, Array, Graded]:
         basis, r = orthonormalized(images)
         return basis, without_rounding(r)
 
+    def idle(triangle: Graded) -> Array:
+        return jnp.all(triangle.rows == 0, axis=1)
+
     def hidden(carry: tuple[Array, Graded, Array, Array, Array]) -> Array:
-        _, _, _, r, turns = carry
-        return jnp.any((jnp.diagonal(r) == 0)[:, None] & (r != 0)) & (turns < TURNS)
+        _, triangle, _, r, turns = carry
+        nothing = (jnp.diagonal(r) == 0) | idle(triangle)
+        return jnp.any(nothing[:, None] & (r != 0) & ~idle(triangle)) & (turns < TURNS)
 
     def again(carry: tuple[Array, Graded, Array, Array, Array]) -> tuple[Array, Graded, Array, Array, Array]:
         images, triangle, _, r, turns = carry
         lost = (jnp.diagonal(r) == 0).astype(jnp.int32)
-        places = jnp.argsort(lost + jnp.all(images == 0, axis=1).astype(jnp.int32), stable=True)
+        rank = jnp.where(idle(triangle), 3, lost + jnp.all(images == 0, axis=1).astype(jnp.int32))
+        places = jnp.argsort(rank, stable=True)
         # Where the lost ones are the last already, the first of them has hidden others.
-        first_last = jnp.argsort(jnp.arange(n) == jnp.argmax(lost), stable=True)
+        rank = jnp.where((rank == 1) & (jnp.arange(n) == jnp.argmax(rank == 1)), 2, rank)
+        first_last = jnp.argsort(rank, stable=True)
         places = jnp.where(jnp.all(places == jnp.arange(n)), first_last, places)
         images, triangle = jax.tree.map(lambda leaf: leaf[places], (images, triangle))
         return images, triangle, *turn(images), turns + 1
