@@ -43,6 +43,8 @@ def log_singular_values(
     ratio of two rows. Memory is O(n²) a chain, beside the factors. A step costs some 8 n³ operations and a QR
     (LAPACK's on a CPU, one call for all chains), the singular values at one length 10 to 40 n³. In float32 what a
     factor makes some 10⁶ times smaller than a direction that it depends on is rounding, and lost: take float64.
+    Not resolved is a pair whose order later factors reverse by more than the mantissa without mixing them (16 nats in
+    float32, 36 in float64), as a symmetry may; on a diagonal chain it is.
 
     Args:
         factors: [..., length, n, n], the matrices A_1 … A_L that act one after the other on column vectors (the
