@@ -9,6 +9,7 @@ from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.critical_start import CriticalInitializer, critical_initializer
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.check import check
+from gradsim.engine.factors import LogSingularValues, log_singular_values
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.initializers import INITIALIZERS, Initializer
@@ -40,6 +41,7 @@ __all__ = [
     "Activation",
     "CriticalInitializer",
     "Initializer",
+    "LogSingularValues",
     "Network",
     "Scaled",
     "Statistic",
@@ -67,6 +69,7 @@ __all__ = [
     "jacobian_norms",
     "layernorm",
     "linear_recurrence",
+    "log_singular_values",
     "lstm",
     "minimal_rnn",
     "partial_products",

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradsim import scaled
-from gradsim.engine import products
+from gradsim.engine import products, spectra
 from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, in_range, take_step, times
 from gradsim.engine.forward import Cells, Task
 from gradsim.engine.products import Bundle
+from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistics import View
 from gradsim.engine.tiling import drawing, joined
 from gradsim.networks.network import Gains, Network, State, Weights, leaves_of, path_name
@@ -23,11 +24,12 @@ from gradsim.scaled import Scaled
 
 
 class Carry(NamedTuple):
-    """What the way back carries: the state after the step, the cotangents, and the sums of weight gradients."""
+    """What the way back carries: the state after the step, the cotangents, sums of weight gradients, the spectrum."""
 
     state: Scaled
     bundles: dict[str, Bundle]
     sums: dict[str, Scaled]
+    spectrum: Spectrum | None
 
 
 def backward(
@@ -60,10 +62,11 @@ def backward(
             chain = bind(cell.gains)
             shapes = jax.eval_shape(lambda: trained(chain, chain.weights(source.drawn(0))))
             sums = {name: _zero(shape) for name, shape in shapes.items()}
-        return Carry(last, bundles, sums)
+        spectrum = spectra.of_network(network, end) if "spectrum" in needs else None
+        return Carry(last, bundles, sums, spectrum)
 
     def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, Scaled]) -> tuple[Carry, dict[str, Scaled]]:
-        (after, bundles, sums), (t, drawn, before) = carry, x
+        (after, bundles, sums, spectrum), (t, drawn, before) = carry, x
         chain = bind(cell.gains)
         here, missing = in_range(before)
         _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
@@ -72,12 +75,16 @@ def backward(
             gradients = weight_gradients(chain, drawn, here, missing, bundles["one"])
         if "weight_sums" in needs:
             sums = {name: scaled.add(sums[name], gradient) for name, gradient in gradients.items()}
-        bundles = {
-            name: products.push(bundle, lambda c: pullback(c)[0], transposed=True) for name, bundle in bundles.items()
-        }
+
+        def back(cotangent: State) -> State:
+            return pullback(cotangent)[0]
+
+        bundles = {name: products.push(bundle, back, transposed=True) for name, bundle in bundles.items()}
+        spectrum = None if spectrum is None else spectra.push_states(spectrum, here, back)
+        values = task.singular_values(spectrum, network, here, t)
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
-        view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums)
-        return Carry(before, bundles, sums), task.measure(view, t)
+        view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums, values)
+        return Carry(before, bundles, sums, spectrum), task.measure(view, t)
 
     steps = tiling.segments(task.burn_in, task.depth, to_end=True)
     draw = drawing(source, steps)

@@ -77,6 +77,11 @@ def power_above(n: int, least: int) -> int:
     return int(2 ** (max(n, least) - 1).bit_length())
 
 
+def observed_size(network: Network) -> int:
+    """The numbers of the observed part of a state: the rows and columns of a product."""
+    return _once(network)[1]
+
+
 @lru_cache(maxsize=256)
 def _once(network: Network) -> tuple[int, int]:
     """The numbers that the first state is made of, and those of a vector in the observed part."""

@@ -6,18 +6,20 @@ activity leaves the range as fast as its gradient. The cells, one network at man
 weights, and the grid becomes one tall matrix product. Everything here is pure: jit it, vmap it over seeds.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradsim.engine import products
+from gradsim.engine import products, spectra
 from gradsim.engine.chain import Drawn, Source, beyond, burned_in, in_range
+from gradsim.engine.jacobi import SingularValues, not_taken
 from gradsim.engine.products import Bundle
+from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistics import Statistic, View, measure
 from gradsim.engine.tiling import Tiling, drawing, joined
-from gradsim.networks.network import Gains, State
+from gradsim.networks.network import Gains, Network, State
 from gradsim.scaled import Scaled
 
 
@@ -45,9 +47,27 @@ class Task(NamedTuple):
         """What the statistics are made of."""
         return {need for statistic in self.statistics for need in statistic.needs}
 
+    def singular_values(self, spectrum: Spectrum | None, network: Network, state: State, t: Array) -> Scaled | None:
+        """Those after step t, taken at the depths `at` alone and NaN elsewhere: once for all that read them."""
+        if spectrum is None:
+            return None
+        wanted = jnp.any(t - self.burn_in + 1 == jnp.asarray(self.at, jnp.int32))
+        found: SingularValues = jax.lax.cond(
+            wanted, lambda: spectra.observed(spectrum, network, state), lambda: not_taken(spectrum.triangle)
+        )
+        return found.values
+
     def measure(self, view: View, t: Array) -> dict[str, Scaled]:
         """Each statistic after step number t of the chain."""
         return {one.name: measure(one, view, t - self.burn_in + 1, self.at) for one in self.statistics}
+
+
+class Carry(NamedTuple):
+    """What the way forward carries: the state after the step, the tangents, and the product's spectrum."""
+
+    state: Scaled
+    bundles: dict[str, Bundle]
+    spectrum: Spectrum | None
 
 
 def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
@@ -65,13 +85,12 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
             bundles["one"] = products.start(products.along(network, state, source.vector()))
         return bundles
 
-    def begin(cell: Cells, state: Scaled) -> tuple[Scaled, dict[str, Bundle]]:
-        return state, fresh(state.mantissa)
+    def begin(cell: Cells, state: Scaled) -> Carry:
+        spectrum = spectra.of_network(network, state.mantissa) if "spectrum" in task.needs else None
+        return Carry(state, fresh(state.mantissa), spectrum)
 
-    def body(
-        cell: Cells, carry: tuple[Scaled, dict[str, Bundle]], x: tuple[Array, Drawn, None]
-    ) -> tuple[Any, dict[str, Scaled]]:
-        (state, bundles), (t, drawn, _) = carry, x
+    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, None]) -> tuple[Carry, dict[str, Scaled]]:
+        (state, bundles, spectrum), (t, drawn, _) = carry, x
         step = bind(cell.gains).step(drawn)
         if cell.start is not None:
             starting = t - task.burn_in == cell.start
@@ -81,8 +100,10 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
         state = beyond(step, here, missing, new)
         bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
-        view = View(network, seen.get("all"), seen.get("one"), state, preactivations)
-        return (state, bundles), task.measure(view, t)
+        spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
+        values = task.singular_values(spectrum, network, here, t)
+        view = View(network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values)
+        return Carry(state, bundles, spectrum), task.measure(view, t)
 
     steps = task.tiling.segments(task.burn_in, task.depth)
     states = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), task.burn_in))(cells)

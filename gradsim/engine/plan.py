@@ -84,7 +84,7 @@ def planned(
     if direction == "forward" and loss is not None:
         raise ValueError("loss: it starts a gradient; pass direction='backward' with it")
     chosen = known.get(statistics, direction)
-    depths = _depths(at, depth, direction)
+    depths = lengths(at, depth, whole=depth if direction == "forward" else 1)
     if at is not None and not any(statistic.costly for statistic in chosen):
         costly = ", ".join(statistic.name for statistic in known.STATISTICS.values() if statistic.costly)
         raise ValueError(
@@ -107,10 +107,10 @@ def planned(
     return plan
 
 
-def _depths(at: Any, depth: int, direction: str) -> tuple[int, ...]:
-    """The depths of costly statistics; unless given, the one whose product is that of the whole network."""
+def lengths(at: Any, depth: int, whole: int | None = None) -> tuple[int, ...]:
+    """The depths of costly statistics, up to `depth`; unless given, the one of the `whole` product."""
     if at is None:
-        return (depth,) if direction == "forward" else (1,)
+        return (whole or depth,)
     points = [at] if isinstance(at, str) or not isinstance(at, Iterable) else list(at)
     chosen = tuple(arguments.whole("at", point) for point in points)
     if not chosen or max(chosen) > depth:

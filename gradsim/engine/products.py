@@ -1,7 +1,7 @@
 """Jacobian products as bundles of tangents (or cotangents) that an exact power of two keeps in range."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,3 +103,9 @@ def embed(network: Network, state: State, vectors: State) -> State:
     """Vectors of the observed part as vectors of the whole state: the transpose of `observed`."""
     whole = jax.linear_transpose(network.observed, state)
     return jax.vmap(lambda vector: whole(vector)[0])(vectors)
+
+
+def matrix(tree: Any) -> Array:
+    """Vectors, leaves [vectors, …], as the rows of a matrix."""
+    rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]
+    return jnp.concatenate(rows, axis=1)

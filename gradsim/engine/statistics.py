@@ -6,7 +6,7 @@ mantissa and a power of two, and is joined in float64 on the host.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from jax import Array
 from jaxtyping import Float
 
 from gradsim import arguments, scaled
-from gradsim.engine.products import Bundle
+from gradsim.engine import isometry
+from gradsim.engine.chain import observed_size
+from gradsim.engine.products import Bundle, matrix
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled
 
@@ -31,11 +33,23 @@ class View(NamedTuple):
     # In the order of the alphabet, not that of network.parameters.
     weight_gradients: Mapping[str, Scaled] = {}  # of this step, by field of the weights: leaves by path (`leaves_of`)
     weight_gradient_sums: Mapping[str, Scaled] = {}  # of this step and all later ones
+    singular_values: Scaled | None = None  # of the product, [n] from the largest, 0 where lost; NaN but at `at`
 
 
-NEEDS = ("all", "one", "weights", "weight_sums")
+NEEDS = ("all", "one", "weights", "weight_sums", "spectrum")
 DIRECTIONS = ("forward", "backward")
-TAKEN = ("dead", "depth", "network", "parameter", "seed", "start", "time", "width")  # other names of a Dataset
+TAKEN = (
+    "dead",
+    "depth",
+    "network",
+    "parameter",
+    "rank",
+    "seed",
+    "singular_value",
+    "start",
+    "time",
+    "width",
+)  # other names of a Dataset
 
 
 def _of_every_network(network: Network) -> None:
@@ -46,9 +60,10 @@ def _of_every_network(network: Network) -> None:
 class Statistic:
     """A named quantity: `measure(view)` on the device, or its logarithm, joined in float64 on the host.
 
-    `measure` returns one number, as an array or a `Scaled`; [1 + parameters] of them where `by_parameter`.
-    `needs` says what must be propagated for it: "all" tangents of a basis, "one" vector, the gradients of
-    the "weights" and their "weight_sums". `missing(network)` says why a network lacks it, or None.
+    `measure` returns one number, as an array or a `Scaled`; [1 + parameters] of them where `by_parameter`,
+    [n] where `by_singular_value`. `needs` says what must be propagated for it: "all" tangents of a basis, "one"
+    vector, the gradients of the "weights" and their "weight_sums", the "spectrum", whose singular values are there at
+    the depths named by `at=`. `missing(network)` says why a network lacks it, or None.
 
     Raises: ValueError or TypeError for fields of another kind.
     """
@@ -63,6 +78,8 @@ class Statistic:
     directions: tuple[str, ...] = DIRECTIONS
     missing: Callable[[Network], str | None] = field(default=_of_every_network, repr=False)
     by_parameter: bool = False  # one value for each field of the weights, after one for all of them
+    by_singular_value: bool = False  # one value for each singular value, from the largest
+    infinite: bool = False  # is ±inf a value of it, and not a loss?
 
     def __post_init__(self) -> None:
         for name in ("name", "long_name", "units"):
@@ -71,7 +88,7 @@ class Statistic:
             raise ValueError(f"name: got {self.name!r}; pass another than {', '.join(TAKEN)}, which a Dataset uses")
         for name in ("measure", "missing"):
             arguments.function(name, getattr(self, name))
-        for name in ("logarithm", "costly", "by_parameter"):
+        for name in ("logarithm", "costly", "by_parameter", "by_singular_value", "infinite"):
             arguments.flag(name, getattr(self, name))
         arguments.choices("needs", self.needs, NEEDS)
         arguments.choices("directions", self.directions, DIRECTIONS, least=1)
@@ -81,6 +98,22 @@ class Statistic:
                 f"needs: got {self.needs} with directions={self.directions}; pass ('one', 'weights'), perhaps "
                 "'weight_sums' too, with directions=('backward',): they are gradients of one vector on its way back"
             )
+
+        if "spectrum" in self.needs and not self.costly:
+            raise ValueError(
+                "costly: got False with needs 'spectrum'; pass True: singular values are there at `at=` alone"
+            )
+        if self.by_singular_value and (self.by_parameter or "spectrum" not in self.needs):
+            raise ValueError(
+                f"by_singular_value: got True with needs={self.needs} and by_parameter={self.by_parameter}; pass needs "
+                "with 'spectrum', and by_parameter=False"
+            )
+
+    def shape(self, network: Network) -> tuple[int, ...]:
+        """That of what it measures of a network."""
+        if self.by_singular_value:
+            return (observed_size(network),)
+        return (1 + len(network.parameters),) * self.by_parameter
 
     def finish(self, value: Scaled) -> np.ndarray:
         """The result in float64 on the host."""
@@ -95,12 +128,6 @@ class Statistic:
         return self.missing(network)
 
 
-def matrix(tree: Any) -> Array:
-    """Vectors, leaves [vectors, …], as the rows of a matrix."""
-    rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)]
-    return jnp.concatenate(rows, axis=1)
-
-
 def _gain(view: View) -> Scaled:
     assert view.product is not None
     n_in = jax.tree.leaves(view.product.mantissa)[0].shape[0]
@@ -112,10 +139,19 @@ def _vector(view: View) -> Scaled:
     return Scaled(jnp.sqrt(view.vector.squares), view.vector.exponent)
 
 
-def _spectral(view: View) -> Scaled:
+def _product(view: View) -> tuple[Array, Array]:
     assert view.product is not None
-    singular_values = jnp.linalg.svd(matrix(view.product.mantissa), compute_uv=False)
-    return Scaled(singular_values[0], view.product.exponent)
+    return matrix(view.product.mantissa), view.product.exponent
+
+
+def _spectral(view: View) -> Scaled:
+    rows, exponent = _product(view)
+    return Scaled(jnp.linalg.svd(rows, compute_uv=False)[0], exponent)
+
+
+def _singular_values(view: View) -> Scaled:
+    assert view.singular_values is not None
+    return view.singular_values
 
 
 def _length(view: View) -> Scaled:
@@ -171,6 +207,53 @@ STATISTICS: dict[str, Statistic] = {
         Statistic("log_gain", "log gain ½ ln(‖J‖²/n)", "nat", _gain, ("all",), logarithm=True),
         Statistic(
             "log_spectral", "log spectral norm ln σ_max(J)", "nat", _spectral, ("all",), logarithm=True, costly=True
+        ),
+        Statistic(
+            "log_singular_values",
+            "log singular value ln σ_i(J)",
+            "nat",
+            _singular_values,
+            ("spectrum",),
+            logarithm=True,
+            costly=True,
+            by_singular_value=True,
+            infinite=True,
+        ),
+        Statistic(
+            "log_condition",
+            "log condition number ln(σ_max/σ_min)",
+            "nat",
+            lambda view: isometry.condition(_singular_values(view)),
+            ("spectrum",),
+            logarithm=True,
+            costly=True,
+            infinite=True,
+        ),
+        Statistic(
+            "isometric_share",
+            "share of singular values between ½ and 2",
+            "1",
+            lambda view: isometry.isometric_share(_singular_values(view)),
+            ("spectrum",),
+            costly=True,
+        ),
+        Statistic(
+            "log_second_moment",
+            "log second moment of squared singular values, ln(Σσ⁴/n)",
+            "nat",
+            lambda view: isometry.second_moment(*_product(view)),
+            ("all",),
+            logarithm=True,
+            costly=True,
+        ),
+        Statistic(
+            "spectral_variance",
+            "variance of squared singular values over their squared mean",
+            "1",
+            lambda view: isometry.spectral_variance(_product(view)[0]),
+            ("all",),
+            costly=True,
+            infinite=True,
         ),
         Statistic(
             "log_jvp", "log norm ln ‖J u‖, ‖u‖ = 1", "nat", _vector, ("one",), logarithm=True, directions=("forward",)

@@ -28,7 +28,7 @@ def try_statistic(network: Network, statistic: Statistic, direction: str, dtype:
         return
     if statistic.name in network.gains:
         raise ValueError(f"statistics: {statistic.name!r} is a gain of {network.family}; pass one of another name")
-    shape = (1 + len(network.parameters),) * statistic.by_parameter
+    shape = statistic.shape(network)
     wanted = f"measure must return real numbers of shape {list(shape)}, as an array or a Scaled"
     try:
         found = _one_step(network, statistic, direction, dtype)

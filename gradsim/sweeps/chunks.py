@@ -26,6 +26,8 @@ CPU_BYTES = 128 * 2**20
 CPU_ROWS = 1024
 # In products' operations: a number drawn, a step's work on an entry of a tangent, that on a weight for the state alone.
 DRAWN, ENTRY, SINGLE = 400.0, 30.0, 10.0
+# The same, in n³: a step's QR and triangle of n × n, and all singular values where they are taken.
+TRIANGLE, ROTATIONS = 80.0, 3000.0
 # Operations that may be wasted to spare another compilation: some thousandths of its time.
 SPARE = 3e8
 # As many calls, and code that is compiled twice as long has paid where drawing takes most of the time.
@@ -80,10 +82,11 @@ def predicted(plan: Plan) -> Needs:
     size = sum(math.prod(leaf.shape) for leaf in leaves)
     needs = {need for statistic in plan.statistics for need in statistic.needs}
     draw = draw_bytes(network, plan.dtype)
-    rows = (("all" in needs) * size + ("one" in needs)) * (plan.depth if plan.pairs else 1)
+    spectrum = "spectrum" in needs
+    rows = (("all" in needs) * size + ("one" in needs) + spectrum * 2 * size) * (plan.depth if plan.pairs else 1)
     decomposed = any(statistic.costly for statistic in plan.statistics)
     states = plan.depth if plan.direction == "backward" else 0
-    outputs = 8 * plan.depth * len(plan.statistics) * (plan.depth if plan.pairs else 1)
+    outputs = 8 * plan.depth * _numbers(plan) * (plan.depth if plan.pairs else 1)
     cell = ((COPIES + 2 * decomposed) * (rows + 1) + states) * _bytes(state) + outputs
     cell += COPIES * ("weights" in needs) * draw
     weights = draw / np.dtype(plan.dtype).itemsize
@@ -93,9 +96,15 @@ def predicted(plan: Plan) -> Needs:
         width = leaves[0].shape[-1]
         met *= width / (width + network.input_shape[-1])
     step = 2 * rows * met + back * (rows * size * ENTRY + single)
+    step += spectrum * size**3 * (TRIANGLE + ROTATIONS * len(plan.at) / plan.depth)
     ahead = extent(network, plan.steps, given=False)
     inputs = 2 * 4 * ahead.steps * math.prod(ahead.shape or (0,))  # while they are made
     return Needs(cell, max(1, rows) * _bytes(state), draw, inputs, rows, step, single, back * weights * DRAWN)
+
+
+def _numbers(plan: Plan) -> int:
+    """Those of a result at one depth."""
+    return sum(math.prod(one.shape(plan.network)) for one in plan.statistics)
 
 
 def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, seeds: int) -> None:
@@ -105,7 +114,7 @@ def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, s
     """
     sizes = {**{name: axis.size for name, axis in axes.items() if axis.ndim}, "seeds": seeds, "depth": plan.depth}
     values = networks * math.prod(sizes.values()) * (plan.depth if plan.pairs else 1)
-    numbers = sum(1 + len(plan.network.parameters) if one.by_parameter else 1 for one in plan.statistics)
+    numbers = _numbers(plan)
     needed, available = values * (8 * numbers + 1), int(psutil.virtual_memory().available)
     if needed > available:
         longest = max(sizes, key=sizes.__getitem__)

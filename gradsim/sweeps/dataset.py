@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from gradsim import arguments
+from gradsim.engine.chain import observed_size
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistics import STATISTICS, Statistic
 from gradsim.networks.network import Network
@@ -49,11 +50,14 @@ def build(
     seeds: np.ndarray,
     settings: Mapping[str, Any],
 ) -> xarray.Dataset:
-    """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (parameter).
+    """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (parameter or
+    singular_value).
 
     `arrays[i][statistic]` is that array of network i. A −inf in a logarithm is a product that is exactly
     zero: it becomes NaN, and the flag `dead` tells it from a value that does not exist. What has left the range of
-    floats is flagged in `<statistic>_lost`, which is there where something was lost.
+    floats is flagged in `<statistic>_lost`, which is there where something was lost. Of singular values −inf is one
+    that is exactly zero, `rank` counts the others, and NaN is one that was not taken, or that the network, smaller than
+    others of the sweep, does not have.
     """
     import xarray  # 0.3 s: not at import
 
@@ -63,20 +67,26 @@ def build(
     dims += [name for name, axis in axes.items() if axis.ndim] + ["seed"] + ["start"] * plan.pairs + [first.axis]
     variables: dict[str, Any] = {}
     for statistic in plan.statistics:
-        values = np.stack([one[statistic.name] for one in arrays]) if several.axis else arrays[0][statistic.name]
-        every = dims + ["parameter"] * statistic.by_parameter
+        values = _joined([one[statistic.name] for one in arrays]) if several.axis else arrays[0][statistic.name]
+        every = dims + ["parameter"] * statistic.by_parameter + ["singular_value"] * statistic.by_singular_value
         zero = values == -np.inf
         lost = np.isfinite(values)  # and on in place: a mask takes an eighth of the numbers' memory
         np.logical_not(np.logical_or(lost, zero, out=lost), out=lost)
-        lost &= _measured(plan, statistic)
+        lost &= _measured(plan, statistic) & _there(list(networks.values()), statistic, values.ndim)
+        if statistic.infinite:
+            lost &= np.isnan(values)
+            zero = np.zeros((), bool)
         if statistic.needs and not statistic.costly and not statistic.by_parameter and "dead" not in variables:
             variables["dead"] = (dims, zero, {"long_name": "is the product exactly zero?"})
         if plan.pairs:
             values = np.where(_measured(plan, statistic), values, np.nan)
-        values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
+        if zero.ndim:
+            values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
         counts = _count_lost(statistic.name, lost, every, plan)
         described = {"long_name": statistic.long_name, "units": statistic.units, **counts}
         variables[statistic.name] = (every, values, described)
+        if statistic.by_singular_value and "rank" not in variables:
+            variables["rank"] = (dims, _rank(values), {"long_name": "singular values that are not zero", "units": "1"})
         if counts["lost"]:
             said = {"long_name": f"has {statistic.name} left the range of floats?"}
             variables[f"{statistic.name}_lost"] = (every, lost, said)
@@ -94,6 +104,10 @@ def build(
         coordinates["start"] = ("start", steps - 1, about)
     if any(statistic.by_parameter for statistic in plan.statistics):
         coordinates["parameter"] = ("parameter", ["all", *first.parameters])
+    if any(statistic.by_singular_value for statistic in plan.statistics):
+        most = max(observed_size(network) for network in networks.values())
+        about = {"long_name": "number of the singular value, from the largest"}
+        coordinates["singular_value"] = ("singular_value", np.arange(1, most + 1), about)
     choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
     attrs = {**provenance(), **choices, **settings, "network": description(networks)}
     return xarray.Dataset(variables, coordinates, attrs=attrs)
@@ -122,12 +136,38 @@ def _measured(plan: Plan, statistic: Statistic) -> np.ndarray:
     if plan.pairs:
         return np.arange(plan.depth)[:, None] < steps
     there = np.isin(steps, plan.at) if statistic.costly else np.ones(plan.depth, bool)
-    return there[:, None] if statistic.by_parameter else there
+    return there[:, None] if statistic.by_parameter or statistic.by_singular_value else there
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of several networks as one, NaN where a network has fewer singular values than another."""
+    most = max(array.shape[-1] for array in arrays)
+    if all(array.shape[-1] == most for array in arrays):
+        return np.stack(arrays)
+    whole = np.full((len(arrays), *arrays[0].shape[:-1], most), np.nan)
+    for place, array in zip(whole, arrays, strict=True):
+        place[..., : array.shape[-1]] = array
+    return whole
+
+
+def _there(networks: Sequence[Network], statistic: Statistic, ndim: int) -> np.ndarray:
+    """Which singular values the networks have, of a result with so many dimensions."""
+    if not statistic.by_singular_value or len(networks) == 1:
+        return np.ones((), bool)
+    sizes = np.array([observed_size(network) for network in networks])
+    has = np.arange(max(sizes)) < sizes[:, None]
+    return has.reshape(len(networks), *[1] * (ndim - 2), -1)
+
+
+def _rank(values: np.ndarray) -> np.ndarray:
+    """How many logarithms are finite; NaN where none was taken."""
+    return np.where(np.isnan(values[..., 0]), np.nan, np.count_nonzero(np.isfinite(values), axis=-1))
 
 
 def _count_lost(name: str, lost: np.ndarray, dims: Sequence[str], plan: Plan) -> dict[str, int]:
     """How many networks lost a number, of how many; said in a warning where there are any."""
-    along = tuple(place for place, dim in enumerate(dims) if dim in ("start", plan.network.axis, "parameter"))
+    inner = ("start", plan.network.axis, "parameter", "singular_value")
+    along = tuple(place for place, dim in enumerate(dims) if dim in inner)
     networks = lost.any(along)
     count = int(np.count_nonzero(networks))
     if count:

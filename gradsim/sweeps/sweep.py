@@ -57,8 +57,8 @@ def sweep(
         direction: "forward" measures the prefixes J_l … J_1 at every l; "backward" the suffixes
             J_L … J_l, which is what the gradient meets on its way back through step l.
         statistics: names out of `gradsim.STATISTICS`, or `gradsim.Statistic` objects of one's own.
-        at: the depths at which costly statistics (log_spectral) are taken, by default the whole product's;
-            elsewhere they are NaN.
+        at: the depths at which costly statistics (log_spectral, log_singular_values and others of the spectrum) are
+            taken, by default the whole product's; elsewhere they are NaN.
         burn_in: steps taken before the product starts, to let the length settle.
         inputs: real data [samples, *input_shape], or [samples, time, *input_shape] for recurrent networks;
             seed i takes sample i modulo samples. Gaussian of unit variance if not given.
@@ -74,7 +74,8 @@ def sweep(
     Returns: a Dataset with dimensions (network,) gains…, seed, depth (or time), in nats where logarithmic.
         `dead` flags networks whose product is exactly zero; there the logarithms are NaN. Where numbers have left the
         range of floats they are not finite, a warning says so, and `<statistic>_lost` flags them; every variable's
-        attribute `lost` counts the networks.
+        attribute `lost` counts the networks. `log_singular_values` has one more dimension, `singular_value`, from the
+        largest, NaN at depths not in `at` and −inf for what is exactly zero or rounding; `rank` counts the others.
     Raises: ValueError or TypeError before anything is compiled, naming the argument.
     """
     several = grid.networks(network, widths)
