@@ -23,7 +23,9 @@ def mean_square(dataset: xarray.Dataset) -> xarray.Dataset:
     """
     logs = (2 * dataset["log_gain"]).where(~dataset["dead"], -np.inf).transpose("seed", "time")
     # In one order in memory, whatever that of the Dataset: sums would differ by rounding.
-    found = dataset.drop_vars([name for name in dataset.data_vars if name != "theory"]).drop_dims("seed")
+    found = dataset.drop_vars([name for name in dataset.data_vars if name != "theory"]).drop_dims(
+        "seed", errors="ignore"
+    )
     found = found.assign(dict(zip(("log_root", "error"), _mean(np.ascontiguousarray(logs.values)), strict=True)))
     error = found["error"]
     few = ~(error < FEW)
