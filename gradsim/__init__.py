@@ -16,16 +16,24 @@ from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.inspection.inspect import inspect
 from gradsim.inspection.report import report
 from gradsim.inspection.tune import Tuned, tune
+from gradsim.networks.antisymmetric import antisymmetric_rnn
 from gradsim.networks.attention import attention
 from gradsim.networks.batchnorm import batchnorm
 from gradsim.networks.convolutional import convolutional
+from gradsim.networks.delta_rule import delta_net, rwkv7
+from gradsim.networks.elementwise import indrnn, min_gru, min_lstm
 from gradsim.networks.feedforward import feedforward
 from gradsim.networks.gated import gru, lstm
+from gradsim.networks.linear_attention import retnet, rwkv6
 from gradsim.networks.linear_recurrence import linear_recurrence
 from gradsim.networks.network import Network
 from gradsim.networks.normalized import layernorm
+from gradsim.networks.oscillators import cornn
 from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.networks.residual import highway, residual
+from gradsim.networks.state_space import mamba, mamba2, s4d
+from gradsim.networks.unitary import unitary_rnn
+from gradsim.networks.xlstm import mlstm
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.sweep import partial_products, sweep
@@ -46,14 +54,17 @@ __all__ = [
     "Scaled",
     "Statistic",
     "Tuned",
+    "antisymmetric_rnn",
     "attention",
     "batchnorm",
     "check",
     "concat",
     "convolutional",
     "copy_task",
+    "cornn",
     "critical",
     "critical_initializer",
+    "delta_net",
     "digits",
     "digits_sequence",
     "enable_compilation_cache",
@@ -64,6 +75,7 @@ __all__ = [
     "gru",
     "highway",
     "horizon",
+    "indrnn",
     "inspect",
     "inspection",
     "jacobian_norms",
@@ -71,16 +83,26 @@ __all__ = [
     "linear_recurrence",
     "log_singular_values",
     "lstm",
+    "mamba",
+    "mamba2",
+    "min_gru",
+    "min_lstm",
     "minimal_rnn",
+    "mlstm",
     "partial_products",
     "plot",
     "report",
     "residual",
+    "retnet",
+    "rwkv6",
+    "rwkv7",
+    "s4d",
     "sweep",
     "theory",
     "track_gradients",
     "train",
     "tune",
+    "unitary_rnn",
     "vanilla_rnn",
     "zero_crossing",
 ]

@@ -24,6 +24,20 @@ FAMILIES: dict[str, Network] = {
     "lstm_cell": gs.lstm(4, of="cell"),
     "gru": gs.gru(5),
     "linear_recurrence": gs.linear_recurrence(5),
+    "indrnn": gs.indrnn(6, "tanh", features=3),
+    "min_gru": gs.min_gru(5, features=3),
+    "min_lstm": gs.min_lstm(5),
+    "antisymmetric_rnn": gs.antisymmetric_rnn(6),
+    "cornn": gs.cornn(3, features=2),
+    "unitary_rnn": gs.unitary_rnn(3),
+    "s4d": gs.s4d(3, 2),
+    "mamba": gs.mamba(3, 2),
+    "mamba2": gs.mamba2(6, 2),
+    "retnet": gs.retnet(6, 2, values=2),
+    "rwkv6": gs.rwkv6(6, 2),
+    "rwkv7": gs.rwkv7(6, 2, layer=0.5),
+    "delta_net": gs.delta_net(6, 2),
+    "mlstm": gs.mlstm(6, 2),
 }
 
 

@@ -16,11 +16,13 @@ public: Any = gs  # whose newer functions a checker of older types may not know
 # What is asked is to name the argument, so every call is right in all others.
 NETWORK_KINDS = {
     "width": "size", "channels": "size", "size": "size", "kernel": "size", "batch": "size", "heads": "size",
-    "tokens": "size", "mlp": "count", "dimensions": "size", "features": "size or None", "chrono": "size or None",
+    "tokens": "size", "order": "size", "values": "size", "layer": "fraction",
+    "mlp": "count", "dimensions": "size", "features": "size or None", "chrono": "size or None",
     "layers": "size or None", "activation": "function", "initializer": "function", "input_initializer": "function",
     "tied": "flag", "skip": "flag", "causal": "flag", "epsilon": "numbers", "form": "choice", "norm": "choice",
     "scaling": "choice", "place": "choice", "padding": "choice", "of": "choice", "initial": "choice",
 }  # fmt: skip
+RECURRENT: dict[str, Any] = {"width": 4, "initializer": "gaussian", "features": 3, "initial": "zero", "tied": True}
 NETWORKS: dict[str, dict[str, Any]] = {
     "feedforward": {"width": 4, "activation": "tanh", "initializer": "gaussian", "tied": False},
     "residual": {
@@ -60,6 +62,20 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "chrono": 8, "initial": "zero", "tied": True,
     },
     "linear_recurrence": {"width": 4, "features": 3, "initial": "zero", "tied": True},
+    "antisymmetric_rnn": {"activation": "tanh", "input_initializer": "gaussian", **RECURRENT},
+    "cornn": {"activation": "tanh", "input_initializer": "gaussian", **RECURRENT},
+    "indrnn": {"activation": "tanh", **RECURRENT},
+    "min_gru": RECURRENT,
+    "min_lstm": RECURRENT,
+    "unitary_rnn": {"width": 4, "features": 3, "initial": "zero", "tied": True},
+    "s4d": {"width": 4, "order": 2, "initial": "zero", "tied": True},
+    "mamba": {"width": 4, "order": 2, "initial": "zero", "tied": True},
+    "mamba2": {"heads": 2, "values": 1, **RECURRENT},
+    "retnet": {"heads": 2, "values": 1, **RECURRENT},
+    "rwkv6": {"heads": 2, "values": 1, "layer": 0.5, **RECURRENT},
+    "rwkv7": {"heads": 2, "values": 1, "layer": 0.5, **RECURRENT},
+    "delta_net": {"heads": 2, "values": 1, **RECURRENT},
+    "mlstm": {"heads": 2, "values": 1, **RECURRENT},
 }  # fmt: skip
 THEORY_KINDS = {
     "activation": "function", "depth": "size", "width": "size or None", "orthogonal": "flag", "form": "choice",

@@ -26,8 +26,12 @@ def families() -> list[gs.Network]:
     """Every family of this width, all else as it is by default."""
     plain = (gs.feedforward, gs.residual, gs.highway, gs.layernorm)
     recurrent = (gs.vanilla_rnn, gs.minimal_rnn, gs.lstm, gs.gru, gs.linear_recurrence)
-    several = [gs.batchnorm(WIDTH, 8), gs.convolutional(WIDTH, 8), gs.attention(WIDTH, 4, 8)]
-    return [*(family(WIDTH) for family in plain), *several, *(family(WIDTH) for family in recurrent)]
+    today = (
+        gs.indrnn, gs.min_gru, gs.min_lstm, gs.antisymmetric_rnn, gs.cornn, gs.unitary_rnn, gs.mamba2, gs.retnet,
+        gs.rwkv6, gs.rwkv7, gs.delta_net, gs.mlstm,
+    )  # fmt: skip
+    several = [gs.batchnorm(WIDTH, 8), gs.convolutional(WIDTH, 8), gs.attention(WIDTH, 4, 8), gs.s4d(4), gs.mamba(4)]
+    return [*several, *(family(WIDTH) for family in (*plain, *recurrent, *today))]
 
 
 class Reached(Exception):

@@ -3,6 +3,7 @@
 from gradsim.theory.edge import edge_of_chaos, explain_edge
 from gradsim.theory.feedforward import FixedPoint, correlation_map, decorrelation_map, feedforward, length_map
 from gradsim.theory.finite_width import LogGain, log_gain
+from gradsim.theory.memory import log_memory
 from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent
 from gradsim.theory.recurrent import (
     LSTMFixedPoint,
@@ -32,6 +33,7 @@ __all__ = [
     "gru",
     "length_map",
     "log_gain",
+    "log_memory",
     "lstm",
     "minimal_rnn",
     "pre_norm_exponent",
