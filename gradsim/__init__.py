@@ -27,6 +27,7 @@ from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.networks.residual import highway, residual
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
+from gradsim.sweeps.lyapunov import lyapunov_exponents
 from gradsim.sweeps.sweep import partial_products, sweep
 from gradsim.tracking.records import gradient_records, gradient_summary
 from gradsim.tracking.track import track_gradients
@@ -68,6 +69,7 @@ __all__ = [
     "layernorm",
     "linear_recurrence",
     "lstm",
+    "lyapunov_exponents",
     "minimal_rnn",
     "partial_products",
     "plot",
