@@ -58,15 +58,14 @@ def by_loop(chain: np.ndarray, burn_in: int) -> np.ndarray:
 ])  # fmt: skip
 def test_exponents_are_those_of_a_factor_a_step(network: gs.Network, gains: dict[str, Any]) -> None:
     """In groups of steps and one by one, against numpy over jax.jacfwd of single steps; their sum is ln |det|."""
-    measured = gs.lyapunov_exponents(network, depth=50, burn_in=10, seeds=range(1, 3), dtype="float64", **gains)
+    options: dict[str, Any] = {"depth": 50, "burn_in": 10, "seeds": range(1, 3), "dtype": "float64", **gains}
+    measured = gs.lyapunov_exponents(network, tolerance=1e-9, **options)
     for seed in (1, 2):
         chain = jacobians(network, gains, 60, seed)
         found, wanted = measured.lyapunov.sel(seed=seed), by_loop(chain, 10)
         np.testing.assert_allclose(found, wanted, atol=2e-10)
         np.testing.assert_allclose(found.sum(), np.linalg.slogdet(chain[10:])[1].mean(), atol=2e-10)
-    one_by_one = gs.lyapunov_exponents(
-        network, depth=50, burn_in=10, seeds=range(1, 3), dtype="float64", tolerance=1e-16, **gains
-    )
+    one_by_one = gs.lyapunov_exponents(network, tolerance=1e-16, **options)
     np.testing.assert_allclose(one_by_one.lyapunov.sel(seed=2), wanted, atol=1e-13)
 
 
@@ -77,7 +76,7 @@ AT = [*range(150, 250), 260]
 def chaos() -> Any:
     return gs.lyapunov_exponents(
         TIED, depth=400, burn_in=400, seeds=3, dtype="float64", vectors="covariant", at=AT, sigma_w=[0.7, 1.7],
-        sigma_v=0.3,
+        sigma_v=0.3, tolerance=1e-9,
     )  # fmt: skip
 
 
@@ -90,7 +89,7 @@ def test_dataset(chaos: Any) -> None:
     assert np.isfinite(chaos.standard_error).all()
     assert np.isfinite(chaos.drift).all()
     assert not chaos.lost.any()
-    assert float(chaos.rounding.max()) < 1e-8
+    assert float(chaos.rounding.max()) < 2e-7
 
 
 def test_covariant_vectors_are_mapped_on_one_another_and_grow_at_their_exponents(chaos: Any) -> None:
@@ -125,7 +124,7 @@ def test_tied_linear_map_has_the_eigenvalues_and_eigenvectors_of_its_matrix() ->
 
 
 def test_the_largest_are_the_first_of_all_and_a_depth_compiles_nothing(chaos: Any) -> None:
-    options: dict[str, Any] = {"seeds": 3, "dtype": "float64", "sigma_w": [0.7, 1.7], "sigma_v": 0.3}
+    options: dict[str, Any] = {"seeds": 3, "dtype": "float64", "sigma_w": [0.7, 1.7], "sigma_v": 0.3, "tolerance": 1e-9}
     two = gs.lyapunov_exponents(TIED, depth=400, burn_in=400, count=2, **options)
     np.testing.assert_allclose(two.lyapunov, chaos.lyapunov.isel(exponent=slice(2)), atol=1e-8)
     programs: Any = lyapunov.program(advance, "frame")

@@ -248,8 +248,8 @@ def _times(growth: Scaled, factor: Scaled) -> Scaled:
 
 
 def _next(interval: Array, steps: Array, spread: Array, limit: Array) -> Array:
-    """The steps of the next group: as many as would use four fifths of the limit, and twice as many at the most."""
-    room = 0.8 * jnp.log(limit) / jnp.maximum(jnp.log(spread), 1e-2)
+    """The steps of the next group: as many as would use three fifths of the limit, and twice as many at the most."""
+    room = 0.6 * jnp.log(limit) / jnp.maximum(jnp.log(spread), 1e-2)
     wanted = jnp.floor(steps.astype(room.dtype) * jnp.minimum(room, MOST_STEPS)).astype(jnp.int32)
     return jnp.clip(wanted, 1, jnp.minimum(2 * interval, MOST_STEPS))
 

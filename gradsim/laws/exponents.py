@@ -30,7 +30,9 @@ def gaussian_products(effort: int, key: int) -> list[Check]:
 def determinants(effort: int, key: int) -> list[Check]:
     """Of a driven RNN with tied weights, from where the state is after no burn-in."""
     network, depth = vanilla_rnn(8), 64
-    data = lyapunov_exponents(network, depth=depth, seeds=1, key=key, burn_in=0, dtype="float64", sigma_w=1.2)
+    data = lyapunov_exponents(
+        network, depth=depth, seeds=1, key=key, burn_in=0, tolerance=1e-9, dtype="float64", sigma_w=1.2
+    )
     with jax.enable_x64(True):
         wanted = mean_log_determinant(network, {"sigma_w": 1.2}, depth, key)
     return [exact("Σ λ_i, tanh RNN, n = 8, T = 64", data.lyapunov.sum("exponent"), wanted, 1e-9)]
