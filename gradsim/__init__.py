@@ -36,6 +36,7 @@ from gradsim.networks.unitary import unitary_rnn
 from gradsim.networks.xlstm import mlstm
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
+from gradsim.sweeps.lyapunov import lyapunov_exponents
 from gradsim.sweeps.sweep import partial_products, sweep
 from gradsim.tracking.records import gradient_records, gradient_summary
 from gradsim.tracking.track import track_gradients
@@ -83,6 +84,7 @@ __all__ = [
     "linear_recurrence",
     "log_singular_values",
     "lstm",
+    "lyapunov_exponents",
     "mamba",
     "mamba2",
     "min_gru",

@@ -1,5 +1,6 @@
 """What one measurement of one network will do: its static choices, checked before anything is compiled."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,10 @@ class Plan:
         with jax.enable_x64(self.dtype == "float64"):
             gains = {name: jax.ShapeDtypeStruct((), self.dtype) for name in self.network.gains}
             return jax.eval_shape(self.network.initial_state, gains, jax.ShapeDtypeStruct(first, self.dtype))
+
+    def state_size(self) -> int:
+        """The numbers of a state."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.state_shape()))
 
 
 def checked_network(network: Any) -> Network:

@@ -5,11 +5,11 @@
 [True]
 """
 
-from gradsim.laws import architectures, exact, initialization, mean_field
+from gradsim.laws import architectures, exact, exponents, initialization, mean_field
 from gradsim.laws.record import ERRORS, Check, Law
 
 LAWS: dict[str, Law] = {
-    law.id: law for module in (exact, mean_field, architectures, initialization) for law in module.LAWS
+    law.id: law for module in (exact, mean_field, architectures, exponents, initialization) for law in module.LAWS
 }
 """Laws by id, in the order of their subjects."""
 

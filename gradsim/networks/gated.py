@@ -72,6 +72,7 @@ class Gated(Recurrent):
 
     of: str
     chrono: int | None
+    input_gain: ClassVar[str | None] = "sigma_v"
     gates: ClassVar[int]
     nonlinearities: ClassVar[tuple[Activation, ...]]
     bias: ClassVar[str]  # the gain that is added to the gate which keeps the memory

@@ -42,6 +42,7 @@ class Network(ABC):
     axis_units: ClassVar[str] = "layer"
     state_axes: ClassVar[tuple[str, ...]] = ()  # ("tokens", "width"), or ("batch", "width"), where a state is that
     driven: ClassVar[bool] = False  # does every step read an input, or only the initial state?
+    input_gain: ClassVar[str | None] = None  # the gain that multiplies every input: at zero none matters
     # field of the weights (see `leaves_of`) -> the gain that multiplies it
     parameters: ClassVar[Mapping[str, str]] = {}
 

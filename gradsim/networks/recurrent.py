@@ -116,6 +116,7 @@ class VanillaRNN(OneMap):
 
     activation: Activation
     family: ClassVar[str] = "vanilla_rnn"
+    input_gain: ClassVar[str | None] = "sigma_v"
 
     @property
     def activations(self) -> tuple[Activation, ...]:
