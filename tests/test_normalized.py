@@ -44,8 +44,7 @@ def flax_norm(norm: str, epsilon: float) -> Callable[[Array], Array]:
     return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("layer", 1e-6), ("rms", 0.1)])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "norm", "epsilon"), [*((form, "layer", 1e-6) for form in FORMS), ("pre", "rms", 0.1)])
 def test_layer_norm_equals_flax(form: str, norm: str, epsilon: float) -> None:
     with jax.enable_x64(True):
         network = layernorm(6, "tanh", form=form, norm=norm, epsilon=epsilon)
@@ -147,7 +146,7 @@ def growth(network: Network, depth: int, seeds: int, burn_in: int) -> tuple[floa
 
 
 # A small batch fluctuates more, so it takes more layers to see 1 %.
-@pytest.mark.parametrize(("batch", "depth"), [(8, 160), (16, 60), (32, 30)])
+@pytest.mark.parametrize(("batch", "depth"), [(8, 160), (32, 30)])
 @pytest.mark.parametrize("activation", ["identity", "relu"])
 def test_law_D1_batch_norm_makes_gradients_explode(activation: str, batch: int, depth: int) -> None:
     mean, error = growth(batchnorm(1000, batch, activation, epsilon=0.0), depth, seeds=1, burn_in=10)
