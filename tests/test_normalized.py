@@ -170,7 +170,7 @@ def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str) -> Non
 
     l₀ = 1/(σ_w² V + σ_b²) is for the length that the input brings.
     """
-    seeds, first, last = 64, 20, 300
+    seeds, first, last = 64, 20, 150
     network = layernorm(128, activation, form="pre", epsilon=0.0)
     sigma_b = [0.0, math.sqrt(0.5)]
     data = gs.sweep(network, depth=last, seeds=seeds, sigma_w=[0.5, 1.0, 2.0], sigma_b=sigma_b, statistics="log_jvp")
