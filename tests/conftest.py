@@ -36,7 +36,7 @@ tests_run = count(1)
 def free_compiled_programs() -> Iterator[None]:
     """A process may hold some 65,000 memory maps, and each compiled program takes a few, or a hundred."""
     yield
-    if next(tests_run) % 25 == 0 and memory_maps() > 20_000:
+    if next(tests_run) % 10 == 0 and memory_maps() > 40_000:
         jax.clear_caches()
         gc.collect()
 

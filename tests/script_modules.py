@@ -49,7 +49,7 @@ FEWER = {
     "early_layers": "--activations sigmoid --deepest 40",
     "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
     "batchnorm_explosion": "--activations relu",
-    "critical_lines": "--activations tanh relu",
+    "critical_lines": "--activations tanh",
     "trainability": '--cases tanh "tanh RNN"',
     "early_layers_training": '--networks sigmoid "tanh RNN"',
     "trainability_boundary": "--zooms 1 10",

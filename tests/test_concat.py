@@ -69,17 +69,17 @@ def test_what_was_lost_in_one_run_stays_flagged_in_all() -> None:
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        (lambda: [sweep(), sweep(seeds=range(3, 6))], "datasets: seed 3 is in more than one run"),
+        (lambda: [sweep(), sweep(seeds=range(3, 7))], "datasets: seed 3 is in more than one run"),
         (lambda: [sweep(), sweep()], "datasets: the runs differ in nothing"),
-        (lambda: [sweep(), sweep(seeds=range(4, 6), key=1)], "datasets: key is 0 in one run and 1 in another"),
-        (lambda: [sweep(), sweep(seeds=range(4, 6), dtype="float64")], "datasets: dtype is"),
-        (lambda: [sweep(), sweep(seeds=range(4, 6), depth=5)], "datasets: depth is 4 in one run and 5"),
-        (lambda: [sweep(), sweep(seeds=range(4, 6), sigma_b=0.2)], "datasets: the runs differ in seed, sigma_b"),
-        (lambda: [sweep(), sweep(seeds=range(4, 6), statistics="length")], "datasets: dead, length, log_gain is not"),
-        (lambda: [sweep(), sweep(gs.feedforward(5, "relu"), seeds=range(4, 6))], "datasets: network is"),
+        (lambda: [sweep(), sweep(seeds=range(4, 8), key=1)], "datasets: key is 0 in one run and 1 in another"),
+        (lambda: [sweep(), sweep(seeds=range(4, 8), dtype="float64")], "datasets: dtype is"),
+        (lambda: [sweep(), sweep(seeds=range(4, 8), depth=3)], "datasets: depth is 4 in one run and 3"),
+        (lambda: [sweep(), sweep(seeds=range(4, 8), sigma_b=0.2)], "datasets: the runs differ in seed, sigma_b"),
+        (lambda: [sweep(), sweep(seeds=range(4, 8), statistics="length")], "datasets: dead, length, log_gain is not"),
+        (lambda: [sweep(), sweep(gs.feedforward(5, "relu"), seeds=range(4, 8))], "datasets: network is"),
         (lambda: [sweep()], "datasets: got 1; pass two or more"),
-        (lambda: [sweep(inputs=np.ones((1, 5))), sweep(inputs=2 * np.ones((1, 5)), seeds=range(4, 6))], "inputs is"),
-        (lambda: [sweep(), sweep(seeds=range(4, 6)).drop_attrs()], "datasets: one has no attribute 'direction'"),
+        (lambda: [sweep(inputs=np.ones((1, 5))), sweep(inputs=2 * np.ones((1, 5)), seeds=range(4, 8))], "inputs is"),
+        (lambda: [sweep(), sweep(seeds=range(4, 8)).drop_attrs()], "datasets: one has no attribute 'direction'"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(runs: Any, message: str) -> None:

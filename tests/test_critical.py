@@ -41,8 +41,8 @@ def test_the_standard_error_is_the_spread_of_the_answer(activation: str) -> None
 
 
 def test_tanh_edge_at_finite_width() -> None:
-    """At σ_b = 0.3 and N = 256 the measured edge is that of theory with its first correction in 1/N."""
-    width, depth, burn_in, sigma_b = 256, 40, 20, 0.3
+    """At σ_b = 0.3 and N = 128 the measured edge is that of theory with its first correction in 1/N."""
+    width, depth, burn_in, sigma_b = 128, 40, 20, 0.3
     found = gs.critical(
         gs.feedforward(width), between=(1.2, 1.6), depth=depth, burn_in=burn_in, seeds=100, key=1, sigma_b=sigma_b
     )
@@ -54,7 +54,7 @@ def test_tanh_edge_at_finite_width() -> None:
         return float(mean[-1] - mean[burn_in - 1])
 
     expected = brentq(growth, 1.2, 1.6)
-    assert expected - float(gs.theory.edge_of_chaos("tanh", sigma_b)) == pytest.approx(0.011, abs=0.005)
+    assert expected - float(gs.theory.edge_of_chaos("tanh", sigma_b)) == pytest.approx(0.022, abs=0.01)
     assert abs(float(found.sigma_w) - expected) < 3 * float(found.standard_error)
 
 

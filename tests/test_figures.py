@@ -69,7 +69,7 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("data", "count"), [("usual", 1), ("usual", 2), ("usual", 7), ("flat", 1), ("huge", 2)])
+@pytest.mark.parametrize(("data", "count"), [("usual", 1), ("usual", 7), ("flat", 1), ("huge", 2)])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_read(name: str, data: str, count: int) -> None:
     assert faults(FIGURES[name](data, count)) == []

@@ -44,8 +44,7 @@ def flax_norm(norm: str, epsilon: float) -> Callable[[Array], Array]:
     return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("layer", 1e-6), ("rms", 0.1)])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "norm", "epsilon"), [*((form, "layer", 1e-6) for form in FORMS), ("pre", "rms", 0.1)])
 def test_layer_norm_equals_flax(form: str, norm: str, epsilon: float) -> None:
     with jax.enable_x64(True):
         network = layernorm(6, "tanh", form=form, norm=norm, epsilon=epsilon)
@@ -147,7 +146,7 @@ def growth(network: Network, depth: int, seeds: int, burn_in: int) -> tuple[floa
 
 
 # A small batch fluctuates more, so it takes more layers to see 1 %.
-@pytest.mark.parametrize(("batch", "depth"), [(8, 160), (16, 60), (32, 30)])
+@pytest.mark.parametrize(("batch", "depth"), [(8, 160), (32, 30)])
 @pytest.mark.parametrize("activation", ["identity", "relu"])
 def test_law_D1_batch_norm_makes_gradients_explode(activation: str, batch: int, depth: int) -> None:
     mean, error = growth(batchnorm(1000, batch, activation, epsilon=0.0), depth, seeds=1, burn_in=10)
@@ -171,7 +170,7 @@ def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str) -> Non
 
     l₀ = 1/(σ_w² V + σ_b²) is for the length that the input brings.
     """
-    seeds, first, last = 64, 20, 300
+    seeds, first, last = 64, 20, 150
     network = layernorm(128, activation, form="pre", epsilon=0.0)
     sigma_b = [0.0, math.sqrt(0.5)]
     data = gs.sweep(network, depth=last, seeds=seeds, sigma_w=[0.5, 1.0, 2.0], sigma_b=sigma_b, statistics="log_jvp")

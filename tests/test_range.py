@@ -1,6 +1,7 @@
 """States and products outside the range of floats, against float64 arithmetic layer by layer."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from jax import Array, nn, random
 
 import gradsim as gs
-from gradsim.engine.chain import kind, network_keys
+from gradsim.engine.chain import Keys, kind, network_keys
 from gradsim.networks.feedforward import Feedforward
 
 KEY = 11
@@ -26,17 +27,23 @@ STABLE: dict[str, Callable[[Array], Array]] = {
 }
 
 
+@partial(jax.jit, static_argnums=0)
+def drawn(width: int, keys: Keys) -> tuple[Array, Array]:
+    """The input and the weights of a float32 network, of more layers than any test takes."""
+    draw = gs.feedforward(width).draw
+    each = jax.vmap(lambda t: draw(random.fold_in(keys.weights, t), jnp.float32).w)(jnp.arange(250))
+    return random.normal(keys.once, (width,), jnp.float32), each
+
+
 def in_doubles(
     network: Feedforward, phi: Callable[[Array], Array], sigma_w: float, depth: int, key: int = KEY, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """log_gain and log_length at every depth of the float32 network, in float64 arithmetic layer by layer."""
-    keys = network_keys(random.key(key), seed)
-    h = np.asarray(random.normal(keys.once, (network.width,), jnp.float32), np.float64)
-    draws = jax.vmap(lambda t: network.draw(random.fold_in(keys.weights, t), jnp.float32).w)(jnp.arange(depth))
+    h, draws = (np.asarray(one, np.float64) for one in drawn(network.width, network_keys(random.key(key), seed)))
     product, gains, lengths = np.eye(network.width), [], []
     with jax.enable_x64(True):
         both = jax.jit(lambda z: (phi(z), jax.vmap(jax.grad(phi))(z)))
-        for w in np.asarray(draws, np.float64):
+        for w in draws[:depth]:
             z = float(np.float32(sigma_w)) * (h @ w)
             h, slope = (np.asarray(part) for part in both(z))
             product = float(np.float32(sigma_w)) * (product @ w) * slope

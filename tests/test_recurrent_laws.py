@@ -93,7 +93,7 @@ def test_law_E4_spectral_bound_in_every_network(activation: str, largest: float)
             source = Source.of(network, network_keys(jax.random.key(0), seed), None, "float64", 1)
             return jnp.linalg.norm(source.weights(0).w, 2)
 
-        norms = np.asarray(jax.vmap(norm)(jnp.arange(seeds)))
+        norms = np.asarray(jax.jit(jax.vmap(norm))(jnp.arange(seeds)))
     bound = np.log(largest * sigma_w[:, None, None] * norms[:, None]) * np.arange(1, depth + 1)
     measured = maps.log_spectral.transpose("sigma_w", "seed", "time").values
     assert measured.shape == (3, seeds, depth)
@@ -118,6 +118,7 @@ def test_law_E5_critical_weight_gain_of_the_minimal_rnn() -> None:
     variance, seeds, burn_in, depth, n = 0.46, 250, 10, 16, 128
     theory = brentq(lambda sigma_w: minimal_rnn_mean_field(sigma_w, 1.39, variance) - 1, 5, 9)
     assert theory == pytest.approx(6.88, rel=2e-3)
+    assert gs.theory.recurrent_edge("minimal_rnn", 1.39, input_variance=variance) == pytest.approx(theory, rel=1e-9)
     inputs = math.sqrt(variance) * np.random.default_rng(0).standard_normal((seeds, burn_in + depth, n))
     sigma_w = np.array([6.2, 6.9, 7.6])
     maps = gs.sweep(
@@ -179,7 +180,7 @@ def test_chrono_sets_opposite_biases_and_leaves_the_other_weights_alone() -> Non
     network = lstm(5, chrono=40)
     gains = {name: jnp.float32(0) for name in network.gains}
     weights, zero = draw(network), jnp.zeros(5)
-    _, (z_i, z_f, *_) = network.step(weights, gains, LSTMState(zero, zero), zero)
+    _, (z_i, z_f, *_) = jax.jit(network.step)(weights, gains, LSTMState(zero, zero), zero)
     np.testing.assert_array_equal(z_f, weights.log_time)
     np.testing.assert_array_equal(z_i, -weights.log_time)
 

@@ -26,7 +26,6 @@ jax.monitoring.register_event_duration_secs_listener(count)
 @pytest.fixture
 def programs() -> Iterator[list[str]]:
     """The names of what is compiled, or loaded, from here on."""
-    jax.clear_caches()
     counting.append([])
     yield counting[-1]
     counting.clear()

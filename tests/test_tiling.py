@@ -17,7 +17,7 @@ from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.tiling import Tiling, joined
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(first=st.integers(0, 20), count=st.integers(1, 500), steps=st.integers(1, 60), to_end=st.booleans())
 def test_segments_hold_every_step_once_and_few_others(first: int, count: int, steps: int, to_end: bool) -> None:
     segments = np.asarray(Tiling(1, steps).segments(first, count, to_end=to_end))

@@ -27,7 +27,8 @@ def data_of(network: gs.Network, data: Any = "digits", depth: int | None = DEPTH
 def drawn(network: gs.Network, depth: int, seed: int = 0, dtype: str = "float32") -> list[Any]:
     """The unit draws of the sweep's network of this seed, step by step."""
     source = Source.of(network, network_keys(jax.random.key(0), seed), None, dtype, depth)
-    return [source.weights(t) for t in range(depth)]
+    weights = jax.jit(source.weights)
+    return [weights(t) for t in range(depth)]
 
 
 def read_out(rows: int, seed: int = 0, columns: int = 10) -> Array:

@@ -94,11 +94,15 @@ def save(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png",)) ->
     if not stem.parent.is_dir():
         raise ValueError(f"stem: there is no folder {stem.parent}; make it, or pass another")
     files = [stem.with_name(f"{stem.name}.{one}") for one in endings]
-    for file in files:
-        try:
+    engine = figure.get_layout_engine()
+    try:
+        for file in files:
             figure.savefig(file)
-        except OSError as error:
-            raise ValueError(f"stem: cannot write {file} ({error.strerror}); pass another folder") from error
+            figure.set_layout_engine("none")  # the layout takes most of the time, and that of the first serves all
+    except OSError as error:
+        raise ValueError(f"stem: cannot write {file} ({error.strerror}); pass another folder") from error
+    finally:
+        figure.set_layout_engine(engine)
     return files
 
 
