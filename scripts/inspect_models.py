@@ -10,7 +10,7 @@ takes a kernel's scale away again. What it refuses is listed with the reason.
 
 examples:
   python scripts/inspect_models.py
-  python scripts/inspect_models.py --models mlp transformer_post --steps 500 --seeds 4
+  python scripts/inspect_models.py --models mlp --layers 100 --steps 500 --seeds 4
   python scripts/inspect_models.py --preset paper --formats png pdf --out results
   python scripts/inspect_models.py --data figures/inspect_models.zarr
 """

@@ -6,16 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import pytest
 import xarray
+from jax import Array
 from script_modules import load, measured, small
 
 import gradsim as gs
 from gradsim import cli
 from gradsim.analysis import trainability as analysis
 from gradsim.analysis.early_layers import by_the_others, table
+from gradsim.cli.flax_models import CLASSES, PIXELS, TITLES, Sizes, make
 
 trainability, early = map(load, ("trainability", "early_layers_training"))
 
@@ -149,6 +152,17 @@ def test_every_network_of_early_layers_builds() -> None:
     for name, kind in early.NETWORKS.items():
         assert set(kind.gains) <= set(kind.build(options).gains), name
         assert kind.optimizer in early.optimizers()
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_every_model_that_is_inspected_gives_logits(name: str) -> None:
+    def logits(x: Array) -> Array:
+        model, variables = make(name, Sizes(width=4, layers=3, blocks=1, length=64), 0, x)
+        return model(x) if variables is None else model.apply(variables, x, mutable=["batch_stats"])[0]
+
+    with jax.numpy_dtype_promotion("standard"):  # which Flax relies on
+        found = jax.eval_shape(logits, jax.ShapeDtypeStruct((5, PIXELS), "float32"))
+    assert found.shape == (5, CLASSES)
 
 
 @pytest.mark.parametrize("name", ["trainability", "early_layers_training"])

@@ -42,8 +42,8 @@ def test_exact_gradient_is_that_of_float64_where_float32_has_none(deep: xarray.D
     out = normal(jax.random.fold_in(keys.once, 1), (N, 10), jnp.float32) / np.float32(8)
     w = np.asarray(jax.jit(jax.vmap(lambda t: source.weights(t).w))(np.arange(DEEP)), np.float64)
     with jax.enable_x64(True):
-        x, last = (np.asarray(one, np.float64) for one in (data.source.inputs[i], out))
-        gradient = jax.jit(jax.grad(whole_loss))((w, np.zeros((DEEP, N))), last, x, data.source.targets[i])
+        layers, x = (w, np.zeros((DEEP, N))), np.asarray(data.source.inputs[i], np.float64)
+        gradient = jax.jit(jax.grad(whole_loss))(layers, np.asarray(out, np.float64), x, data.source.targets[i])
         norms = np.log([np.hypot(np.linalg.norm(w), np.linalg.norm(b)) for w, b in zip(*gradient, strict=True)])
     found = deep.sel(step=0, seed=seed)
     assert norms[0] < -104  # float32 ends at −103
