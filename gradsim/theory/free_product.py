@@ -104,11 +104,9 @@ class Product(NamedTuple):
         inside = (np.abs(log.imag) > 1e-9) | (rate.real <= 0)
         if inside[0]:
             return -np.inf, -np.inf
-        first = int(np.argmax(inside)) if inside.any() else _SCAN - 1
-        if inside.any():
-            t = solve(lambda t: real(t)[1].real, t[first : first + 1], t[first - 1 : first])
-        else:
-            t = t[-1:]
+        first = int(np.argmax(inside))
+        # Where no point is inside, the edge is that of the law.
+        t = solve(lambda t: real(t)[1].real, t[first : first + 1], t[first - 1 : first]) if first else t[-1:]
         return float(log_x(t)[0]), float(real(t)[0].real[0])
 
 
@@ -151,14 +149,18 @@ def evaluate(product: Product, bounded: bool, log: np.ndarray) -> Curve:
     table, path, edges = spectrum(product, bounded, 200)
     full = 1 - zeros(product.law)
     density, above = np.zeros(log.shape), np.where(log >= edges[1], 0.0, full)
-    if np.isneginf(edges[0]):
-        tail, below = product.at(np.linspace(_LOWEST, path.real[0], 200)[:-1])
-        table = Curve(*(np.concatenate(pair) for pair in zip(tail, table, strict=True)))
-        path = np.concatenate([below, path])
-    inside = (log > max(edges[0], table.log[0])) & (log < edges[1])
+    ends = product.edges(bounded)[0]
+    parts = [(table.log, path), (edges[1:], ends[1:] + 1j * _REAL)]
+    if np.isfinite(edges[0]):
+        parts.insert(0, (edges[:1], ends[:1] + 1j * _REAL))
+    elif log.min() < table.log[0]:
+        tail, below = product.at(path.real[0] + (_LOWEST - path.real[0]) * np.linspace(1, 0, 200)[:-1] ** 3)
+        parts.insert(0, (tail.log, below))
+    known, path = (np.concatenate(part) for part in zip(*parts, strict=True))
+    inside = (log > max(edges[0], known[0])) & (log < edges[1])
     if inside.any():
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # where a step went astray
-            found = _newton(product, log[inside], table.log, path)
+            found = _newton(product, log[inside], known, path)
         density[inside], above[inside] = found.density, found.above
     return Curve(log, density, above)
 
@@ -191,7 +193,7 @@ def _moments(law: Law, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     weights = np.stack([law.p, law.p * law.d], axis=1).astype(complex)
 
     def piece(x: np.ndarray) -> np.ndarray:
-        a = 1 / (1 - law.d / x[:, None])
+        a = 1 / (1 - law.d * (1 / x[:, None]))
         return np.concatenate([a @ weights, a**2 @ weights[:, 1:]], axis=1)
 
     one, down, square = _pieces(piece, x, law.d.size).T

@@ -19,9 +19,11 @@ from gradsim.theory.given import LAYERS, ActivationLike, Number, broadcast
 
 _REACH = 10.0  # standard deviations
 _PANELS = np.linspace(-_REACH, _REACH, 41)
+_FLAT = -690.0  # ln of a squared slope over the largest, so that it stays a float
 _NEGLIGIBLE = 1e-24  # of a node's weight
 _NODES, _WEIGHTS = leggauss(16)
 _SHORTEST = 1e-300  # q, from which on down the slopes no longer change
+_OSCILLATING = 1e6  # q up to which `quadrature.panels` follow an oscillation
 _MOST = 10**6  # numbers that are returned: minutes
 _PIECE = 4096  # slopes a call: one shape, so one compilation
 _FARTHEST = 1e12  # nats
@@ -29,7 +31,10 @@ _UNBOUNDED, _VANISHES, _CROSSING = 100.0, 1e-4, 0.02  # slopes far out, somewher
 
 
 class SingularValues(NamedTuple):
-    """The spectrum of J = ∂h_L/∂h_0 at infinite width, over ln σ; NaN where the length has no fixed point."""
+    """The spectrum of J = ∂h_L/∂h_0 at infinite width, over ln σ.
+
+    NaN where the length has no fixed point, and where an oscillating φ cannot be followed: a sine with q above 10^6.
+    """
 
     log_sigma: Float[np.ndarray, "*shape points"]
     """ln σ, rising."""
@@ -90,7 +95,9 @@ def singular_values(
     grid = None if log_sigma is None else _grid(log_sigma)
     given = {} if q is None else {"q": q}
     most = max(1, _MOST // (points if grid is None else grid.size))
-    cells, shape = broadcast({"depth": (1, LAYERS)}, most=most, sigma_w=sigma_w, sigma_b=sigma_b, depth=depth, **given)
+    cells, shape = broadcast(
+        {"depth": (1.0, float(LAYERS))}, most=most, sigma_w=sigma_w, sigma_b=sigma_b, depth=depth, **given
+    )
     _refuse_depths(cells[2], g)
     weight, bias, layers = cells[:3]
     lengths = feedforward(phi, weight, bias).q if q is None else cells[3]
@@ -128,7 +135,7 @@ def _one(
 ) -> SingularValues:
     size = points if grid is None else grid.size
     nothing = np.full(size, np.nan)
-    if np.isnan(q):
+    if np.isnan(q) or (q > _OSCILLATING and quadrature.oscillates(phi)):
         return SingularValues(nothing if grid is None else grid, nothing, nothing, *np.full(7, np.nan))
     law, log_mean, bounded, finite = slopes(phi, max(float(q), _SHORTEST))
     if sigma_w == 0 or np.isneginf(log_mean):  # J = 0
@@ -165,9 +172,12 @@ def slopes(activation: Activation, q: float) -> tuple[Law, float, bool, bool]:
     largest = float(np.max(slope[kept]))
     if largest == 0:
         return Law(np.zeros(1), np.ones(1)), -np.inf, False, finite
-    relative = slope[kept] / largest
-    square = np.where(relative > 0, np.maximum(relative**2, 1e-300), 0.0)
-    d, back = np.unique(square, return_inverse=True)
+    with np.errstate(divide="ignore"):
+        logs = 2 * np.log(slope[kept] / largest)
+    logs = np.where(np.isneginf(logs), -np.inf, np.maximum(logs, _FLAT))
+    # Of an even or odd activation each slope comes twice, rounded in two ways.
+    _, first, back = np.unique(np.round(logs, 13), return_index=True, return_inverse=True)
+    d = np.exp(logs[first])
     p = np.bincount(back, p[kept]) / p[kept].sum()
     mean = float(d @ p)
     return Law(d / mean, p), 2 * float(np.log(largest)) + float(np.log(mean)), bounded, finite
