@@ -30,14 +30,14 @@ import tyro
 import gradsim as gs
 from gradsim import cli, plot
 from gradsim.arguments import whole
-from gradsim.cli import compiling, training
+from gradsim.cli import compiling, spectra, training
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
 from gradsim.cli.run import interruptible
 from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
 
-Part = Literal["rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure", "training"]
+Part = Literal["rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure", "training", "spectra"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -51,7 +51,8 @@ class Options:
     """What to measure: rates (share of the matmul rate), baselines (jax.jacfwd, torch.func), memory (peak against
     depth and seeds), scaling (time against seeds, cells, depth), startup (import and a first sweep), compile (tracing,
     lowering and compiling each family), first_figure (scripts with an empty and with a full compilation cache),
-    training (1,024 networks at once, against one after another and batched products; memory against steps)."""
+    training (1,024 networks at once, against one after another and batched products; memory against steps), spectra
+    (all singular values of long products, against an SVD of each)."""
     repeats: int = 5
     """Turns; each times every contender once."""
     depth: int = 50
@@ -267,6 +268,7 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
     "compile": compilation,
     "first_figure": first_figure,
     "training": trained,
+    "spectra": lambda options: spectra.rows(options.repeats),
 }
 
 

@@ -122,17 +122,30 @@ def expected(jacobians: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
 
 @families
 def test_products_equal_jacfwd_of_the_whole_network(network: Network) -> None:
-    """After a burn-in; and the whole product pushed backward, which is the first suffix."""
+    """After a burn-in, with all singular values; and the whole product pushed backward, which is the first suffix."""
     options: dict[str, Any] = {
         "depth": DEPTH, "seeds": SEED + 1, "key": KEY, "dtype": "float64", "burn_in": BURN_IN["float64"],
         **some_gains(network),
     }  # fmt: skip
-    wanted = expected(*jacobians_and_vector(network, "float64"))
-    measured = gs.sweep(network, statistics=tuple(wanted), at=range(1, DEPTH + 1), **options).isel(seed=SEED)
+    jacobians, u = jacobians_and_vector(network, "float64")
+    wanted = expected(jacobians, u)
+    statistics = (*wanted, "log_singular_values")
+    measured = gs.sweep(network, statistics=statistics, at=range(1, DEPTH + 1), **options).isel(seed=SEED)
+    assert_spectra(measured.log_singular_values.to_numpy(), jacobians)
     for name, values in wanted.items():
         np.testing.assert_allclose(measured[name], values, rtol=0, atol=1e-12, err_msg=name)
     backward = gs.sweep(network, direction="backward", **options).log_gain.isel(seed=SEED)
     np.testing.assert_allclose(backward[0], wanted["log_gain"][-1], rtol=0, atol=1e-12)
+
+
+def assert_spectra(logs: np.ndarray, products: np.ndarray) -> None:
+    """To 1e-12, and beyond that to what an SVD of the product resolves; −inf where it finds rounding alone."""
+    values = np.linalg.svd(products, compute_uv=False)
+    relative = values / values[:, :1]
+    zero = np.isneginf(logs)
+    assert not np.isnan(logs).any()
+    assert (relative[zero] < 1e-13).all()
+    np.testing.assert_array_less(np.abs(logs - np.log(values))[~zero], (1e-12 + 4e-15 / relative)[~zero])
 
 
 def test_products_in_float32_equal_jacfwd_of_the_whole_network(grid: tuple[Network, xarray.Dataset]) -> None:

@@ -38,9 +38,8 @@ class SingularValues(NamedTuple):
 
 def singular_values(matrix: Graded) -> SingularValues:
     """The singular values of a square graded matrix; NaN where the rotations did not converge."""
-    for _ in range(PASSES):
-        matrix = _reduced(matrix)
     rows = matrix.rows.shape[0]
+    matrix = lax.fori_loop(0, PASSES, lambda _, matrix: _reduced(matrix), matrix)
     matrix = Graded(
         jnp.pad(matrix.rows, ((0, rows % 2), (0, 0))),
         jnp.pad(matrix.exponents, (0, rows % 2), constant_values=graded.NOTHING),
@@ -50,14 +49,14 @@ def singular_values(matrix: Graded) -> SingularValues:
 
     def unfinished(carry: tuple[Graded, Array, Array]) -> Array:
         _, cosine, sweeps = carry
-        return (cosine > tolerance) & (sweeps < SWEEPS)
+        return ~(cosine <= tolerance) & (sweeps < SWEEPS)
 
     def another(carry: tuple[Graded, Array, Array]) -> tuple[Graded, Array, Array]:
         swept = _sweep(carry[0])
         return swept, _largest_cosine(swept), carry[2] + 1
 
-    first = (matrix, _largest_cosine(matrix), jnp.zeros((), jnp.int32))
-    matrix, cosine, _ = lax.while_loop(unfinished, another, first)
+    first = jnp.full_like(matrix.rows[0, 0], jnp.inf)
+    matrix, cosine, _ = lax.while_loop(unfinished, another, (matrix, first, jnp.zeros((), jnp.int32)))
     converged = cosine <= tolerance
     values = graded.by_size(matrix)[1]
     mantissa = jnp.where(converged, values.mantissa[:rows], jnp.nan)

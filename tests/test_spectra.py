@@ -1,0 +1,223 @@
+"""All singular values of long products: against many-digit arithmetic, and in sweeps."""
+
+from typing import Any
+
+import jax
+import mpmath  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+import xarray
+from jax import export
+from unrolled import own_checks
+
+import gradsim as gs
+from gradsim import scaled
+from gradsim.cli import spectra
+
+
+def exact(factors: np.ndarray, digits: int) -> np.ndarray:
+    """ln σ of A_L … A_1, from the largest, in arithmetic of so many digits; −inf for zero."""
+    with mpmath.workdps(digits):
+        product = mpmath.eye(factors.shape[-1])
+        for factor in factors:
+            product = mpmath.matrix(factor.tolist()) * product
+        values = [float(mpmath.log(value)) if value else -np.inf for value in mpmath.svd_r(product, compute_uv=False)]
+    return np.sort(values)[::-1]
+
+
+def measured(factors: np.ndarray, dtype: str, powers: Any = None, **options: Any) -> Any:
+    """(ln σ in float64, rank, converged)."""
+    with jax.enable_x64(dtype == "float64"):
+        given = factors.astype(dtype)
+        found = gs.log_singular_values(given if powers is None else gs.Scaled(given, powers), exponents=True, **options)
+        return scaled.log(found.values), np.asarray(found.rank), np.asarray(found.converged)
+
+
+def orthogonal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return np.asarray(np.linalg.qr(rng.normal(size=(*shape, shape[-1])))[0])
+
+
+@pytest.mark.parametrize(
+    ("n", "length", "seed", "digits", "bars"),
+    [(8, 2000, 3, 1500, (1e-11, 2e-3)), (16, 200, 4, 300, (5e-12, 1e-3))],
+)
+def test_products_over_thousands_of_nats(n: int, length: int, seed: int, digits: int, bars: tuple[float, ...]) -> None:
+    factors = (np.random.default_rng(seed).normal(size=(length, n, n)) / n**0.5).astype(np.float32).astype(float)
+    wanted = exact(factors, digits)
+    assert wanted[0] - wanted[-1] > 380
+    for dtype, bar in zip(("float64", "float32"), bars, strict=True):
+        logs, rank, converged = measured(factors, dtype)
+        assert converged
+        assert rank == n
+        np.testing.assert_allclose(logs, wanted, rtol=0, atol=bar)
+        # Law A12: the sum is that of the logarithms of the determinants.
+        np.testing.assert_allclose(logs.sum(), np.linalg.slogdet(factors)[1].sum(), rtol=0, atol=n * bar)
+
+
+N, LENGTH = 6, 5
+KINDS = ("random", "orthogonal", "near_identity", "graded", "near_singular", "singular", "nilpotent")
+ALL = range(1, LENGTH + 1)
+
+
+def chains() -> np.ndarray:
+    """A chain of each kind, [kinds, length, n, n]: factors of moderate condition, but for those that say otherwise."""
+    rng = np.random.default_rng(1)
+    left, right = orthogonal(rng, 2, LENGTH, N)
+
+    def of(values: Any) -> np.ndarray:
+        return (left * np.asarray(values)) @ right
+
+    return np.stack([
+        of(rng.uniform(0.5, 2, N)),
+        left,
+        np.eye(N) + 1e-3 * rng.normal(size=(LENGTH, N, N)),
+        left * 10.0 ** -np.arange(N),
+        of([1, 1, 1, 1, 1, 1e-5]),
+        of([1, 1, 1, 1, 1, 0]),
+        np.broadcast_to(np.eye(N, k=1), (LENGTH, N, N)),
+    ])  # fmt: skip
+
+
+def test_every_prefix_of_every_kind_of_chain() -> None:
+    factors = chains()
+    logs, rank, converged = measured(factors, "float64", at=ALL)
+    assert logs.shape == (len(KINDS), LENGTH, N)
+    assert converged.all()
+    np.testing.assert_array_equal(rank, np.isfinite(logs).sum(axis=-1))
+    for kind, chain, found in zip(KINDS, factors, logs, strict=True):
+        lost = {"singular": 1, "nilpotent": np.arange(1, LENGTH + 1)}.get(kind, 0)
+        np.testing.assert_array_equal(np.isneginf(found).sum(axis=-1), lost, err_msg=kind)
+        atol = {"graded": 1e-10, "near_singular": 1e-10}.get(kind, 1e-13)  # rounding times the condition of a factor
+        for length in ALL:
+            wanted = exact(chain[:length], 60)
+            there = np.isfinite(found[length - 1])
+            np.testing.assert_allclose(found[length - 1][there], wanted[there], rtol=0, atol=atol, err_msg=kind)
+
+
+def test_factors_far_outside_the_floats() -> None:
+    """The same program; powers of two change nothing but the exponents."""
+    powers = np.broadcast_to(np.array([5000, -300000, 7, 0, 12345], np.int32), (len(KINDS), LENGTH))
+    one, other = (measured(chains(), "float64", powers=some, at=ALL) for some in (0 * powers, powers))
+    np.testing.assert_allclose(other[0], one[0] + np.log(2) * np.cumsum(powers, axis=1)[..., None], rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(other[1], one[1])
+
+
+def test_a_factor_of_condition_1e5_keeps_all_in_float32() -> None:
+    chain = chains()
+    logs, rank, converged = measured(chain, "float32", at=ALL)
+    assert converged.all()
+    for kind, lost in (("random", 0), ("near_singular", 0), ("singular", 1)):
+        np.testing.assert_array_equal(rank[KINDS.index(kind)], N - lost, err_msg=kind)
+    np.testing.assert_allclose(logs[1], 0, atol=3e-6)
+    np.testing.assert_allclose(logs[0], measured(chain, "float64", at=ALL)[0][0], atol=3e-5)
+
+
+def test_one_length_of_one_chain_and_its_logarithms() -> None:
+    factors = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
+    whole, some = gs.log_singular_values(factors), gs.log_singular_values(factors, at=[1, 3])
+    assert whole.values.shape == (2,)
+    assert whole.rank.shape == whole.converged.shape == ()
+    np.testing.assert_array_equal(some.values[1], whole.values)
+    np.testing.assert_allclose(some.values[0], np.log(np.linalg.svd(factors[0], compute_uv=False)), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_it_lowers_for_accelerators(dtype: str) -> None:
+    with jax.enable_x64(dtype == "float64"):
+        program = jax.jit(lambda factors: gs.log_singular_values(factors, at=[2, 4]))
+        export.export(program, platforms=("cuda", "tpu"))(jax.ShapeDtypeStruct((2, 4, 5, 5), dtype))
+        sweep = jax.jit(
+            lambda key: gs.jacobian_norms(gs.feedforward(5), key, depth=3, statistics="log_condition", dtype=dtype)
+        )
+        export.export(sweep, platforms=("cuda", "tpu"))(jax.eval_shape(lambda: jax.random.key(0)))
+
+
+WRONG_POWERS: Any = np.zeros(2, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("factors", "options", "error", "message"),
+    [
+        (np.ones((2, 2), "f"), {}, ValueError, r"factors: got shape \[2, 2\]; pass an array \[..., length, n, n\]"),
+        (np.ones((3, 2, 4), "f"), {}, ValueError, r"factors: got shape \[3, 2, 4\]"),
+        (np.ones((0, 2, 2), "f"), {}, ValueError, r"factors: got shape \[0, 2, 2\]"),
+        (np.ones((3, 2, 2), int), {}, TypeError, "factors: got int32; pass float32, or float64 under"),
+        ("x", {}, TypeError, "factors: got 'x' of type str; pass an array"),
+        (
+            gs.Scaled(np.ones((3, 2, 2), "f"), WRONG_POWERS),
+            {},
+            ValueError,
+            "factors: got powers of two int32",
+        ),
+        (np.ones((3, 2, 2), "f"), {"at": 4}, ValueError, "at: got 4; pass depths from 1 to depth=3"),
+        (np.ones((3, 2, 2), "f"), {"at": "x"}, TypeError, "at: got 'x'"),
+        (np.ones((3, 2, 2), "f"), {"exponents": 1}, TypeError, "exponents: got 1 of type int; pass True or False"),
+    ],
+)
+def test_what_is_refused(factors: Any, options: Any, error: Any, message: str) -> None:
+    with own_checks(), pytest.raises(error, match=f"^{message}"):
+        gs.log_singular_values(factors, **options)
+
+
+OF_THE_SPECTRUM = ("log_singular_values", "log_condition", "isometric_share", "log_second_moment", "spectral_variance")
+
+
+def test_statistics_of_a_sweep_agree_with_the_singular_values() -> None:
+    """Of ReLU networks, whose rank is at first the number of active units; log_spectral and log_gain beside them."""
+    statistics = (*OF_THE_SPECTRUM, "log_spectral", "log_gain", "saturated")
+    found = gs.sweep(gs.feedforward(9, "relu"), depth=3, seeds=12, statistics=statistics, at=[1, 3], dtype="float64")
+    logs, rank = found.log_singular_values, found["rank"]
+    assert logs.dims == ("seed", "depth", "singular_value")
+    assert logs.sel(depth=2).isnull().all()
+    assert rank.sel(depth=2).isnull().all()
+    np.testing.assert_allclose(rank.sel(depth=1), 9 * (1 - found.saturated.sel(depth=1)), atol=1e-9)
+    assert logs.attrs["lost"] == 0
+    for depth in (1, 3):
+        one = found.sel(depth=depth)
+        values = np.exp(one.log_singular_values.to_numpy())
+        squares = np.where(one.dead.to_numpy()[:, None], np.nan, values**2)
+        lost = one["rank"].to_numpy() < 9
+        np.testing.assert_array_equal(np.isposinf(one.log_condition), lost)
+        np.testing.assert_allclose(one.log_spectral, 0.5 * np.log(squares[:, 0]), atol=1e-12)
+        np.testing.assert_allclose(one.log_gain, 0.5 * np.log(squares.mean(axis=1)), atol=1e-12)
+        np.testing.assert_allclose(one.log_second_moment, np.log((squares**2).mean(axis=1)), atol=1e-12)
+        variance = squares.var(axis=1) / squares.mean(axis=1) ** 2
+        living = ~one.dead.to_numpy()
+        np.testing.assert_allclose(one.spectral_variance[living], variance[living], rtol=1e-11)
+        np.testing.assert_allclose(one.isometric_share, ((values >= 0.5) & (values <= 2)).mean(axis=1), atol=1e-12)
+
+
+@pytest.mark.parametrize(("direction", "dtype"), [("forward", "float32"), ("backward", "float64")])
+def test_a_layer_norm_takes_two_directions_away(direction: Any, dtype: Any) -> None:
+    network = gs.layernorm(8, epsilon=0.0)
+    found = gs.sweep(
+        network, depth=30, seeds=6, direction=direction, dtype=dtype, statistics="log_singular_values", at=[1, 15, 30]
+    )
+    np.testing.assert_array_equal(found["rank"].sel(depth=[1, 15, 30]), 6)
+    np.testing.assert_array_equal(np.isneginf(found.log_singular_values).sum(), 6 * 3 * 2)
+    assert np.nanmin(found.log_singular_values[..., :6]) > -200
+
+
+def test_networks_of_several_sizes_are_joined_and_kept(tmp_path: Any) -> None:
+    options: dict[str, Any] = {"depth": 2, "statistics": "log_singular_values", "widths": [2, 4], "dtype": "float64"}
+    parts = [gs.sweep(gs.feedforward(2), seeds=seeds, **options) for seeds in (range(2), range(2, 4))]
+    whole = gs.concat(parts)
+    assert dict(whole.log_singular_values.sizes) == {"width": 2, "seed": 4, "depth": 2, "singular_value": 4}
+    last = whole.log_singular_values.sel(depth=2)
+    assert last.sel(width=2, singular_value=[3, 4]).isnull().all()
+    assert np.isfinite(last.sel(width=2, singular_value=[1, 2])).all()
+    assert np.isfinite(last.sel(width=4)).all()
+    assert whole.log_singular_values.attrs["lost"] == 0
+    np.testing.assert_array_equal(whole["rank"].sel(depth=2).isel(seed=0), [2, 4])
+    whole.to_zarr(tmp_path / "spectra.zarr", consolidated=False)
+    xarray.testing.assert_identical(xarray.open_zarr(tmp_path / "spectra.zarr", consolidated=False).load(), whole)
+
+
+def test_the_benchmark_compares_with_an_svd_of_the_rescaled_products(capsys: pytest.CaptureFixture[str]) -> None:
+    factors, products = spectra.gaussian_chains(N, LENGTH, len(KINDS))
+    wanted = np.linalg.svd(np.asarray(products, float), compute_uv=False)
+    logs = measured(np.asarray(factors), "float32", at=ALL)[0][:, -1]
+    np.testing.assert_allclose(logs - logs[:, :1], np.log(wanted / wanted[:, :1]), atol=1e-2)
+    (row,) = spectra.rows(1, ((2, 3, 1),))
+    assert row["times"]["gradsim"] == 1
+    assert "1 products of 3 matrices 2 x 2" in capsys.readouterr().out
