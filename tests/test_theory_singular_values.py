@@ -170,3 +170,12 @@ def test_singular_values_where_nothing_or_no_length_is() -> None:
     wrong.refused("depth", lambda: theory.singular_values("tanh", 1.0, 0.0, [1, 2], orthogonal=True))
     wrong.refused("depth", lambda: theory.singular_values("tanh", 1.0, 0.0, 2.5))
     wrong.refused("log_sigma", lambda: theory.singular_values("tanh", 1.0, 0.0, 2, log_sigma=[1.0, 0.0]))
+
+
+@pytest.mark.parametrize(("activation", "layers"), [("identity", 5), ("tanh", 3)])
+def test_the_tail_towards_zero_goes_on_as_a_power(activation: str, layers: int) -> None:
+    """Below all slopes 1 + w = −x E 1/φ'², whence λ^{1/(L+1)}: a hundred nats further down to the last digits."""
+    far = np.array([-500.0, -400.0, -300.0])
+    found = theory.singular_values(activation, 1.0, 0.0, layers, 0.2, log_sigma=far)
+    np.testing.assert_allclose(np.diff(np.log(found.density)), 200 / (layers + 1), rtol=1e-9)
+    np.testing.assert_allclose(found.above, 1, rtol=1e-14)

@@ -20,10 +20,10 @@ import numpy as np
 from gradsim.theory.correlation import solve
 
 _PIECE = 2**19  # numbers in a matrix of points and nodes
-_REAL = 1e-200  # an angle that leaves signs of imaginary parts, and nothing else
+_REAL = 1e-150  # an angle that leaves signs of imaginary parts, and nothing else
 _LAST = np.pi - 1e-7  # nearer to the real axis ln z is rounding; where it has risen until here, x is real
 _LOWEST = -300.0  # ln |x|, whose square is still a float
-_NEAR, _SCAN = 1e-10, 200  # how near to an end of the law an edge is told from it; points of the scan for edges
+_NEAR, _SCAN = 1e-10, 120  # how near to an end of the law an edge is told from it; points of the scan for edges
 _TAIL = 1e-4  # the share that a grid leaves out below, where there is no edge
 
 
@@ -55,7 +55,8 @@ class Product(NamedTuple):
     def log_z(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """ln z, its derivative in ln x, and w at each x."""
         one, down, square = _moments(self.law, x)
-        w, slope = down / x, -square / x  # w and x dw/dx
+        # The imaginary parts of w and 1 + w are the same; where w nears −1, that of 1 + w keeps its sign and digits.
+        w, slope = (down / x).real + 1j * one.imag, -square / x  # w and x dw/dx
         log = np.log(one) - np.log(w) + self.layers * (np.log(down) + (self.g - 1) * np.log(one))
         rate = slope / one - slope / w + self.layers * (1 + slope / w + (self.g - 1) * slope / one)
         return log, rate, w
@@ -135,9 +136,9 @@ def spectrum(product: Product, bounded: bool, points: int) -> tuple[Curve, np.nd
         log = edges[0] + place - 0.5
         return Curve(log, np.zeros(points), np.where(log < edges[0], 1.0, 0.0)), log + 0j, edges
     if np.isneginf(low):
-        coarse = high - np.geomspace(1e-3, high - _LOWEST, 64)
+        coarse = high - np.geomspace(1e-3, high - _LOWEST, 24)
         left = 1 - zeros(product.law) - product.at(coarse)[0].above
-        low = coarse[min(int(np.argmax(left < _TAIL)) or 63, 63)]
+        low = np.interp(np.log(_TAIL), np.log(np.maximum(left, 1e-300))[::-1], coarse[::-1])
         log_x = high - (high - low) * (1 - place) ** 2  # finer towards the edge, where the density is a square root
     else:
         log_x = low + (high - low) * np.sin(np.pi / 2 * place) ** 2
