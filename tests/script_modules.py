@@ -36,6 +36,8 @@ SIZES = {
     "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
     "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
     "coordinate_check": "--activation tanh --widths 6 8 --layers 2 --depth-width 4 --batch 2 --seeds 3",
+    "singular_values": "--width 6 --depths 2 3 --seeds 3",
+    "dynamical_isometry": "--width 4 --max-depth 4 --burn-in 2 --seeds 2 --points 3",
     "inspect_models": "--layers 3 --blocks 1 --length 64 --width 4 --seeds 1 --steps 2",
 }
 # and these before, so that its own names count.
@@ -54,6 +56,8 @@ FEWER = {
     "early_layers_training": '--networks sigmoid "tanh RNN"',
     "trainability_boundary": "--zooms 1 10",
     "coordinate_check": "--depths",
+    "singular_values": "--activations hard_tanh",
+    "dynamical_isometry": '--families "tanh, residual"',
     "inspect_models": "--models mlp",
 }
 

@@ -79,6 +79,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 THEORY_KINDS = {
     "activation": "function", "depth": "size", "width": "size or None", "orthogonal": "flag", "form": "choice",
+    "log_sigma": "signed or None", "points": "size",
     "family": "choice", "c": "signed", "update_bias": "signed", "forget_bias": "signed", "gate_bias": "signed",
 }  # fmt: skip
 FORWARD = {"activation": "tanh", "sigma_w": 1.2, "sigma_b": 0.3}
@@ -92,6 +93,9 @@ THEORY: dict[str, dict[str, Any]] = {
     "explain_edge": {"activation": "tanh", "sigma_b": 0.3},
     "transient": {**FORWARD, "depth": 3, "q0": 1.0},
     "spectrum_variance": {**FORWARD, "depth": 3, "q0": 1.0, "orthogonal": False},
+    "singular_values": {
+        **FORWARD, "depth": 3, "q": 1.0, "orthogonal": False, "log_sigma": [0.0, 1.0], "points": 9,
+    },
     "log_gain": {**FORWARD, "depth": 3, "q0": 1.0, "width": 8, "orthogonal": False},
     "residual": {**FORWARD, "depth": 3, "q0": 1.0, "form": "two_layer", "branch_gain": 1.0, "sigma_v": 1.0},
     "tanh_residual_growth": {"sigma_w": 1.0, "depth": 4.0},
@@ -140,6 +144,8 @@ def test_families_refuse(function: str, argument: str, kind: str) -> None:
 def test_theory_refuses(function: str, argument: str, kind: str) -> None:
     if (function, argument) in {("tanh_residual_growth", "depth"), ("batchnorm_growth", "batch")}:
         kind = "numbers"
+    if function == "singular_values":
+        kind = {"depth": "numbers", "q": "numbers or None"}.get(argument, kind)
     if function == "batchnorm_growth" and argument == "activation":
         kind = "choice"
 

@@ -54,7 +54,10 @@ KINDS: dict[str, list[Any]] = {
     "data": ["x", {}, 1j, True, 3.0, NAN, [], [[1.0], [1.0, 2.0]], Opaque(), ARRAY, np.ones((2, 4), complex), OTHER,
              np.full((2, 4), NAN), np.full((2, 4), 1e300), np.ones((0, 4))],
 }  # fmt: skip
-KINDS |= {f"{kind} or None": [value for value in KINDS[kind] if value is not None] for kind in ("size", "count")}
+KINDS |= {
+    f"{kind} or None": [value for value in KINDS[kind] if value is not None]
+    for kind in ("size", "count", "numbers", "signed")
+}
 
 
 def shown(value: Any) -> str:

@@ -17,8 +17,9 @@ UNITS = ((1, "s"), (60, "min"), (3600, "h"))
 
 def flops(plan: Plan, *, cells: int, seeds: int) -> float:
     """About how many operations all cells and seeds of one network take, each worth one of a matrix product."""
-    chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds)
-    return seeds * sum(chunks.operations(plan, part.size) for part in chunks.slices(cells, chunk.cells))
+    with jax.enable_x64(plan.dtype == "float64"):
+        chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds)
+        return seeds * sum(chunks.operations(plan, part.size) for part in chunks.slices(cells, chunk.cells))
 
 
 @lru_cache(maxsize=1)

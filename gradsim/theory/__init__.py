@@ -15,6 +15,7 @@ from gradsim.theory.recurrent import (
     vanilla_rnn,
 )
 from gradsim.theory.residual import ResidualPath, residual, tanh_residual_growth
+from gradsim.theory.singular_values import SingularValues, singular_values
 from gradsim.theory.transient import Transient, spectrum_variance, transient
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LogGain",
     "RecurrentFixedPoint",
     "ResidualPath",
+    "SingularValues",
     "Transient",
     "batchnorm_growth",
     "correlation_map",
@@ -39,6 +41,7 @@ __all__ = [
     "pre_norm_exponent",
     "recurrent_edge",
     "residual",
+    "singular_values",
     "spectrum_variance",
     "tanh_residual_growth",
     "transient",

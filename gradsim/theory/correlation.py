@@ -82,7 +82,8 @@ def solve(function: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray
             args=args,
             tolerances={"xatol": 1e-300, "xrtol": 4e-16, "fatol": 0.0, "frtol": 0.0},
         )
-        root[bracketed] = found.x
+        # Evaluated among others, a value that is rounding alone may have the other sign.
+        root[bracketed] = np.where(np.isnan(found.x), nearer[bracketed], found.x)
     return root
 
 
