@@ -18,7 +18,6 @@ from gradsim.engine.statistics import token_spread
 from gradsim.networks.attention import attention, deepnorm
 
 NETWORKS = [
-    attention(4, 2, 3, mlp=0, norm="none", causal=True),
     attention(4, 1, 3, norm="none", skip=False),
     attention(4, 4, 3, 2, "tanh", "orthogonal", scaling="inverse_sqrt_depth", layers=4, tied=True),
 ]  # test_block_equals_flax has the rest

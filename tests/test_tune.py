@@ -121,9 +121,9 @@ def test_50_tanh_layers(deviation: float) -> None:
     jax.tree.map(np.testing.assert_array_equal, nnx.state(model), given)
 
 
-def test_30_relu_convolutions() -> None:
+def test_15_relu_convolutions() -> None:
     images = jax.random.normal(jax.random.key(1), (4, 5, 5, 1))
-    tuned, table = gs.tune(Convolutions(30, 8), images)
+    tuned, table = gs.tune(Convolutions(15, 8), images)
     x = images
     for i, layer in enumerate(tuned.layers):
         parameters = layer.kernel[...], layer.bias[...]

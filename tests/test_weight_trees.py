@@ -106,10 +106,10 @@ def loss(state: Array) -> Array:
     return jnp.sum(state**2)
 
 
-CASES = {
+CASES: dict[str, tuple[type[_Plain], bool]] = {
     "dicts": (OfDicts, False),
     "dicts, tied": (OfDicts, True),
-    "nested": (Nested, True),
+    "nested, tied": (Nested, True),
     "leaves": (OfLeaves, False),
 }
 
