@@ -5,11 +5,13 @@
 [True]
 """
 
-from gradsim.laws import architectures, exact, exponents, initialization, mean_field
+from gradsim.laws import architectures, exact, exponents, initialization, mean_field, memory
 from gradsim.laws.record import ERRORS, Check, Law
 
 LAWS: dict[str, Law] = {
-    law.id: law for module in (exact, mean_field, architectures, exponents, initialization) for law in module.LAWS
+    law.id: law
+    for module in (exact, mean_field, architectures, exponents, memory, initialization)
+    for law in module.LAWS
 }
 """Laws by id, in the order of their subjects."""
 
