@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradsim.plot.style import COLOURS, new_figure, styled
+from gradsim.plot.style import COLOURS, legend_above, new_figure, proxy, styled
 
 if TYPE_CHECKING:
     import xarray
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST = 60  # checks in a column
 KINDS = {  # marker, colour and meaning
-    "sampled": ("o", COLOURS[0], "sampled: in standard errors"),
+    "sampled": ("o", COLOURS[0], "sampled: in {:g} standard errors"),
     "exact": ("D", COLOURS[1], "exact: in tolerances"),
     "bound": ("<", COLOURS[2], "bound: in tolerances, to be below"),
 }
@@ -28,23 +30,33 @@ def laws(table: xarray.Dataset) -> Figure:
     Args:
         table: over `check`: law, quantity, z, kind and holds, as `scripts/laws.py` measures them.
     """
-    count = table.sizes["check"]
-    figure = new_figure(0.6 + 0.145 * count)
-    ax = figure.subplots()
-    limit = table.attrs["standard_errors"]
+    columns = -(-table.sizes["check"] // MOST)
+    count = -(-table.sizes["check"] // columns)
+    figure = new_figure(0.8 + 0.145 * count)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for place, ax in enumerate(axes):
+        _column(ax, table.isel(check=slice(place * count, (place + 1) * count)), table.attrs["standard_errors"])
+        ax.set_ylim(count - 0.4, -0.6)
+    figure.supxlabel("(measured − predicted) / allowed", fontsize=8)
+    handles = [
+        proxy(meaning.format(table.attrs["standard_errors"]), marker=marker, color=colour, markersize=3.5, linewidth=0)
+        for marker, colour, meaning in KINDS.values()
+    ]
+    legend_above(figure, handles)
+    return figure
+
+
+def _column(ax: Axes, table: xarray.Dataset, limit: float) -> None:
     ax.axvspan(-1, 1, color="0.93", zorder=0)
     ax.axvline(0, color="0.6", linewidth=0.7, zorder=1)
-    rows = np.arange(count)
-    for kind, (marker, colour, meaning) in KINDS.items():
+    rows = np.arange(table.sizes["check"])
+    for kind, (marker, colour, _) in KINDS.items():
         chosen = table["kind"].values == kind
         share = table["z"].values[chosen] / (limit if kind == "sampled" else 1)
-        meaning = meaning.replace("in standard errors", f"in {limit:g} standard errors")
-        ax.plot(np.clip(share, -1.25, 1.25), rows[chosen], marker, color=colour, markersize=3.5, label=meaning)
+        ax.plot(np.clip(share, -1.25, 1.25), rows[chosen], marker, color=colour, markersize=3.5)
     names = zip(table["law"].values.tolist(), table["quantity"].values.tolist(), strict=True)
     ax.set_yticks(rows, [f"{quantity}   {law}" for law, quantity in names], fontsize=5.8)
-    ax.set(ylim=(count - 0.4, -0.6), xlim=(-1.35, 1.35), xlabel="(measured − predicted) / allowed")
+    ax.set_xlim(-1.35, 1.35)
     ax.tick_params(axis="y", length=0)
     for spine in ("top", "right", "left"):
         ax.spines[spine].set_visible(False)
-    figure.legend(loc="outside upper right", ncols=3, fontsize=6)
-    return figure
