@@ -11,7 +11,7 @@ measured without.
 
 examples:
   python scripts/singular_values.py
-  python scripts/singular_values.py --activations tanh erf --depths 4 16 64 --sigma-b 0.05
+  python scripts/singular_values.py --activations erf --depths 4 16 64 --sigma-b 0.05
   python scripts/singular_values.py --preset paper --formats png pdf --out results
   python scripts/singular_values.py --data figures/singular_values.zarr
 """

@@ -19,7 +19,9 @@ from gradsim.sweeps import chunks, loop
 # One ends a process with jaxlib 0.12, and is that release's only choice.
 EMITTERS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
 # 1e-7 has been seen where a machine takes the sums within a step in another order.
-ROUNDED = {"attention": 1e-6, "lstm": 1e-6}
+ROUNDED = {"attention": 1e-6, "lstm": 1e-6, "s4d": 2e-7, "mamba": 2e-7}
+# Their steps are made of the same operations as those of others.
+ALIKE = ("antisymmetric_rnn", "cornn", "indrnn", "min_gru", "min_lstm", "mlstm", "mamba2", "retnet", "rwkv6", "rwkv7")
 SMALL: dict[str, Any] = {"depth": 5, "seeds": 1, "progress": False}
 
 
@@ -40,7 +42,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-@pytest.mark.parametrize("network", families(), ids=lambda network: network.family)
+@pytest.mark.parametrize(
+    "network", [one for one in families() if one.family not in ALIKE], ids=lambda network: network.family
+)
 def test_both_levels_of_optimization_measure_the_same(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit at width 64; where a row does not fill the machine's vectors, 2e-7 apart."""
 

@@ -12,7 +12,7 @@ from gradsim.theory.edge import EXISTS
 
 
 def test_the_critical_lines_are_those_of_theory() -> None:
-    datasets = measured("critical_lines")
+    datasets = measured("critical_lines", "--activations", "tanh", "relu")
     assert list(datasets) == ["tanh", "relu"]
     assert set(datasets["relu"]["reason"].values) == {gs.theory.explain_edge("relu", 0.5).item()}
     assert set(datasets["tanh"]["reason"].values) == {EXISTS}
