@@ -179,6 +179,14 @@ def size(name: str, value: Any, minimum: int = 1) -> int:
     return whole(name, value, minimum, 2**31 - 1)
 
 
+def divisor(name: str, value: int, of: str, whole: int) -> None:
+    """Nothing, if `value` divides the number `whole` of the argument `of`."""
+    if whole % value:
+        small = [n for n in range(1, math.isqrt(whole) + 1) if whole % n == 0]
+        divisors = sorted({*small, *(whole // n for n in small)})
+        raise ValueError(f"{name}: got {value}, which does not divide {of}={whole}; pass one of: {divisors}")
+
+
 def number(name: str, value: Any, wanted: str, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float between `low` and `high`, which are themselves outside; `wanted` says so in a message."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):

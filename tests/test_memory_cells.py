@@ -172,6 +172,12 @@ def test_steps_are_two_rising_numbers(family: Any, steps: Any, error: Any) -> No
         family(4, steps=steps)
 
 
+@pytest.mark.parametrize("network", [gs.retnet(8, 4), gs.attention(8, 4, 2)], ids=lambda one: one.family)
+def test_heads_divide_every_width(network: Network) -> None:
+    with pytest.raises(ValueError, match=r"^heads: got 4, which does not divide width=6; pass one of: \[1, 2, 3, 6\]"):
+        gs.sweep(network, depth=2, seeds=1, widths=[8, 6])
+
+
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(ValueError, match=r"^heads: got 3 with width=4; pass a divisor of the width"):
+    with pytest.raises(ValueError, match=r"^heads: got 3, which does not divide width=4; pass one of: \[1, 2, 4\]"):
         gs.retnet(4, 3)

@@ -1,6 +1,5 @@
 """Transformer blocks: softmax attention over tokens and a small network at each, around which the state may skip."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -78,6 +77,9 @@ class _Attention(Network):
     layers: int | None
     family: ClassVar[str] = "attention"
     state_axes: ClassVar[tuple[str, ...]] = ("tokens", "width")
+
+    def __post_init__(self) -> None:  # a sweep over widths makes networks too
+        arguments.divisor("heads", self.heads, "width", self.width)
 
     @property
     def gains(self) -> dict[str, float]:
@@ -241,10 +243,6 @@ def attention(
         )
     width = arguments.size("width", width, minimum=1 if norm == "none" else 2)
     heads = arguments.size("heads", heads)
-    if width % heads:
-        small = [n for n in range(1, math.isqrt(width) + 1) if width % n == 0]
-        divisors = sorted({*small, *(width // n for n in small)})
-        raise ValueError(f"heads: got {heads}, which does not divide width={width}; pass one of: {divisors}")
     mlp = arguments.size("mlp", mlp, minimum=0)
     activation = activations.get(activation)
     shared: dict[str, Any] = {

@@ -39,6 +39,9 @@ class LinearAttention(Network):
     axis_units: ClassVar[str] = "step"
     driven: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:  # a sweep over widths makes networks too
+        arguments.divisor("heads", self.heads, "width", self.width)
+
     @property
     def gains(self) -> dict[str, float]:
         gain = self.initializer.weight_gain(self.features, self.width)
@@ -156,12 +159,10 @@ def checked(
     width: Any, heads: Any, values: Any, features: Any, initializer: Any, initial: Any, tied: Any
 ) -> dict[str, Any]:
     """The fields of `LinearAttention` from what a user passed; `features` is the width unless given."""
-    width, heads = arguments.size("width", width), arguments.size("heads", heads)
-    if width % heads:
-        raise ValueError(f"heads: got {heads} with width={width}; pass a divisor of the width")
+    width = arguments.size("width", width)
     return {
         "width": width,
-        "heads": heads,
+        "heads": arguments.size("heads", heads),
         "values": arguments.size("values", values),
         "features": width if features is None else arguments.size("features", features),
         "initializer": initializers.get(initializer),
