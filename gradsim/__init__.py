@@ -16,24 +16,24 @@ from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.inspection.inspect import inspect
 from gradsim.inspection.report import report
 from gradsim.inspection.tune import Tuned, tune
-from gradsim.networks.antisymmetric import antisymmetric_rnn
-from gradsim.networks.attention import attention
-from gradsim.networks.batchnorm import batchnorm
-from gradsim.networks.convolutional import convolutional
-from gradsim.networks.delta_rule import delta_net, rwkv7
-from gradsim.networks.elementwise import indrnn, min_gru, min_lstm
-from gradsim.networks.feedforward import feedforward
-from gradsim.networks.gated import gru, lstm
-from gradsim.networks.linear_attention import retnet, rwkv6
-from gradsim.networks.linear_recurrence import linear_recurrence
+from gradsim.networks.depth.attention import attention
+from gradsim.networks.depth.batchnorm import batchnorm
+from gradsim.networks.depth.convolutional import convolutional
+from gradsim.networks.depth.feedforward import feedforward
+from gradsim.networks.depth.normalized import layernorm
+from gradsim.networks.depth.residual import highway, residual
 from gradsim.networks.network import Network
-from gradsim.networks.normalized import layernorm
-from gradsim.networks.oscillators import cornn
-from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
-from gradsim.networks.residual import highway, residual
-from gradsim.networks.state_space import mamba, mamba2, s4d
-from gradsim.networks.unitary import unitary_rnn
-from gradsim.networks.xlstm import mlstm
+from gradsim.networks.time.antisymmetric import antisymmetric_rnn
+from gradsim.networks.time.delta_rule import delta_net, rwkv7
+from gradsim.networks.time.elementwise import indrnn, min_gru, min_lstm
+from gradsim.networks.time.gated import gru, lstm
+from gradsim.networks.time.linear_attention import retnet, rwkv6
+from gradsim.networks.time.linear_recurrence import linear_recurrence
+from gradsim.networks.time.oscillators import cornn
+from gradsim.networks.time.recurrent import minimal_rnn, vanilla_rnn
+from gradsim.networks.time.state_space import mamba, mamba2, s4d
+from gradsim.networks.time.unitary import unitary_rnn
+from gradsim.networks.time.xlstm import mlstm
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.lyapunov import lyapunov_exponents

@@ -14,7 +14,7 @@ from gradsim.activations import Activation
 from gradsim.analysis.critical import critical
 from gradsim.draws import GAUSSIAN
 from gradsim.initializers import INITIALIZERS
-from gradsim.networks.feedforward import feedforward
+from gradsim.networks.depth.feedforward import feedforward
 from gradsim.theory.edge import edge_of_chaos, explain_edge
 from gradsim.theory.given import ActivationLike
 

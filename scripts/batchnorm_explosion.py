@@ -28,7 +28,7 @@ import xarray
 
 import gradsim as gs
 from gradsim import cli
-from gradsim.networks.batchnorm import batchnorm
+from gradsim.networks.depth.batchnorm import batchnorm
 from gradsim.plot.explosion import batchnorm_explosion
 from gradsim.theory.normalized import batchnorm_growth
 

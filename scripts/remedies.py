@@ -28,11 +28,11 @@ import gradsim as gs
 from gradsim import Network, cli
 from gradsim.analysis.growth import growth
 from gradsim.analysis.horizon import horizon
-from gradsim.networks.batchnorm import batchnorm
-from gradsim.networks.gated import gru, lstm
-from gradsim.networks.normalized import layernorm
-from gradsim.networks.recurrent import vanilla_rnn
-from gradsim.networks.residual import residual
+from gradsim.networks.depth.batchnorm import batchnorm
+from gradsim.networks.depth.normalized import layernorm
+from gradsim.networks.depth.residual import residual
+from gradsim.networks.time.gated import gru, lstm
+from gradsim.networks.time.recurrent import vanilla_rnn
 from gradsim.plot.memory import with_error
 from gradsim.plot.remedies import remedies
 

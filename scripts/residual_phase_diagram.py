@@ -26,8 +26,8 @@ import xarray
 import gradsim as gs
 from gradsim import cli, theory
 from gradsim.analysis.growth import growth
-from gradsim.networks.normalized import layernorm
-from gradsim.networks.residual import residual
+from gradsim.networks.depth.normalized import layernorm
+from gradsim.networks.depth.residual import residual
 from gradsim.plot.remedies import residual_diagram
 from gradsim.plot.style import words
 from gradsim.theory.normalized import pre_norm_exponent

@@ -13,7 +13,7 @@ from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import Activation, Initializer, activations, initializers
-from gradsim.networks.gated import GRU, LSTM
+from gradsim.networks.time.gated import GRU, LSTM
 
 
 def own_mish(x: Array) -> Array:

@@ -12,7 +12,7 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 
 import gradsim as gs
 from gradsim import Network
-from gradsim.networks.convolutional import convolutional
+from gradsim.networks.depth.convolutional import convolutional
 
 NETWORKS = [
     convolutional(2, 5, kernel=5, initializer="he_normal", activation="relu"),

@@ -12,7 +12,7 @@ from script_modules import load, measured
 
 import gradsim as gs
 from gradsim.analysis.growth import growth
-from gradsim.networks.residual import residual
+from gradsim.networks.depth.residual import residual
 from gradsim.plot import remedies as remedies_plot
 from gradsim.plot.explosion import batchnorm_explosion as batchnorm_explosion_plot
 from gradsim.theory.normalized import batchnorm_growth, pre_norm_exponent

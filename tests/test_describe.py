@@ -10,7 +10,7 @@ from families import FAMILIES
 
 import gradsim as gs
 from gradsim import Network
-from gradsim.networks.feedforward import Feedforward
+from gradsim.networks.depth.feedforward import Feedforward
 
 
 @pytest.mark.parametrize("network", FAMILIES.values(), ids=FAMILIES)

@@ -15,8 +15,8 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 
 import gradsim as gs
 from gradsim import Network
-from gradsim.networks.batchnorm import OF, PLACES, batchnorm
-from gradsim.networks.normalized import FORMS, layernorm, standardize
+from gradsim.networks.depth.batchnorm import OF, PLACES, batchnorm
+from gradsim.networks.depth.normalized import FORMS, layernorm, standardize
 
 NETWORKS = [
     layernorm(6, "gelu", "orthogonal", form="pre", scaling="inverse_depth", layers=4, tied=True),

@@ -15,7 +15,7 @@ import gradsim as gs
 from gradsim import Activation, initializers
 from gradsim.engine import products
 from gradsim.engine.chain import Keys, network_keys
-from gradsim.networks.feedforward import Feedforward
+from gradsim.networks.depth.feedforward import Feedforward
 
 DEPTH, KEY = 5, 11
 BURN_IN = 4

@@ -12,7 +12,7 @@ from jax import Array, nn, random
 
 import gradsim as gs
 from gradsim.engine.chain import Keys, kind, network_keys
-from gradsim.networks.feedforward import Feedforward
+from gradsim.networks.depth.feedforward import Feedforward
 
 KEY = 11
 

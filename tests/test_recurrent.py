@@ -17,10 +17,10 @@ from unrolled import Bound, bind
 import gradsim as gs
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.statistics import Statistic, View
-from gradsim.networks.gated import LSTMState, gru, lstm
-from gradsim.networks.linear_recurrence import linear_recurrence
 from gradsim.networks.network import Network
-from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
+from gradsim.networks.time.gated import LSTMState, gru, lstm
+from gradsim.networks.time.linear_recurrence import linear_recurrence
+from gradsim.networks.time.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.scaled import Scaled
 
 GAINS = {"sigma_w": 1.3, "sigma_v": 0.8, "sigma_b": 0.4}

@@ -12,10 +12,10 @@ from scipy.optimize import brentq
 
 import gradsim as gs
 from gradsim.engine.chain import Source, network_keys
-from gradsim.networks.gated import LSTMState, gru, lstm
-from gradsim.networks.linear_recurrence import linear_recurrence
 from gradsim.networks.network import Network
-from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
+from gradsim.networks.time.gated import LSTMState, gru, lstm
+from gradsim.networks.time.linear_recurrence import linear_recurrence
+from gradsim.networks.time.recurrent import minimal_rnn, vanilla_rnn
 
 
 def test_law_A10_constant_error_carousel() -> None:

@@ -11,7 +11,7 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 
 import gradsim as gs
 from gradsim import Network
-from gradsim.networks.residual import FORMS, SCALINGS, branch_scale, highway, residual
+from gradsim.networks.depth.residual import FORMS, SCALINGS, branch_scale, highway, residual
 
 NETWORKS: list[Network] = [
     residual(5, "tanh", scaling="inverse_depth", layers=4),

@@ -9,12 +9,12 @@ import xarray
 
 from gradsim import theory
 from gradsim.laws.record import Check, Law, bound, estimated, exact, sampled
-from gradsim.networks.batchnorm import batchnorm
-from gradsim.networks.feedforward import feedforward
-from gradsim.networks.gated import gru, lstm
-from gradsim.networks.normalized import layernorm
-from gradsim.networks.recurrent import minimal_rnn, vanilla_rnn
-from gradsim.networks.residual import residual
+from gradsim.networks.depth.batchnorm import batchnorm
+from gradsim.networks.depth.feedforward import feedforward
+from gradsim.networks.depth.normalized import layernorm
+from gradsim.networks.depth.residual import residual
+from gradsim.networks.time.gated import gru, lstm
+from gradsim.networks.time.recurrent import minimal_rnn, vanilla_rnn
 from gradsim.sweeps.sweep import sweep
 
 

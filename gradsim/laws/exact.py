@@ -8,11 +8,11 @@ from scipy import stats
 from scipy.special import digamma, polygamma
 
 from gradsim.laws.record import Check, Law, added, exact, sampled, sampled_variance
-from gradsim.networks.attention import attention
-from gradsim.networks.convolutional import convolutional
-from gradsim.networks.feedforward import feedforward
-from gradsim.networks.gated import lstm
-from gradsim.networks.residual import residual
+from gradsim.networks.depth.attention import attention
+from gradsim.networks.depth.convolutional import convolutional
+from gradsim.networks.depth.feedforward import feedforward
+from gradsim.networks.depth.residual import residual
+from gradsim.networks.time.gated import lstm
 from gradsim.sweeps.sweep import sweep
 
 

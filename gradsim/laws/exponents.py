@@ -9,10 +9,10 @@ from scipy.special import digamma, polygamma
 
 from gradsim.engine.chain import Source, network_keys
 from gradsim.laws.record import Check, Law, estimated, exact, sampled
-from gradsim.networks.feedforward import feedforward
+from gradsim.networks.depth.feedforward import feedforward
+from gradsim.networks.depth.residual import residual
 from gradsim.networks.network import Network
-from gradsim.networks.recurrent import vanilla_rnn
-from gradsim.networks.residual import residual
+from gradsim.networks.time.recurrent import vanilla_rnn
 from gradsim.sweeps.lyapunov import lyapunov_exponents
 
 

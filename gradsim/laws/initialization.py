@@ -3,7 +3,7 @@
 import numpy as np
 
 from gradsim.laws.record import Check, Law, sampled
-from gradsim.networks.feedforward import feedforward
+from gradsim.networks.depth.feedforward import feedforward
 from gradsim.sweeps.sweep import sweep
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gradsim import theory
 from gradsim.laws.record import Check, Law, estimated, exact, sampled
-from gradsim.networks.feedforward import feedforward
+from gradsim.networks.depth.feedforward import feedforward
 from gradsim.sweeps.sweep import sweep
 
 EDGE = math.sqrt(1.760954639607)  # of tanh at σ_b² = 0.05

@@ -11,16 +11,16 @@ from scipy.special import digamma, polygamma
 
 from gradsim import theory
 from gradsim.laws.record import Check, Law, added, estimated, exact, sampled, sampled_variance
-from gradsim.networks.antisymmetric import antisymmetric_rnn
-from gradsim.networks.delta_rule import delta_net
-from gradsim.networks.elementwise import indrnn, min_gru, min_lstm
-from gradsim.networks.linear_attention import retnet
-from gradsim.networks.linear_recurrence import linear_recurrence
 from gradsim.networks.network import Network
-from gradsim.networks.oscillators import cornn
-from gradsim.networks.state_space import mamba, mamba2, s4d
-from gradsim.networks.unitary import unitary_rnn
-from gradsim.networks.xlstm import mlstm
+from gradsim.networks.time.antisymmetric import antisymmetric_rnn
+from gradsim.networks.time.delta_rule import delta_net
+from gradsim.networks.time.elementwise import indrnn, min_gru, min_lstm
+from gradsim.networks.time.linear_attention import retnet
+from gradsim.networks.time.linear_recurrence import linear_recurrence
+from gradsim.networks.time.oscillators import cornn
+from gradsim.networks.time.state_space import mamba, mamba2, s4d
+from gradsim.networks.time.unitary import unitary_rnn
+from gradsim.networks.time.xlstm import mlstm
 from gradsim.sweeps.sweep import sweep
 
 Targets = Mapping[int, float]  # steps -> E‖Ju‖²

@@ -7,15 +7,15 @@ import numpy as np
 from scipy.special import exp1, expit, log_expit, logsumexp
 
 from gradsim import arguments
-from gradsim.networks.antisymmetric import AntisymmetricRNN
-from gradsim.networks.delta_rule import DeltaNet
-from gradsim.networks.elementwise import IndRNN, MinGRU, MinLSTM
-from gradsim.networks.linear_attention import RWKV6, RetNet
-from gradsim.networks.linear_recurrence import LinearRecurrence
 from gradsim.networks.network import Network
-from gradsim.networks.state_space import S4D, Mamba, Mamba2
-from gradsim.networks.unitary import UnitaryRNN
-from gradsim.networks.xlstm import MLSTM
+from gradsim.networks.time.antisymmetric import AntisymmetricRNN
+from gradsim.networks.time.delta_rule import DeltaNet
+from gradsim.networks.time.elementwise import IndRNN, MinGRU, MinLSTM
+from gradsim.networks.time.linear_attention import RWKV6, RetNet
+from gradsim.networks.time.linear_recurrence import LinearRecurrence
+from gradsim.networks.time.state_space import S4D, Mamba, Mamba2
+from gradsim.networks.time.unitary import UnitaryRNN
+from gradsim.networks.time.xlstm import MLSTM
 from gradsim.theory.given import Number
 
 NODES = 400  # of a Gauss rule over ln Δ, or over A: e^(−Δ T) falls within a few of them at any T

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from gradsim import activations, arguments
 from gradsim.activations import Activation
-from gradsim.networks.residual import FORMS
+from gradsim.networks.depth.residual import FORMS
 from gradsim.theory import quadrature
 from gradsim.theory.given import ActivationLike, Number, broadcast, layers
 from gradsim.theory.moments import moments

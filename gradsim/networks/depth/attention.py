@@ -14,9 +14,9 @@ from gradsim import activations, arguments, initializers, scaled
 from gradsim.activations import Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
+from gradsim.networks.depth.normalized import checked_epsilon, standardize
+from gradsim.networks.depth.residual import SCALINGS, branch_scale, checked_layers
 from gradsim.networks.network import Gains, Network
-from gradsim.networks.normalized import checked_epsilon, standardize
-from gradsim.networks.residual import SCALINGS, branch_scale, checked_layers
 
 NORMS = ("pre", "post", "none")
 DEEPNORM = "deepnorm"

@@ -14,8 +14,8 @@ from gradsim import initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import GAUSSIAN, Part, together
 from gradsim.initializers import Initializer
-from gradsim.networks.linear_attention import LinearAttention, checked
 from gradsim.networks.network import Gains
+from gradsim.networks.time.linear_attention import LinearAttention, checked
 
 SIGMOID = ACTIVATIONS["sigmoid"]
 CAP = 15.0  # of the input gate's argument, as in xLSTM 7B: its exponential would leave the floats

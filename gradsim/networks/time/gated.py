@@ -14,7 +14,7 @@ from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, interval, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains
-from gradsim.networks.recurrent import Recurrent, checked
+from gradsim.networks.time.recurrent import Recurrent, checked
 
 SIGMOID, TANH = ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"]
 

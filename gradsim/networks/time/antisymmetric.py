@@ -10,7 +10,7 @@ from gradsim import activations, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains
-from gradsim.networks.recurrent import OneMap, Weights, checked
+from gradsim.networks.time.recurrent import OneMap, Weights, checked
 
 
 @dataclass(frozen=True)

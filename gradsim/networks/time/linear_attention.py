@@ -22,7 +22,7 @@ from gradsim.activations import Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network, Weights
-from gradsim.networks.recurrent import INITIAL
+from gradsim.networks.time.recurrent import INITIAL
 
 
 @dataclass(frozen=True)

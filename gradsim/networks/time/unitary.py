@@ -13,9 +13,9 @@ from jaxtyping import Float
 from gradsim import arguments
 from gradsim.activations import Activation
 from gradsim.draws import GAUSSIAN, Part, Shape, Transform, together
-from gradsim.networks.linear_recurrence import Complex
 from gradsim.networks.network import Gains, Network
-from gradsim.networks.recurrent import INITIAL
+from gradsim.networks.time.linear_recurrence import Complex
+from gradsim.networks.time.recurrent import INITIAL
 
 
 def _unitary(z: Array, shape: Shape, dtype: DTypeLike) -> Array:

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from gradsim import activations, arguments, initializers, scaled
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights, checked
+from gradsim.networks.depth.dense import Dense, Weights, checked
+from gradsim.networks.depth.residual import SCALINGS, branch_scale, checked_layers
 from gradsim.networks.network import Gains
-from gradsim.networks.residual import SCALINGS, branch_scale, checked_layers
 
 FORMS = ("plain", "pre", "post")
 NORMS = ("layer", "rms")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from gradsim import activations, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights, checked
+from gradsim.networks.depth.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 
 

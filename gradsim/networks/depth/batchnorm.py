@@ -9,9 +9,9 @@ from jaxtyping import Float
 from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights, checked
+from gradsim.networks.depth.dense import Dense, Weights, checked
+from gradsim.networks.depth.normalized import checked_epsilon, standardize
 from gradsim.networks.network import Gains
-from gradsim.networks.normalized import checked_epsilon, standardize
 
 PLACES = ("before", "after")
 OF = ("batch", "sample")

@@ -14,10 +14,10 @@ from gradsim import arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, interval, together
 from gradsim.initializers import INITIALIZERS, Initializer
-from gradsim.networks.linear_attention import LinearAttention, checked
-from gradsim.networks.linear_recurrence import Complex
 from gradsim.networks.network import Gains, Network
-from gradsim.networks.recurrent import INITIAL
+from gradsim.networks.time.linear_attention import LinearAttention, checked
+from gradsim.networks.time.linear_recurrence import Complex
+from gradsim.networks.time.recurrent import INITIAL
 
 SOFTPLUS, GAUSSIAN_MATRIX = ACTIVATIONS["softplus"], INITIALIZERS["gaussian"].draw
 

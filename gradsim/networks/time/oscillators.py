@@ -13,7 +13,7 @@ from gradsim.activations import Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains
-from gradsim.networks.recurrent import Recurrent, checked
+from gradsim.networks.time.recurrent import Recurrent, checked
 
 
 class Weights(NamedTuple):

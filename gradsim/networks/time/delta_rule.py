@@ -14,8 +14,8 @@ from gradsim import arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import together
 from gradsim.initializers import Initializer
-from gradsim.networks.linear_attention import LinearAttention, checked, spread
 from gradsim.networks.network import Gains
+from gradsim.networks.time.linear_attention import LinearAttention, checked, spread
 
 SIGMOID = ACTIVATIONS["sigmoid"]
 

@@ -17,7 +17,7 @@ from gradsim import activations, arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
-from gradsim.networks.dense import Dense, Weights, checked
+from gradsim.networks.depth.dense import Dense, Weights, checked
 from gradsim.networks.network import Gains
 
 FORMS = ("two_layer", "pre_activation", "post_activation")

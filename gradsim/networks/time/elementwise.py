@@ -14,7 +14,7 @@ from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, interval, together
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Gains, Network
-from gradsim.networks.recurrent import INITIAL
+from gradsim.networks.time.recurrent import INITIAL
 
 SIGMOID = ACTIVATIONS["sigmoid"]
 
