@@ -4,32 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array, nn
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from gradsim import activations, arguments, initializers
+from gradsim import activations, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, interval, together
 from gradsim.initializers import Initializer
-from gradsim.networks.network import Gains, Network
-from gradsim.networks.time.recurrent import INITIAL
+from gradsim.networks.network import Gains
+from gradsim.networks.time import driven
+from gradsim.networks.time.driven import Driven
 
 SIGMOID = ACTIVATIONS["sigmoid"]
 
 
 @dataclass(frozen=True)
-class Elementwise(Network):
-    """What these cells share: affine maps of the input, and the state before the first step."""
+class Elementwise(Driven):
+    """What these cells share: affine maps of the input."""
 
-    width: int
-    features: int
     initializer: Initializer
-    initial: str
-    axis: ClassVar[str] = "time"
-    axis_units: ClassVar[str] = "step"
-    driven: ClassVar[bool] = True
 
     @property
     def gains(self) -> dict[str, float]:
@@ -38,21 +32,10 @@ class Elementwise(Network):
             "sigma_b": self.initializer.bias_gain(self.features),
         }
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.features,)
-
-    @property
-    def initial_shape(self) -> tuple[int, ...]:
-        return (self.width,)
-
     def parts(self, maps: int | None = None) -> tuple[Part, Part]:
         """V and b of so many maps."""
         law = self.initializer
         return Part(law.draw, (self.features, self.width), maps), Part(law.draw_bias, (self.width,), maps)
-
-    def initial_state(self, gains: Gains, inputs: Array) -> Array:
-        return inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)
 
 
 class IndRNNWeights(NamedTuple):
@@ -180,15 +163,8 @@ class MinLSTM(Elementwise):
 
 
 def _checked(width: Any, features: Any, initializer: Any, initial: Any, tied: Any) -> dict[str, Any]:
-    """The fields of `Elementwise` from what a user passed; `features` is the width unless given."""
-    width = arguments.size("width", width)
-    return {
-        "width": width,
-        "features": width if features is None else arguments.size("features", features),
-        "initializer": initializers.get(initializer),
-        "initial": arguments.choice("initial", initial, INITIAL),
-        "tied": arguments.flag("tied", tied),
-    }
+    """The fields of `Elementwise` from what a user passed."""
+    return {**driven.checked(width, features, initial, tied), "initializer": initializers.get(initializer)}
 
 
 def indrnn(

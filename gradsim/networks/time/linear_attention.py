@@ -21,23 +21,18 @@ from gradsim import arguments, initializers
 from gradsim.activations import Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
-from gradsim.networks.network import Gains, Network, Weights
-from gradsim.networks.time.recurrent import INITIAL
+from gradsim.networks.network import Gains, Weights
+from gradsim.networks.time import driven
+from gradsim.networks.time.driven import Driven
 
 
 @dataclass(frozen=True)
-class LinearAttention(Network):
+class LinearAttention(Driven):
     """What all share: heads, the maps of keys and values, and how a memory is written."""
 
-    width: int
     heads: int
     values: int
-    features: int
     initializer: Initializer
-    initial: str
-    axis: ClassVar[str] = "time"
-    axis_units: ClassVar[str] = "step"
-    driven: ClassVar[bool] = True
 
     def __post_init__(self) -> None:  # a sweep over widths makes networks too
         arguments.divisor("heads", self.heads, "width", self.width)
@@ -46,10 +41,6 @@ class LinearAttention(Network):
     def gains(self) -> dict[str, float]:
         gain = self.initializer.weight_gain(self.features, self.width)
         return {"sigma_k": gain, "sigma_v": gain}
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.features,)
 
     @property
     def initial_shape(self) -> tuple[int, ...]:
@@ -61,9 +52,6 @@ class LinearAttention(Network):
 
     def map_to(self, size: int) -> Part:
         return Part(self.initializer.draw, (self.features, size))
-
-    def initial_state(self, gains: Gains, inputs: Float[Array, "heads d_k values"]) -> Array:
-        return inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)
 
     def by_head(self, flat: Array) -> Array:
         return flat.reshape(self.heads, -1)
@@ -158,16 +146,12 @@ def spread(width: int, start: float, power: float, dtype: DTypeLike) -> Array:
 def checked(
     width: Any, heads: Any, values: Any, features: Any, initializer: Any, initial: Any, tied: Any
 ) -> dict[str, Any]:
-    """The fields of `LinearAttention` from what a user passed; `features` is the width unless given."""
-    width = arguments.size("width", width)
+    """The fields of `LinearAttention` from what a user passed."""
     return {
-        "width": width,
+        **driven.checked(width, features, initial, tied),
         "heads": arguments.size("heads", heads),
         "values": arguments.size("values", values),
-        "features": width if features is None else arguments.size("features", features),
         "initializer": initializers.get(initializer),
-        "initial": arguments.choice("initial", initial, INITIAL),
-        "tied": arguments.flag("tied", tied),
     }
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from gradsim import arguments
 from gradsim.activations import Activation
 from gradsim.draws import GAUSSIAN, Part, interval, together
-from gradsim.networks.network import Gains, Network
+from gradsim.networks.network import Gains
+from gradsim.networks.time.driven import Driven, checked
 
 
 class Complex(NamedTuple):
@@ -32,27 +33,17 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LinearRecurrence(Network):
+class LinearRecurrence(Driven):
     """See `linear_recurrence`."""
 
-    width: int
-    features: int
     ring: tuple[float, float]
     max_phase: float
-    initial: str
     family: ClassVar[str] = "linear_recurrence"
-    axis: ClassVar[str] = "time"
-    axis_units: ClassVar[str] = "step"
-    driven: ClassVar[bool] = True
     parameters: ClassVar[Mapping[str, str]] = {"eigenvalues": "radius", "v": "sigma_v"}
 
     @property
     def gains(self) -> dict[str, float]:
         return {"radius": 1.0, "sigma_v": 1.0}
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.features,)
 
     @property
     def initial_shape(self) -> tuple[int, ...]:
@@ -77,7 +68,7 @@ class LinearRecurrence(Network):
         )
 
     def initial_state(self, gains: Gains, inputs: Float[Array, "2 n"]) -> Complex:
-        return Complex(*(inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)))
+        return Complex(*super().initial_state(gains, inputs))
 
     def step(
         self, weights: Weights, gains: Gains, state: Complex, inputs: Array | None
@@ -113,15 +104,8 @@ def linear_recurrence(
     numbers 0 ≤ r_min ≤ r_max ≤ 1, a phase outside [0, 2π], an unknown `initial`.
     Source: Orvieto et al. 2023.
     """
-    width = arguments.size("width", width)
-    return LinearRecurrence(
-        width=width,
-        features=width if features is None else arguments.size("features", features),
-        ring=_ring(ring),
-        max_phase=_phase(max_phase),
-        initial=arguments.choice("initial", initial, ("gaussian", "zero")),
-        tied=arguments.flag("tied", tied),
-    )
+    shared = checked(width, features, initial, tied)
+    return LinearRecurrence(**shared, ring=_ring(ring), max_phase=_phase(max_phase))
 
 
 def _ring(value: Any) -> tuple[float, float]:

@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from gradsim import activations, arguments, initializers
+from gradsim import activations, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
-from gradsim.networks.network import Gains, Network
-
-INITIAL = ("gaussian", "zero")
+from gradsim.networks.network import Gains
+from gradsim.networks.time import driven
+from gradsim.networks.time.driven import Driven
 
 
 class Weights(NamedTuple):
@@ -31,17 +30,11 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recurrent(Network):
-    """What all dense recurrent families share: sizes, laws of the weights, and the state before the first step."""
+class Recurrent(Driven):
+    """What all dense recurrent families share beside that: the laws of the weights."""
 
-    width: int
-    features: int
     initializer: Initializer
     input_initializer: Initializer
-    initial: str
-    axis: ClassVar[str] = "time"
-    axis_units: ClassVar[str] = "step"
-    driven: ClassVar[bool] = True
 
     @property
     def gains(self) -> dict[str, float]:
@@ -51,14 +44,6 @@ class Recurrent(Network):
             "sigma_b": self.initializer.bias_gain(self.width),
         }
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.features,)
-
-    @property
-    def initial_shape(self) -> tuple[int, ...]:
-        return (self.width,)
-
     def parts(self, copies: int | None = None) -> tuple[Part, Part, Part]:
         """What an affine map draws, W, V and b; a gated cell draws one for each gate."""
         n = self.width
@@ -67,10 +52,6 @@ class Recurrent(Network):
             Part(self.input_initializer.draw, (self.features, n), copies),
             Part(self.initializer.draw_bias, (n,), copies),
         )
-
-    def initial_state(self, gains: Gains, inputs: Array) -> Any:
-        """The Gaussian array itself, or zeros of its shape."""
-        return inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)
 
 
 def checked(
@@ -82,14 +63,10 @@ def checked(
     tied: Any,
 ) -> dict[str, Any]:
     """The fields of `Recurrent` from what a user passed; `features` is the width unless given."""
-    width = arguments.size("width", width)
     return {
-        "width": width,
-        "features": width if features is None else arguments.size("features", features),
+        **driven.checked(width, features, initial, tied),
         "initializer": initializers.get(initializer),
         "input_initializer": _input_initializer(input_initializer),
-        "initial": arguments.choice("initial", initial, INITIAL),
-        "tied": arguments.flag("tied", tied),
     }
 
 

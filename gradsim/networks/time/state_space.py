@@ -14,29 +14,21 @@ from gradsim import arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, interval, together
 from gradsim.initializers import INITIALIZERS, Initializer
-from gradsim.networks.network import Gains, Network
+from gradsim.networks.network import Gains
+from gradsim.networks.time import driven
+from gradsim.networks.time.driven import Driven
 from gradsim.networks.time.linear_attention import LinearAttention, checked
 from gradsim.networks.time.linear_recurrence import Complex
-from gradsim.networks.time.recurrent import INITIAL
 
 SOFTPLUS, GAUSSIAN_MATRIX = ACTIVATIONS["softplus"], INITIALIZERS["gaussian"].draw
 
 
 @dataclass(frozen=True)
-class StateSpace(Network):
+class StateSpace(Driven):
     """What both share: as many channels as inputs, with a memory of `order` numbers each."""
 
-    width: int
     order: int
     steps: tuple[float, float]
-    initial: str
-    axis: ClassVar[str] = "time"
-    axis_units: ClassVar[str] = "step"
-    driven: ClassVar[bool] = True
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.width,)
 
     def log_steps(self) -> Part:
         """ln Δ, uniform."""
@@ -72,7 +64,7 @@ class S4D(StateSpace):
         return S4DWeights(jnp.exp(together(key, dtype, self.log_steps())[0]))
 
     def initial_state(self, gains: Gains, inputs: Float[Array, "2 channels order"]) -> Complex:
-        return Complex(*(inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)))
+        return Complex(*super().initial_state(gains, inputs))
 
     def step(
         self, weights: S4DWeights, gains: Gains, state: Complex, inputs: Array | None
@@ -117,9 +109,6 @@ class Mamba(StateSpace):
         n = self.width
         maps = Part(GAUSSIAN_MATRIX, (n, n)), Part(GAUSSIAN_MATRIX, (n, self.order))
         return MambaWeights(*together(key, dtype, *maps, self.log_steps()))
-
-    def initial_state(self, gains: Gains, inputs: Float[Array, "channels order"]) -> Array:
-        return inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)
 
     def step(
         self, weights: MambaWeights, gains: Gains, state: Float[Array, "channels order"], inputs: Array | None
@@ -180,13 +169,8 @@ def inverse_softplus(log_y: Array) -> Array:
 
 
 def _checked(width: Any, order: Any, steps: Any, initial: Any, tied: Any) -> dict[str, Any]:
-    return {
-        "width": arguments.size("width", width),
-        "order": arguments.size("order", order),
-        "steps": _steps(steps),
-        "initial": arguments.choice("initial", initial, INITIAL),
-        "tied": arguments.flag("tied", tied),
-    }
+    shared = driven.checked(width, None, initial, tied)
+    return {**shared, "order": arguments.size("order", order), "steps": _steps(steps)}
 
 
 def _steps(steps: Any) -> tuple[float, float]:

@@ -10,12 +10,11 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from gradsim import arguments
 from gradsim.activations import Activation
 from gradsim.draws import GAUSSIAN, Part, Shape, Transform, together
-from gradsim.networks.network import Gains, Network
+from gradsim.networks.network import Gains
+from gradsim.networks.time.driven import Driven, checked
 from gradsim.networks.time.linear_recurrence import Complex
-from gradsim.networks.time.recurrent import INITIAL
 
 
 def _unitary(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
@@ -39,25 +38,15 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True)
-class UnitaryRNN(Network):
+class UnitaryRNN(Driven):
     """See `unitary_rnn`."""
 
-    width: int
-    features: int
-    initial: str
     family: ClassVar[str] = "unitary_rnn"
-    axis: ClassVar[str] = "time"
-    axis_units: ClassVar[str] = "step"
-    driven: ClassVar[bool] = True
     parameters: ClassVar[Mapping[str, str]] = {"u": "sigma_w", "v": "sigma_v", "b": "sigma_b"}
 
     @property
     def gains(self) -> dict[str, float]:
         return {"sigma_w": 1.0, "sigma_v": 1.0, "sigma_b": 0.0}
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.features,)
 
     @property
     def initial_shape(self) -> tuple[int, ...]:
@@ -75,7 +64,7 @@ class UnitaryRNN(Network):
         return Weights(Complex(*u), Complex(*(v / math.sqrt(2 * self.features))), b)
 
     def initial_state(self, gains: Gains, inputs: Float[Array, "2 n"]) -> Complex:
-        return Complex(*(inputs if self.initial == "gaussian" else jnp.zeros_like(inputs)))
+        return Complex(*super().initial_state(gains, inputs))
 
     def step(
         self, weights: Weights, gains: Gains, state: Complex, inputs: Array | None
@@ -110,10 +99,4 @@ def unitary_rnn(width: int, *, features: int | None = None, initial: str = "zero
     Raises: ValueError or TypeError as `vanilla_rnn` does.
     Source: Arjovsky, Shah & Bengio 2016.
     """
-    width = arguments.size("width", width)
-    return UnitaryRNN(
-        width=width,
-        features=width if features is None else arguments.size("features", features),
-        initial=arguments.choice("initial", initial, INITIAL),
-        tied=arguments.flag("tied", tied),
-    )
+    return UnitaryRNN(**checked(width, features, initial, tied))
