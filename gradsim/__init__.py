@@ -11,7 +11,8 @@ from gradsim.digits import digits, digits_sequence
 from gradsim.engine.check import check
 from gradsim.engine.factors import LogSingularValues, log_singular_values
 from gradsim.engine.norms import jacobian_norms
-from gradsim.engine.statistics import STATISTICS, Statistic
+from gradsim.engine.statistic import Statistic
+from gradsim.engine.statistics import STATISTICS
 from gradsim.initializers import INITIALIZERS, Initializer
 from gradsim.inspection.inspect import inspect
 from gradsim.inspection.report import report

@@ -1,5 +1,6 @@
 """A family of one's own: every mistake is one line that names it, before anything is compiled."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from unrolled import own_checks
 import gradsim as gs
 from gradsim import Network, initializers
 from gradsim.engine.check import check
-from gradsim.networks.check import contract
+from gradsim.networks.check import TAKEN, contract
 
 
 def own(part: str, value: Any) -> Network:
@@ -231,3 +232,9 @@ def test_another_default_of_tied_is_declared_by_name() -> None:
 
     assert Tied().tied
     contract(Tied())
+
+
+@pytest.mark.parametrize("function", [gs.sweep, gs.train, gs.lyapunov_exponents], ids=lambda one: one.__name__)
+def test_no_gain_has_the_name_of_an_argument(function: Any) -> None:
+    keywords = inspect.signature(function).parameters.values()
+    assert {one.name for one in keywords if one.kind is not one.VAR_KEYWORD} <= set(TAKEN)

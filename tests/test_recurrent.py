@@ -16,7 +16,7 @@ from unrolled import Bound, bind
 
 import gradsim as gs
 from gradsim.digits import digits, digits_sequence
-from gradsim.engine.statistics import Statistic, View
+from gradsim.engine.statistic import Statistic, View
 from gradsim.networks.network import Network
 from gradsim.networks.time.gated import LSTMState, gru, lstm
 from gradsim.networks.time.linear_recurrence import linear_recurrence

@@ -15,7 +15,7 @@ import gradsim as gs
 from gradsim import scaled
 from gradsim.cli import spectra
 from gradsim.engine.products import matrix
-from gradsim.engine.statistics import View
+from gradsim.engine.statistic import View
 
 
 def exact(factors: np.ndarray, digits: int) -> np.ndarray:

@@ -11,7 +11,8 @@ from unrolled import own_checks
 import gradsim as gs
 from gradsim import Statistic, scaled
 from gradsim.engine import statistics
-from gradsim.engine.statistics import STATISTICS, View
+from gradsim.engine.statistic import View
+from gradsim.engine.statistics import STATISTICS
 from gradsim.engine.trial import try_statistic
 from gradsim.scaled import Scaled
 

@@ -15,7 +15,7 @@ from jax import Array
 from gradsim import Network, scaled
 from gradsim.engine.chain import Ahead, Chain, Source, ahead, extent, network_keys
 from gradsim.engine.forward import Cells, Task, forward
-from gradsim.engine.statistics import Statistic, View
+from gradsim.engine.statistic import Statistic, View
 from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled
 

@@ -17,7 +17,7 @@ from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, in
 from gradsim.engine.forward import Cells, Task
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
-from gradsim.engine.statistics import View
+from gradsim.engine.statistic import View
 from gradsim.engine.tiling import drawing, joined
 from gradsim.networks.network import Gains, Network, State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled

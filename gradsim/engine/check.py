@@ -13,7 +13,7 @@ from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source, network_keys
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.products import matrix
-from gradsim.engine.statistics import Statistic, View
+from gradsim.engine.statistic import Statistic, View
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.check import problems
 from gradsim.networks.network import Network

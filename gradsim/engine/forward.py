@@ -17,7 +17,8 @@ from gradsim.engine.chain import Drawn, Source, beyond, burned_in, in_range
 from gradsim.engine.jacobi import SingularValues, not_taken
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
-from gradsim.engine.statistics import Statistic, View, measure
+from gradsim.engine.statistic import Statistic, View
+from gradsim.engine.statistics import measure
 from gradsim.engine.tiling import Tiling, drawing, joined
 from gradsim.networks.network import Gains, Network, State
 from gradsim.scaled import Scaled

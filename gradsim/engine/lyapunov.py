@@ -23,8 +23,7 @@ from gradsim.draws import normal
 from gradsim.engine import products
 from gradsim.engine.chain import Ahead, Chain, Drawn, Keys, Source, beyond, in_range
 from gradsim.engine.orthogonal import orthonormalized
-from gradsim.engine.products import Bundle
-from gradsim.engine.statistics import matrix
+from gradsim.engine.products import Bundle, matrix
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 

@@ -18,7 +18,7 @@ from gradsim.engine.backward import backward
 from gradsim.engine.chain import Ahead, Source, ahead, extent, streams
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import Plan
-from gradsim.engine.statistics import Statistic
+from gradsim.engine.statistic import Statistic
 from gradsim.engine.tiling import Tiling, segment
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled

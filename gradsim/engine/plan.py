@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments
 from gradsim.engine import statistics as known
-from gradsim.engine.statistics import Statistic
+from gradsim.engine.statistic import Statistic
 from gradsim.engine.trial import try_statistic
 from gradsim.networks.check import contract
 from gradsim.networks.network import Network, State

@@ -50,10 +50,8 @@ def _factored(images: Array, triangle: Graded) -> tuple[Array, Array, Graded]:
     In the place of an image that depends on those before it QR puts an arbitrary direction. Where that is not among
     the last, it would share what the images after it span, and the rows of T would hide their rank: a second turn then
     has the dependent ones, whose rows of R are zero, behind the others, and what has no row of T left behind all. It is
-    a loop, which vmap skips unless some
-    chain needs it, as it would not skip a branch.
+    a loop, which vmap skips unless some chain needs it, as it would not skip a branch.
     """
-
     n = images.shape[0]
 
     def turn(images: Array) -> tuple[Array, Array]:

@@ -9,7 +9,8 @@ from gradsim import arguments
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source, network_keys
 from gradsim.engine.forward import Cells, Task, forward
-from gradsim.engine.statistics import STATISTICS, Statistic
+from gradsim.engine.statistic import Statistic
+from gradsim.engine.statistics import STATISTICS
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled

@@ -14,12 +14,13 @@ from gradsim.activations import Activation
 from gradsim.initializers import Initializer
 from gradsim.networks.network import Network, leaves_of
 
-# Arguments of `sweep` and `train`, and other names of their Datasets: a gain of such a name cannot be given, or shown.
+# Arguments of what takes gains by name, and other names of its Datasets: such a gain cannot be given, or shown.
 TAKEN = (
-    "at", "batch", "burn_in", "by_layer", "classes", "cotangent", "data", "dead", "depth", "direction", "dtype",
-    "held_out", "inputs", "key", "learning_rate", "loss", "network", "max_lost", "optimizer", "parameter", "progress",
-    "record", "seed", "seeds", "sigma_in", "sigma_out", "start", "statistics", "step", "steps", "store", "time",
-    "width", "widths",
+    "at", "batch", "burn_in", "by_layer", "classes", "component", "cotangent", "count", "data", "dead", "depth",
+    "direction", "dtype", "exponent", "held_out", "inputs", "key", "learning_rate", "loss", "network", "max_lost",
+    "optimizer", "parameter", "progress", "rank", "record", "seed", "seeds", "sigma_in", "sigma_out",
+    "singular_value", "start", "statistics", "step", "steps", "store", "time", "tolerance", "vectors", "width",
+    "widths",
 )  # fmt: skip
 AXES = ("depth", "time")
 KINDS = {"Activation": Activation, "Initializer": Initializer}

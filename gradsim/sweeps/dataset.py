@@ -18,7 +18,8 @@ import numpy as np
 from gradsim import arguments
 from gradsim.engine.chain import observed_size
 from gradsim.engine.plan import Plan
-from gradsim.engine.statistics import STATISTICS, Statistic
+from gradsim.engine.statistic import Statistic
+from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import Network
 from gradsim.sweeps.grid import Networks
 

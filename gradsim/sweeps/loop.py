@@ -11,7 +11,7 @@ from jax import Array, random
 from gradsim.engine.chain import Ahead, Extent, ahead, extent, network_keys, power_above
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
-from gradsim.engine.statistics import Statistic
+from gradsim.engine.statistic import Statistic
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
-from gradsim.engine.statistics import Statistic
+from gradsim.engine.statistic import Statistic
 from gradsim.networks.network import Network, State
 from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.loop import measure_cells
