@@ -30,8 +30,8 @@ import tyro
 import gradsim as gs
 from gradsim import cli, plot
 from gradsim.arguments import whole
-from gradsim.cli import compiling, spectra, training
-from gradsim.cli.baselines import jax_baseline, lstm_baseline, lyapax_baseline, torch_baseline
+from gradsim.cli import compiling, lyapunov, spectra, training
+from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
 from gradsim.cli.run import interruptible
 from gradsim.cli.timing import matmul, medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
@@ -262,31 +262,6 @@ def trained(options: Options) -> dict[str, Any]:
     return {"rates": training.rows(options.repeats), "peak_bytes": peaks}
 
 
-def lyapunov(options: Options, width: int = 64, networks: int = 64, depth: int = 1000) -> list[dict[str, Any]]:
-    """Exponents of tanh RNNs without input in float64: gradsim, labels and errors included, against lyapax."""
-    table = []
-    for name, count in (("all exponents", width), ("the largest exponent", 1)):
-        others = lyapax_baseline(width, networks, depth, 1.5, count)
-        if not others:
-            print("lyapax is not installed: no row for its exponents")
-            return []
-
-        def call(count: int = count) -> Any:
-            return gs.lyapunov_exponents(
-                gs.vanilla_rnn(width), depth=depth, seeds=networks, count=count, burn_in=0, dtype="float64",
-                sigma_w=1.5, sigma_v=0.0, progress=False,
-            )  # fmt: skip
-
-        best, ratios = medians(timed({"gradsim": call, **others}, options.repeats), "gradsim")
-        print(
-            f"{name:20s} {networks} RNNs of {width}, {depth} steps: lyapax takes {ratios['lyapax']:.1f} times as long"
-        )
-        table.append(
-            {"name": name, "width": width, "networks": networks, "depth": depth, "seconds": best, "ratio": ratios}
-        )
-    return table
-
-
 MEASURES: dict[Part, Callable[[Options], Any]] = {
     "rates": rates,
     "baselines": baselines,
@@ -297,7 +272,7 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
     "first_figure": first_figure,
     "training": trained,
     "spectra": lambda options: spectra.rows(options.repeats),
-    "lyapunov": lyapunov,
+    "lyapunov": lambda options: lyapunov.rows(options.repeats),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import figure_data as made
 import pytest
+import spectral_figure_data as spectral
 import training_figure_data as trained
 from layout import faults, reading
 
@@ -56,8 +57,8 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "critical_lines": lambda data, count: critical_lines(made.lines(data, count, count)),
     "finite_width_scaling": lambda data, count: finite_width_scaling(made.distances(data, count, count)),
     "finite_width": lambda data, count: finite_width(made.scattered(data, min(count, 3), count)),
-    "singular_values": lambda data, count: singular_values(made.spectra(data, min(count, 4), count)),
-    "conditions": lambda data, count: conditions(made.conditions(data, min(count, 2), count)),
+    "singular_values": lambda data, count: singular_values(spectral.spectra(data, min(count, 4), count)),
+    "conditions": lambda data, count: conditions(spectral.conditions(data, min(count, 2), count)),
     "trainability": lambda data, count: trainability(trained.trainable(data, count)),
     "learning": lambda data, count: learning(trained.learnt(data, min(count, 5), 1)),
     "learning, groups": lambda data, count: learning(trained.learnt(data, 2, min(count, 3))),

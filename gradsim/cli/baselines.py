@@ -1,7 +1,6 @@
 """How else one would measure the same networks: jax.vmap(jax.jacfwd), and torch.func where torch is installed."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import jax
@@ -72,26 +71,3 @@ def lstm_baseline(width: int, networks: int, length: int) -> dict[str, Callable[
     jacobian = torch.func.vmap(torch.func.jacrev(unrolled))
     start = torch.zeros(networks, 2 * width)
     return {"torch.func.jacrev(LSTMCell)": lambda: jacobian(start, parameters, inputs).pow(2).sum((1, 2)).log()}
-
-
-def lyapax_baseline(width: int, networks: int, depth: int, sigma_w: float, count: int) -> dict[str, Callable[[], Any]]:
-    """The exponents of as many tanh RNNs by lyapax, in float64; empty where lyapax is not installed."""
-    try:
-        lyapax = import_module("lyapax")  # no dependency of ours
-    except ImportError:
-        return {}
-    with jax.enable_x64(True):
-        w = jax.random.normal(jax.random.key(0), (networks, width, width), "float64") / width**0.5
-        x = jax.random.normal(jax.random.key(1), (networks, width), "float64")
-
-        def one(w: jax.Array, x: jax.Array) -> jax.Array:
-            found = lyapax.lyapunov_spectrum(lambda h: jnp.tanh(sigma_w * (h @ w)), x, 1.0, depth, k=count)
-            return jnp.asarray(found.exponents)
-
-        run = jax.jit(jax.vmap(one))
-
-    def call() -> Any:
-        with jax.enable_x64(True):
-            return np.asarray(run(w, x))
-
-    return {"lyapax": call}
