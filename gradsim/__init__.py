@@ -25,6 +25,7 @@ from gradsim.networks.depth.normalized import layernorm
 from gradsim.networks.depth.residual import highway, residual
 from gradsim.networks.depth.transformer import transformer
 from gradsim.networks.network import Network
+from gradsim.networks.pair import pair
 from gradsim.networks.time.antisymmetric import antisymmetric_rnn
 from gradsim.networks.time.delta_rule import delta_net, rwkv7
 from gradsim.networks.time.elementwise import indrnn, min_gru, min_lstm
@@ -93,6 +94,7 @@ __all__ = [
     "min_lstm",
     "minimal_rnn",
     "mlstm",
+    "pair",
     "partial_products",
     "plot",
     "report",

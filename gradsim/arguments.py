@@ -65,9 +65,11 @@ def flag(name: str, value: Any) -> bool:
 
 
 def gain(name: str, value: Any) -> np.ndarray:
-    """`value` as a float64 number or 1-d array: finite, and not negative unless it is a bias."""
-    may_be_negative = name.endswith("_bias")
+    """`value` as a float64 number or 1-d array: finite, not negative unless it is a bias, a correlation within ±1."""
+    may_be_negative = name.endswith(("_bias", "_correlation"))
     wanted = f"a finite {'' if may_be_negative else 'non-negative '}number or a 1-d array of them"
+    if name.endswith("_correlation"):
+        wanted = "a number from -1 to 1 or a 1-d array of them"
     array = numbers(name, value, wanted)
     if array.ndim > 1:
         raise ValueError(f"{name}: got an array of shape {array.shape}; pass {wanted}")
@@ -77,6 +79,8 @@ def gain(name: str, value: Any) -> np.ndarray:
         raise ValueError(f"{name}: got {array[~np.isfinite(array)].flat[0]}; pass {wanted}")
     if not may_be_negative and np.any(array < 0):
         raise ValueError(f"{name}: got {array[array < 0].flat[0]}; pass {wanted}")
+    if name.endswith("_correlation") and np.any(np.abs(array) > 1):
+        raise ValueError(f"{name}: got {array[np.abs(array) > 1].flat[0]}; pass {wanted}")
     if len(np.unique(array)) < array.size:
         raise ValueError(f"{name}: the values repeat; pass each point of an axis once")
     return array

@@ -80,9 +80,12 @@ def critical(
             """Growth a step of [cells, points] candidates, for every seed: [cells, points, seeds]."""
             here = {name: np.repeat(values, points.shape[1]) for name, values in cells.items()}
             here[gain] = points.ravel().astype(plan.dtype)
-            measured = measure_cells(plan, here, data, None, key=key, seeds=numbers, bar=bar)[statistic][..., -1]
+            measured = measure_cells(plan, here, data, None, key=key, seeds=numbers, bar=bar)[statistic][:, :, -1]
+            measured = measured.reshape(*measured.shape[:2], -1)  # of both inputs of a pair, over which the mean goes
             _refuse_lost(statistic, measured, here[gain], gain, max_lost)
-            return np.where(np.isfinite(measured), measured, np.nan).reshape(*points.shape, -1) / plan.depth
+            living = np.isfinite(measured)
+            count = np.where(living.any(-1), living.sum(-1), np.nan)
+            return (np.where(living, measured, 0).sum(-1) / count).reshape(*points.shape, -1) / plan.depth
 
         found = _solve(growths, np.full(cells[gain].shape, low), np.full(cells[gain].shape, high))
     settings = {"key": key, "seeds": numbers.size, "between": [low, high], "statistic": statistic}
@@ -91,7 +94,7 @@ def critical(
 
 def _refuse_lost(statistic: str, measured: np.ndarray, points: np.ndarray, gain: str, max_lost: float) -> None:
     """Networks whose numbers have left the floats are no survivors to average over; a dead one's −inf is none."""
-    lost = ~(np.isfinite(measured) | (measured == -np.inf))
+    lost = ~(np.isfinite(measured) | (measured == -np.inf)).all(-1)
     share = lost.mean(axis=1)
     worst = int(np.argmax(share))
     if share[worst] > max_lost:
@@ -104,7 +107,8 @@ def _refuse_lost(statistic: str, measured: np.ndarray, points: np.ndarray, gain:
 def _bracket(gain: str, between: Sequence[Any]) -> tuple[float, float]:
     if arguments.shape_of("between", between) != (2,):
         raise ValueError(f"between: got {arguments.shown(between)}; pass two values (low, high) of {gain}")
-    low, high = (float(arguments.gain(gain if gain.endswith("_bias") else "between", bound)) for bound in between)
+    name = gain if gain.endswith(("_bias", "_correlation")) else "between"  # which may be negative
+    low, high = (float(arguments.gain(name, bound)) for bound in between)
     if not low < high:
         raise ValueError(f"between: got ({low}, {high}); pass low < high")
     return low, high

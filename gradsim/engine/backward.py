@@ -5,6 +5,7 @@ scan pulls cotangents back, rescaled by exact powers of two like the tangents of
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jax import Array
 
 from gradsim import scaled
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, in_range, take_step, times
+from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, each, in_range, times
 from gradsim.engine.forward import Cells, Task
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
@@ -44,15 +45,15 @@ def backward(
     The gradient starts from `cotangent` (of the observed state), or from the gradient of `loss` there, or
     from one random unit vector. Memory holds the states: O(depth · n).
     """
-    network, bind = source.network, source.bind()
+    network, bind = source.network.alone, source.bind()
     needs, tiling = task.needs, task.tiling
 
     def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
         t, drawn, _ = x
-        new = take_step(bind(cell.gains).step(drawn), state)
+        new = bind(cell.gains).take_step(drawn, state)
         return jax.tree.map(lambda new, old: jnp.where(t >= task.burn_in, new, old), new, state), state
 
-    def turn(cell: Cells, last: Scaled) -> Carry:
+    def turn_one(cell: Cells, last: Scaled) -> Carry:
         end, bundles, sums = in_range(last)[0], {}, {}
         if "all" in needs:
             bundles["all"] = products.start(products.basis(network, end))
@@ -65,9 +66,15 @@ def backward(
         spectrum = spectra.of_network(network, end) if "spectrum" in needs else None
         return Carry(last, bundles, sums, spectrum)
 
-    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, Scaled]) -> tuple[Carry, dict[str, Scaled]]:
-        (after, bundles, sums, spectrum), (t, drawn, before) = carry, x
-        chain = bind(cell.gains)
+    def turn(cell: Cells, last: Scaled) -> Carry:
+        carry: Carry = each(source.network, partial(turn_one, cell))(last)
+        return carry
+
+    def body_one(
+        chain: Chain, t: Array, drawn: Drawn, carry: Carry, before: Scaled, inputs: Array | None
+    ) -> tuple[Carry, tuple[Any, ...]]:
+        after, bundles, sums, spectrum = carry
+        drawn = drawn._replace(inputs=inputs)
         here, missing = in_range(before)
         _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
         gradients = {}
@@ -84,7 +91,13 @@ def backward(
         values = task.singular_values(spectrum, network, here, t)
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums, values)
-        return Carry(before, bundles, sums, spectrum), task.measure(view, t)
+        return Carry(before, bundles, sums, spectrum), view[1:]
+
+    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, Scaled]) -> tuple[Carry, dict[str, Scaled]]:
+        t, drawn, before = x
+        chain = bind(cell.gains)
+        carry, seen = chain.each(partial(body_one, chain, t, drawn))(carry, before, chain.inputs(drawn))
+        return carry, task.measure(source.network, seen, t)
 
     steps = tiling.segments(task.burn_in, task.depth, to_end=True)
     draw = drawing(source, steps)

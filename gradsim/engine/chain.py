@@ -67,7 +67,7 @@ def ahead(keys: Keys, extent: Extent) -> Ahead:
 @lru_cache(maxsize=256)
 def extent(network: Network, steps: int, *, given: bool) -> Extent:
     """What `ahead` draws for so many steps of a network, whose inputs may be given."""
-    steps, numbers = power_above(steps, 64), power_above(sum(_once(network)), 256)
+    steps, numbers = power_above(steps, 64), power_above(sum(_once(network.alone)) + _others(network), 256)
     shape = network.input_shape if network.driven and not given else (0,)
     return Extent(steps, numbers, shape if steps * math.prod(shape) <= MOST_INPUTS else None)
 
@@ -79,13 +79,32 @@ def power_above(n: int, least: int) -> int:
 
 def observed_size(network: Network) -> int:
     """The numbers of the observed part of a state: the rows and columns of a product."""
-    return _once(network)[1]
+    return _once(network.alone)[1]
+
+
+def paired(network: Network) -> bool:
+    """Do two inputs pass through it?"""
+    return network.alone is not network
+
+
+def each(network: Network, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one chain, of a pair as one of both, whose arguments and results then have a leading axis [2]."""
+    return jax.vmap(function) if paired(network) else function
+
+
+def _first_shape(network: Network) -> tuple[int, ...]:
+    return network.initial_shape if network.driven else network.input_shape
+
+
+def _others(network: Network) -> int:
+    """The numbers that other first states than the first are made of; they come last, and leave the first as it is."""
+    return math.prod(_first_shape(network)) - math.prod(_first_shape(network.alone))
 
 
 @lru_cache(maxsize=256)
 def _once(network: Network) -> tuple[int, int]:
     """The numbers that the first state is made of, and those of a vector in the observed part."""
-    shape = network.initial_shape if network.driven else network.input_shape
+    shape = _first_shape(network)
     gains = {name: jax.ShapeDtypeStruct((), "float32") for name in network.gains}
     state = jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(shape, "float32"))
     return math.prod(shape), scaled.size(jax.tree.leaves(jax.eval_shape(network.observed, state)))
@@ -128,12 +147,15 @@ class Source:
         network = self.network
         if self.inputs is not None and not network.driven:
             return self.inputs
-        shape = network.initial_shape if network.driven else network.input_shape
-        return self.ahead.normals[: math.prod(shape)].reshape(shape).astype(self.dtype)
+        (first, entries), shape = _once(network.alone), _first_shape(network)
+        numbers = self.ahead.normals[:first]
+        if others := _others(network):
+            numbers = jnp.concatenate([numbers, self.ahead.normals[first + entries : first + entries + others]])
+        return numbers.reshape(shape).astype(self.dtype)
 
     def vector(self) -> Array:
         """A Gaussian vector as long as the observed state."""
-        first, entries = _once(self.network)
+        first, entries = _once(self.network.alone)
         return self.ahead.normals[first : first + entries].astype(self.dtype)
 
     def drawn(self, t: Array | int) -> Drawn:
@@ -145,8 +167,9 @@ class Source:
 
     def bind(self) -> Callable[[Gains], "Chain"]:
         """The network with gains bound to it; a tied one's weights are drawn here, once."""
-        shared, first = self.weights(0) if self.network.tied else None, self.first_input()
-        return lambda gains: Chain(self.network, gains, shared, first)
+        network, pair = self.network.alone, self.network if paired(self.network) else None
+        shared, first = self.weights(0) if network.tied else None, self.first_input()
+        return lambda gains: Chain(network, gains, shared, pair.mixed(gains, first) if pair else first, pair)
 
 
 def _at(array: Array, t: Array | int) -> Array:
@@ -155,25 +178,49 @@ def _at(array: Array, t: Array | int) -> Array:
 
 @dataclass(frozen=True)
 class Chain:
-    """A random network bound to its gains."""
+    """A random network bound to its gains; or the two of a pair, which share all but their inputs."""
 
-    network: Network
+    network: Network  # that of one chain
     gains: Gains
     shared: Weights | None  # the weights of a tied network
     first_input: Array
+    pair: Network | None = None  # where they are two
+
+    def each(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """See `each`."""
+        return each(self.pair or self.network, function)
+
+    def inputs(self, drawn: Drawn) -> Array | None:
+        """What enters at a step, of each chain."""
+        inputs = drawn.inputs
+        return inputs if self.pair is None or inputs is None else self.pair.mixed(self.gains, inputs)
 
     def weights(self, drawn: Drawn) -> Weights:
         """The weights of the step for which that was drawn."""
         return self.shared if self.network.tied else drawn.weights
 
     def initial_state(self) -> Scaled:
-        """The state before step 0."""
-        state = self.network.initial_state(self.gains, self.first_input)
-        return scaled.normalize(Scaled(state, jnp.zeros((), jnp.int32)))
+        """The state before step 0, of each chain."""
+
+        def one(inputs: Array) -> Scaled:
+            state = self.network.initial_state(self.gains, inputs)
+            return scaled.normalize(Scaled(state, jnp.zeros((), jnp.int32)))
+
+        state: Scaled = self.each(one)(self.first_input)
+        return state
 
     def step(self, drawn: Drawn) -> Callable[[State], tuple[State, Any]]:
-        """A step as a function of the state alone: (state', preactivations)."""
+        """A step of one chain as a function of the state alone: (state', preactivations)."""
         return lambda state: self.network.step(self.weights(drawn), self.gains, state, drawn.inputs)
+
+    def take_step(self, drawn: Drawn, state: Scaled) -> Scaled:
+        """The state after a step, of each chain; it may lie outside the floats."""
+
+        def one(state: Scaled, inputs: Array | None) -> Scaled:
+            return take_step(self.step(drawn._replace(inputs=inputs)), state)
+
+        after: Scaled = self.each(one)(state, self.inputs(drawn))
+        return after
 
 
 def in_range(state: Scaled) -> tuple[State, Array]:
@@ -207,7 +254,7 @@ def burned_in(source: Source, chain: Chain, steps: int) -> Scaled:
     """The state after the first `steps` steps."""
     state = chain.initial_state()
     if steps:
-        state = lax.fori_loop(0, steps, lambda t, state: take_step(chain.step(source.drawn(t)), state), state)
+        state = lax.fori_loop(0, steps, lambda t, state: chain.take_step(source.drawn(t), state), state)
     return state
 
 

@@ -43,9 +43,10 @@ def check(network: Network) -> list[str]:
     """
     if not isinstance(network, Network):
         raise TypeError(f"network: {arguments.got(network)}; pass a network such as gradsim.feedforward(width=8)")
-    broken = problems(network)
+    broken = problems(network) or problems(network.alone)
     if broken:
         return list(broken)
+    network = network.alone  # each chain of a pair is pushed as that of one input
     name = type(network).__name__
     try:
         with jax.enable_x64(True), jax.default_matmul_precision("highest"):

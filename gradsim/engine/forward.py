@@ -6,14 +6,15 @@ activity leaves the range as fast as its gradient. The cells, one network at man
 weights, and the grid becomes one tall matrix product. Everything here is pure: jit it, vmap it over seeds.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Drawn, Source, beyond, burned_in, in_range
+from gradsim.engine.chain import Drawn, Source, beyond, burned_in, each, in_range, paired
 from gradsim.engine.jacobi import SingularValues, not_taken
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
@@ -58,9 +59,16 @@ class Task(NamedTuple):
         )
         return found.values
 
-    def measure(self, view: View, t: Array) -> dict[str, Scaled]:
-        """Each statistic after step number t of the chain."""
-        return {one.name: measure(one, view, t - self.burn_in + 1, self.at) for one in self.statistics}
+    def measure(self, network: Network, seen: tuple[Any, ...], t: Array) -> dict[str, Scaled]:
+        """Each statistic after step number t, of all in a `View` but the network; of a pair both chains' are seen."""
+
+        def measured(compares: bool, seen: tuple[Any, ...]) -> dict[str, Scaled]:
+            view, depth = View(network.alone, *seen), t - self.burn_in + 1
+            some = [one for one in self.statistics if one.of_pair == compares]
+            return {one.name: measure(one, view, depth, self.at) for one in some}
+
+        found: dict[str, Scaled] = each(network, partial(measured, False))(seen)
+        return {**found, **measured(True, seen)} if paired(network) else found
 
 
 class Carry(NamedTuple):
@@ -74,9 +82,10 @@ class Carry(NamedTuple):
 def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
     """The statistics of the prefixes J_l … J_1 for every l = 1 … depth, leaves [cells, depth].
 
-    With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there.
+    With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there. Of a pair each chain
+    is pushed by itself, from the same basis: leaves [cells, depth, 2, …] of what one chain has.
     """
-    network, bind = source.network, source.bind()
+    network, bind = source.network.alone, source.bind()
 
     def fresh(state: State) -> dict[str, Bundle]:
         bundles = {}
@@ -87,24 +96,35 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
         return bundles
 
     def begin(cell: Cells, state: Scaled) -> Carry:
-        spectrum = spectra.of_network(network, state.mantissa) if "spectrum" in task.needs else None
-        return Carry(state, fresh(state.mantissa), spectrum)
+        def one(state: Scaled) -> Carry:
+            spectrum = spectra.of_network(network, state.mantissa) if "spectrum" in task.needs else None
+            return Carry(state, fresh(state.mantissa), spectrum)
+
+        carry: Carry = each(source.network, one)(state)
+        return carry
 
     def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, None]) -> tuple[Carry, dict[str, Scaled]]:
-        (state, bundles, spectrum), (t, drawn, _) = carry, x
-        step = bind(cell.gains).step(drawn)
-        if cell.start is not None:
-            starting = t - task.burn_in == cell.start
-            bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
-        here, missing = in_range(state)
-        new, linear, preactivations = jax.linearize(step, here, has_aux=True)
-        state = beyond(step, here, missing, new)
-        bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
-        seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
-        spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
-        values = task.singular_values(spectrum, network, here, t)
-        view = View(network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values)
-        return Carry(state, bundles, spectrum), task.measure(view, t)
+        t, drawn, _ = x
+        chain = bind(cell.gains)
+
+        def one(carry: Carry, inputs: Array | None) -> tuple[Carry, tuple[Any, ...]]:
+            state, bundles, spectrum = carry
+            step = chain.step(drawn._replace(inputs=inputs))
+            if cell.start is not None:
+                starting = t - task.burn_in == cell.start
+                bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
+            here, missing = in_range(state)
+            new, linear, preactivations = jax.linearize(step, here, has_aux=True)
+            state = beyond(step, here, missing, new)
+            bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
+            seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
+            spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
+            values = task.singular_values(spectrum, network, here, t)
+            view = View(network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values)
+            return Carry(state, bundles, spectrum), view[1:]
+
+        carry, seen = chain.each(one)(carry, chain.inputs(drawn))
+        return carry, task.measure(source.network, seen, t)
 
     steps = task.tiling.segments(task.burn_in, task.depth)
     states = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), task.burn_in))(cells)

@@ -41,11 +41,12 @@ class Plan:
         return self.burn_in + self.depth
 
     def state_shape(self) -> State:
-        """The shapes of a state, as jax.ShapeDtypeStruct."""
-        first = self.network.initial_shape if self.network.driven else self.network.input_shape
+        """The shapes of a state, of one of the two in a pair, as jax.ShapeDtypeStruct."""
+        network = self.network.alone
+        first = network.initial_shape if network.driven else network.input_shape
         with jax.enable_x64(self.dtype == "float64"):
-            gains = {name: jax.ShapeDtypeStruct((), self.dtype) for name in self.network.gains}
-            return jax.eval_shape(self.network.initial_state, gains, jax.ShapeDtypeStruct(first, self.dtype))
+            gains = {name: jax.ShapeDtypeStruct((), self.dtype) for name in network.gains}
+            return jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(first, self.dtype))
 
     def state_size(self) -> int:
         """The numbers of a state."""
@@ -62,8 +63,8 @@ def checked_network(network: Any) -> Network:
             f"network: got {' '.join(repr(network).split())} of type {type(network).__name__}; "
             "pass a network such as gradsim.feedforward(width=64)"
         )
-    if not type(network).__module__.startswith("gradsim."):  # gradsim's own keep it by their tests
-        contract(network)
+    if not type(network.alone).__module__.startswith("gradsim."):  # gradsim's own keep it by their tests
+        contract(network.alone)
     return network
 
 
@@ -125,7 +126,7 @@ def lengths(at: Any, depth: int, whole: int | None = None) -> tuple[int, ...]:
 
 def _layers(plan: Plan) -> None:
     """A network whose branches are scaled by its depth L is measured at that depth."""
-    layers, steps = getattr(plan.network, "layers", None), plan.steps
+    layers, steps = getattr(plan.network.alone, "layers", None), plan.steps
     if layers is not None and layers != steps:
         raise ValueError(
             f"layers: the branches of {plan.network.family} are scaled for {layers} layers, and burn_in + depth is "
@@ -148,7 +149,7 @@ def _loss(plan: Plan) -> None:
     _gradient_is_read(plan, "loss")
     try:
         with jax.enable_x64(plan.dtype == "float64"):
-            value = jax.eval_shape(plan.loss, jax.eval_shape(plan.network.observed, plan.state_shape()))
+            value = jax.eval_shape(plan.loss, jax.eval_shape(plan.network.alone.observed, plan.state_shape()))
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ValueError(f"loss: JAX cannot evaluate it on the final state ({reason})") from error
@@ -208,7 +209,7 @@ def cotangent(plan: Plan, given: State | None) -> State | None:
     if plan.loss is not None:
         raise ValueError("cotangent: got one beside a loss; pass one of the two")
     _gradient_is_read(plan, "cotangent")
-    wanted = jax.eval_shape(plan.network.observed, plan.state_shape())
+    wanted = jax.eval_shape(plan.network.alone.observed, plan.state_shape())
     shapes = jax.tree.map(lambda leaf: leaf.shape, wanted, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     tree, wanted_tree = str(jax.tree.structure(given)), str(jax.tree.structure(wanted))
     if tree != wanted_tree:

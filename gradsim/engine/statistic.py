@@ -11,14 +11,18 @@ import numpy as np
 from jax import Array
 
 from gradsim import arguments, scaled
-from gradsim.engine.chain import observed_size
+from gradsim.engine.chain import observed_size, paired
 from gradsim.engine.products import Bundle
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled
 
 
 class View(NamedTuple):
-    """All that a statistic may read after one step; every mantissa is near 1, or 0."""
+    """All that a statistic may read after one step; every mantissa is near 1, or 0.
+
+    One that compares the two inputs of a pair reads both: every array then has a leading axis [2], and each chain
+    exponents of its own.
+    """
 
     network: Network
     product: Bundle | None  # row i of [n, ...] is J e_i forward, e_i J backward
@@ -34,7 +38,7 @@ class View(NamedTuple):
 NEEDS = ("all", "one", "weights", "weight_sums", "spectrum")
 DIRECTIONS = ("forward", "backward")
 # Other names of a Dataset.
-TAKEN = ("dead", "depth", "network", "parameter", "rank", "seed", "singular_value", "start", "time", "width")
+TAKEN = ("dead", "depth", "input", "network", "parameter", "rank", "seed", "singular_value", "start", "time", "width")
 
 
 def _of_every_network(network: Network) -> None:
@@ -65,6 +69,7 @@ class Statistic:
     by_parameter: bool = False  # one value for each field of the weights, after one for all of them
     by_singular_value: bool = False  # one value for each singular value, from the largest
     infinite: bool = False  # is ±inf a value of it, and not a loss?
+    of_pair: bool = False  # does it compare the two inputs of a pair?
 
     def __post_init__(self) -> None:
         for name in ("name", "long_name", "units"):
@@ -73,7 +78,7 @@ class Statistic:
             raise ValueError(f"name: got {self.name!r}; pass another than {', '.join(TAKEN)}, which a Dataset uses")
         for name in ("measure", "missing"):
             arguments.function(name, getattr(self, name))
-        for name in ("logarithm", "costly", "by_parameter", "by_singular_value", "infinite"):
+        for name in ("logarithm", "costly", "by_parameter", "by_singular_value", "infinite", "of_pair"):
             arguments.flag(name, getattr(self, name))
         arguments.choices("needs", self.needs, NEEDS)
         arguments.choices("directions", self.directions, DIRECTIONS, least=1)
@@ -95,10 +100,11 @@ class Statistic:
             )
 
     def shape(self, network: Network) -> tuple[int, ...]:
-        """That of what it measures of a network."""
+        """That of what it measures of a network; one value for each input of a pair, unless it compares them."""
+        inputs = (2,) * (paired(network) and not self.of_pair)
         if self.by_singular_value:
-            return (observed_size(network),)
-        return (1 + len(network.parameters),) * self.by_parameter
+            return (*inputs, observed_size(network))
+        return (*inputs, *(1 + len(network.parameters),) * self.by_parameter)
 
     def finish(self, value: Scaled) -> np.ndarray:
         """The result in float64 on the host."""
@@ -110,4 +116,6 @@ class Statistic:
             return "it has no weights"
         if "weight_sums" in self.needs and not network.tied:
             return "each of its steps has weights of its own, and it needs tied weights"
-        return self.missing(network)
+        if self.of_pair and not paired(network):
+            return "it compares two inputs; pass gradsim.pair(network)"
+        return self.missing(network.alone)

@@ -90,6 +90,15 @@ class Network(ABC):
         `preactivations` holds the argument of each of `activations`; statistics read slopes off them.
         """
 
+    @property
+    def alone(self) -> "Network":
+        """The network that one input passes through: this one, unless it is a `pair`."""
+        return self
+
+    def mixed(self, gains: Gains, inputs: Array) -> Array:
+        """What enters, of what is drawn or given: of a `pair` two inputs, correlated."""
+        return inputs
+
     def observed(self, state: State) -> State:
         """The part of a state that the Jacobian is taken of, and with respect to; linear in the state."""
         return state

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import psutil
 
-from gradsim.engine.chain import extent
+from gradsim.engine.chain import extent, paired
 from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
 
@@ -77,6 +77,10 @@ class Needs(NamedTuple):
 def predicted(plan: Plan) -> Needs:
     """What one cell of this plan needs."""
     network = plan.network
+    if paired(network):
+        one = predicted(replace(plan, network=network.alone))
+        twice = {name: 2 * getattr(one, name) for name in ("cell", "tangents", "inputs", "rows", "step", "state")}
+        return one._replace(**twice)
     state = plan.state_shape()
     leaves = jax.tree.leaves(state)
     size = sum(math.prod(leaf.shape) for leaf in leaves)
@@ -160,7 +164,7 @@ def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
 
     Nothing but the steps beyond depends on them: forwards, where no branch is scaled by the depth.
     """
-    if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
+    if plan.direction == "backward" or plan.pairs or getattr(plan.network.alone, "layers", None) is not None:
         return plan
     needs = predicted(plan)
     depth = _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing))

@@ -19,7 +19,7 @@ OF_SWEEPS = ("direction", "dtype", "key", "depth", "burn_in", "inputs", "gradien
 OF_TRAINING = ("optimizer", "dtype", "key", "depth", "steps", "batch", "data", "data_digest", "held_out", "loss")
 NETWORKS = ("network", "width")
 RUNS = "what gradsim.sweep or gradsim.train returned"
-STEPS = ("depth", "time", "start", "parameter", "singular_value", "step")
+STEPS = ("depth", "time", "start", "input", "parameter", "singular_value", "step")
 
 
 def concat(datasets: Sequence[xarray.Dataset], along: str | None = None) -> xarray.Dataset:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from gradsim import arguments
-from gradsim.engine.chain import observed_size
+from gradsim.engine.chain import observed_size, paired
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
@@ -55,6 +55,7 @@ GAINS = {
     "logit_gain": "logit gain",
     "sigma_in": "read-in gain σ_in",
     "sigma_out": "read-out gain σ_out",
+    "input_correlation": "correlation of the inputs",
 }
 
 
@@ -66,7 +67,7 @@ def build(
     seeds: np.ndarray,
     settings: Mapping[str, Any],
 ) -> xarray.Dataset:
-    """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (parameter or
+    """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (input,) (parameter or
     singular_value).
 
     `arrays[i][statistic]` is that array of network i. A −inf in a logarithm is a product that is exactly
@@ -82,20 +83,22 @@ def build(
     dims = [several.axis] if several.axis else []
     dims += [name for name, axis in axes.items() if axis.ndim] + ["seed"] + ["start"] * plan.pairs + [first.axis]
     variables: dict[str, Any] = {}
+    flagging = _flagging(plan.statistics)
     for statistic in plan.statistics:
         values = _joined([one[statistic.name] for one in arrays]) if several.axis else arrays[0][statistic.name]
-        every = dims + ["parameter"] * statistic.by_parameter + ["singular_value"] * statistic.by_singular_value
+        every = dims + ["input"] * (paired(first) and not statistic.of_pair)
+        every += ["parameter"] * statistic.by_parameter + ["singular_value"] * statistic.by_singular_value
         zero = values == -np.inf
         lost = np.isfinite(values)  # and on in place: a mask takes an eighth of the numbers' memory
         np.logical_not(np.logical_or(lost, zero, out=lost), out=lost)
-        lost &= _measured(plan, statistic) & _there(list(networks.values()), statistic, values.ndim)
+        lost &= _measured(plan, statistic, every) & _there(list(networks.values()), statistic, values.ndim)
         if statistic.infinite:
             lost &= np.isnan(values)
             zero = np.zeros((), bool)
-        if statistic.needs and not statistic.costly and not statistic.by_parameter and "dead" not in variables:
-            variables["dead"] = (dims, zero, {"long_name": "is the product exactly zero?"})
+        if statistic is flagging:
+            variables["dead"] = (every, zero, {"long_name": f"is the {_nothing(statistic)} exactly zero?"})
         if plan.pairs:
-            values = np.where(_measured(plan, statistic), values, np.nan)
+            values = np.where(_measured(plan, statistic, every), values, np.nan)
         if zero.ndim:
             values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
         counts = _count_lost(statistic.name, lost, every, plan)
@@ -118,6 +121,8 @@ def build(
     if plan.pairs:
         about = {"long_name": "steps before the product", "units": first.axis_units}
         coordinates["start"] = ("start", steps - 1, about)
+    if any("input" in dims for dims, *_ in variables.values()):
+        coordinates["input"] = ("input", np.arange(2), {"long_name": "which input of the pair"})
     if any(statistic.by_parameter for statistic in plan.statistics):
         coordinates["parameter"] = ("parameter", ["all", *first.parameters])
     if any(statistic.by_singular_value for statistic in plan.statistics):
@@ -146,13 +151,27 @@ def description(networks: Mapping[Any, Network]) -> str:
     return json.dumps({str(name): one.describe() for name, one in networks.items()}, ensure_ascii=False)
 
 
-def _measured(plan: Plan, statistic: Statistic) -> np.ndarray:
-    """At which depths (and, of pairs, [start, depth]) is there something to measure?"""
+def _flagging(statistics: Sequence[Statistic]) -> Statistic | None:
+    """The one whose zeros are flagged as dead: the first of a product, that of each input before one of a pair."""
+    able = [one for one in statistics if (one.needs and not one.costly and not one.by_parameter) or one.of_pair]
+    able = [one for one in able if not one.by_parameter and not (one.of_pair and one.logarithm)]
+    return min(able, key=lambda one: (not one.needs, one.of_pair), default=None)
+
+
+def _nothing(statistic: Statistic) -> str:
+    """What is zero where it is dead."""
+    what = "product" if statistic.needs else "state"
+    return f"{what} of one of the two" if statistic.of_pair else what
+
+
+def _measured(plan: Plan, statistic: Statistic, dims: Sequence[str]) -> np.ndarray:
+    """At which depths (and, of pairs, [start, depth]) is there something to measure? It broadcasts to these dims."""
     steps = np.arange(1, plan.depth + 1)
-    if plan.pairs:
-        return np.arange(plan.depth)[:, None] < steps
     there = np.isin(steps, plan.at) if statistic.costly else np.ones(plan.depth, bool)
-    return there[:, None] if statistic.by_parameter or statistic.by_singular_value else there
+    if plan.pairs:
+        there = np.arange(plan.depth)[:, None] < steps
+    behind = len(dims) - 1 - dims.index(plan.network.axis)
+    return there.reshape(*there.shape, *[1] * behind)
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -182,7 +201,7 @@ def _rank(values: np.ndarray) -> np.ndarray:
 
 def _count_lost(name: str, lost: np.ndarray, dims: Sequence[str], plan: Plan) -> dict[str, int]:
     """How many networks lost a number, of how many; said in a warning where there are any."""
-    inner = ("start", plan.network.axis, "parameter", "singular_value")
+    inner = ("start", plan.network.axis, "input", "parameter", "singular_value")
     along = tuple(place for place, dim in enumerate(dims) if dim in inner)
     networks = lost.any(along)
     count = int(np.count_nonzero(networks))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradsim import arguments
+from gradsim.engine.chain import paired
 from gradsim.engine.plan import Plan, checked_network
 from gradsim.networks.network import Network
 
@@ -38,12 +39,25 @@ def networks(network: Any, widths: Any = None) -> Networks:
         raise TypeError(f"network: got the names {list(each)}; pass strings alone, or finite numbers alone")
     if len({one.axis for one in each.values()}) > 1:
         raise ValueError("network: some networks run over depth and some over time; sweep them apart")
+    if len({paired(one) for one in each.values()}) > 1:
+        raise ValueError("network: some are pairs and some take one input; sweep them apart, or pass pairs alone")
     return Networks(each, "network")
+
+
+def of_one_input(networks: Networks, who: str) -> Networks:
+    """Those networks, none of which may be a pair."""
+    for network in networks.each.values():
+        if paired(network):
+            raise ValueError(
+                f"network: got a pair, and {who} takes networks of one input; pass the network itself, pair.network"
+            )
+    return networks
 
 
 def _at_widths(network: Any, widths: Any) -> dict[int, Network]:
     """The network at each width; inputs that are as wide as the state stay so."""
-    one = checked_network(network)
+    given = checked_network(network)
+    one = given.alone
     fields = {field.name for field in dataclasses.fields(one)}
     if "width" not in fields:
         raise ValueError(f"widths: {one.family} has no width; pass a mapping of numbers to networks")
@@ -57,7 +71,8 @@ def _at_widths(network: Any, widths: Any) -> dict[int, Network]:
         raise ValueError(f"widths: got {arguments.shown(widths)}; pass one or more widths, each once")
     follow = ["features"] if "features" in fields and getattr(one, "features", None) == getattr(one, "width", 0) else []
     replace: Any = dataclasses.replace
-    return {width: replace(one, **dict.fromkeys(["width", *follow], width)) for width in wanted}
+    made = {width: replace(one, **dict.fromkeys(["width", *follow], width)) for width in wanted}
+    return {width: replace(given, network=one) for width, one in made.items()} if paired(given) else made
 
 
 def axes(networks: Networks, gains: Mapping[str, Any], of: str = "sweep") -> dict[str, np.ndarray]:

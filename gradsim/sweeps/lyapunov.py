@@ -93,7 +93,7 @@ def lyapunov_exponents(
     Raises: ValueError or TypeError before anything is compiled, naming the argument.
     Source: Benettin et al. 1980; Kaplan & Yorke 1979; Ginelli et al. 2007 for the vectors.
     """
-    several = grid.networks(network)
+    several = grid.of_one_input(grid.networks(network), "lyapunov_exponents")
     planned = [
         plans.planned(one, depth=depth, statistics="log_gain", burn_in=burn_in, dtype=dtype)
         for one in several.each.values()

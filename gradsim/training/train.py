@@ -91,7 +91,7 @@ def train(
         been recorded in its attribute `partial`, a Dataset that is NaN elsewhere.
     Source: Schoenholz et al. 2017 (trainability); Sohl-Dickstein 2024 (its boundary); Pascanu et al. 2013 (clipping).
     """
-    several = grid.networks(network)
+    several = grid.of_one_input(grid.networks(network), "train")
     dtype = arguments.choice("dtype", dtype, ("float32", "float64"))
     key, numbers = arguments.key(key), grid.seeds(seeds)
     steps = arguments.whole("steps", steps, maximum=2**31 - 2)
