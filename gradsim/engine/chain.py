@@ -174,6 +174,9 @@ class Chain:
         return lambda state: self.network.step(self.weights(drawn), self.gains, state, drawn.inputs)
 
 
+Binding = Callable[[Gains], Chain]  # gains to the network bound to them
+
+
 def in_range(state: Scaled) -> tuple[State, Array]:
     """The state as plain floats, brought to 2**±limit if it lies farther out, and the power of two then missing."""
     dtype = jax.tree.leaves(state.mantissa)[0].dtype
@@ -201,11 +204,10 @@ def beyond(step: Callable[[State], tuple[State, Any]], here: State, missing: Arr
     return scaled.normalize(carried["state"])
 
 
-def burned_in(source: Source, chain: Chain, steps: int) -> Scaled:
-    """The state after the first `steps` steps."""
-    state = chain.initial_state()
+def burned_in(source: Source, advance: Callable[[Drawn, Any], Any], state: Any, steps: int) -> Any:
+    """The state after the first `steps` steps, state' = advance(what the step reads, state)."""
     if steps:
-        state = lax.fori_loop(0, steps, lambda t, state: take_step(chain.step(source.drawn(t)), state), state)
+        state = lax.fori_loop(0, steps, lambda t, state: advance(source.drawn(t), state), state)
     return state
 
 

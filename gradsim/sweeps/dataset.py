@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +18,8 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.engine.chain import observed_size
-from gradsim.engine.plan import Plan
+from gradsim.engine.plan import LOSS_SCALE, Plan
+from gradsim.engine.rounding import is_narrow
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import Network
@@ -53,6 +55,7 @@ GAINS = {
     "sigma_u": "second MLP gain σ_u",
     "sigma_in": "read-in gain σ_in",
     "sigma_out": "read-out gain σ_out",
+    "loss_scale": "loss scale",
 }
 
 
@@ -90,7 +93,9 @@ def build(
         if statistic.infinite:
             lost &= np.isnan(values)
             zero = np.zeros((), bool)
-        if statistic.needs and not statistic.costly and not statistic.by_parameter and "dead" not in variables:
+        if statistic.undefined:
+            lost[...] = False
+        if _shows_zero(statistic) and "dead" not in variables:
             variables["dead"] = (dims, zero, {"long_name": "is the product exactly zero?"})
         if plan.pairs:
             values = np.where(_measured(plan, statistic), values, np.nan)
@@ -98,6 +103,8 @@ def build(
             values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
         counts = _count_lost(statistic.name, lost, every, plan)
         described = {"long_name": statistic.long_name, "units": statistic.units, **counts}
+        if plan.format:
+            described["dtype"] = plan.format if is_narrow(statistic) else plan.dtype
         variables[statistic.name] = (every, values, described)
         if statistic.by_singular_value and "rank" not in variables:
             variables["rank"] = (dims, _rank(values), {"long_name": "singular values that are not zero", "units": "1"})
@@ -108,7 +115,7 @@ def build(
     coordinates: dict[str, Any] = {
         "seed": ("seed", seeds, {"long_name": "independent network"}),
         first.axis: (first.axis, steps, {"long_name": first.axis, "units": first.axis_units}),
-        **gain_coordinates(several, axes),
+        **gain_coordinates(several, axes, {LOSS_SCALE: plan.gains[LOSS_SCALE]} if plan.format else {}),
     }
     if several.axis:
         about = {"width": {"long_name": "width", "units": "unit"}}.get(several.axis, {"long_name": "network"})
@@ -123,6 +130,8 @@ def build(
         about = {"long_name": "number of the singular value, from the largest"}
         coordinates["singular_value"] = ("singular_value", np.arange(1, most + 1), about)
     choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
+    if plan.format:
+        choices |= {"dtype": plan.format, "exact_dtype": plan.dtype}
     attrs = {**provenance(), **choices, **settings, "network": description(networks)}
     return xarray.Dataset(variables, coordinates, attrs=attrs)
 
@@ -142,6 +151,11 @@ def described(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
 
 def description(networks: Mapping[Any, Network]) -> str:
     return json.dumps({str(name): one.describe() for name, one in networks.items()}, ensure_ascii=False)
+
+
+def _shows_zero(statistic: Statistic) -> bool:
+    """Is it −inf where the whole product is exactly zero, at every depth?"""
+    return bool(statistic.needs) and statistic.logarithm and not statistic.costly and not statistic.by_parameter
 
 
 def _measured(plan: Plan, statistic: Statistic) -> np.ndarray:
@@ -234,14 +248,19 @@ def build_critical(
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices})
 
 
-def gain_coordinates(several: Networks, axes: Mapping[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
-    """Swept gains index the Dataset; the others are recorded beside them, NaN where a network lacks one."""
+def gain_coordinates(
+    several: Networks, axes: Mapping[str, np.ndarray], of_all: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, tuple[Any, ...]]:
+    """Swept gains index the Dataset; the others are recorded beside them, NaN where a network lacks one.
+
+    `of_all`: what every network has beside its own, with the defaults.
+    """
     coordinates: dict[str, tuple[Any, ...]] = {}
-    networks = list(several.each.values())
-    for name in dict.fromkeys(name for network in networks for name in network.gains):
+    every = [{**network.gains, **of_all} for network in several.each.values()]
+    for name in dict.fromkeys(name for gains in every for name in gains):
         attributes = {"long_name": GAINS.get(name, name), "units": "1"}
         given = {name: float(axes[name])} if name in axes and not axes[name].ndim else {}
-        values = [{**network.gains, **given}[name] if name in network.gains else np.nan for network in networks]
+        values = [{**gains, **given}[name] if name in gains else np.nan for gains in every]
         if name in axes and axes[name].ndim:
             coordinates[name] = (name, axes[name], attributes)
         elif several.axis:
