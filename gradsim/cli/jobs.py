@@ -51,11 +51,12 @@ def foresee(network: Any, *, seeds: Any, widths: Any = None, **options: Any) -> 
         options.pop("gain", None)
     choices = ("depth", "statistics", "direction", "at", "burn_in", "dtype", "loss")
     chosen = {"statistics": "log_gain", **{name: options[name] for name in choices if name in options}}
-    axes = grid.axes(several, {name: options[name] for name in options if name not in (*choices, *OTHERS)})
+    planned = [plans.planned(one, **chosen, narrow="between" not in options) for one in several.each.values()]
+    gains = {name: options[name] for name in options if name not in (*choices, *OTHERS)}
+    axes = grid.axes(several, gains, others=planned[0].gains)
     networks, flops, programs = 0, 0.0, set()
-    for one in several.each.values():
-        plan = plans.planned(one, **chosen)
-        cells = points * grid.size(grid.own(one, axes))
+    for plan in planned:
+        cells = points * grid.size(grid.own(plan, axes))
         networks += cells * numbers.size
         flops += cost.flops(plan, cells=cells, seeds=numbers.size)
         programs.add((plan, cells, numbers.size))

@@ -14,8 +14,9 @@ from jax import Array
 
 from gradsim import scaled
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Chain, Drawn, Source, burned_in, carry_over, each, in_range, times
+from gradsim.engine.chain import Chain, Drawn, Source, carry_over, each, in_range, times
 from gradsim.engine.forward import Cells, Task
+from gradsim.engine.hardware import States, first_states, next_states, unscaled
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import View
@@ -31,6 +32,7 @@ class Carry(NamedTuple):
     bundles: dict[str, Bundle]
     sums: dict[str, Scaled]
     spectrum: Spectrum | None
+    rounded: Any  # the gradient of the chain beside it, as Scaled; None where nothing is rounded
 
 
 def backward(
@@ -46,14 +48,15 @@ def backward(
     from one random unit vector. Memory holds the states: O(depth · n).
     """
     network, bind = source.network.alone, source.bind()
-    needs, tiling = task.needs, task.tiling
+    needs, tiling, hardware = task.needs, task.tiling, task.hardware(bind)
 
-    def ahead(cell: Cells, state: Scaled, x: tuple[Array, Drawn, None]) -> tuple[Scaled, Scaled]:
+    def ahead(cell: Cells, state: States, x: tuple[Array, Drawn, None]) -> tuple[States, States]:
         t, drawn, _ = x
-        new = bind(cell.gains).take_step(drawn, state)
+        new = next_states(bind(cell.gains), hardware, drawn, state)
         return jax.tree.map(lambda new, old: jnp.where(t >= task.burn_in, new, old), new, state), state
 
-    def turn_one(cell: Cells, last: Scaled) -> Carry:
+    def turn_one(cell: Cells, states: States) -> Carry:
+        last, rounded = states
         end, bundles, sums = in_range(last)[0], {}, {}
         if "all" in needs:
             bundles["all"] = products.start(products.basis(network, end))
@@ -64,16 +67,19 @@ def backward(
             shapes = jax.eval_shape(lambda: trained(chain, chain.weights(source.drawn(0))))
             sums = {name: _zero(shape) for name, shape in shapes.items()}
         spectrum = spectra.of_network(network, end) if "spectrum" in needs else None
-        return Carry(last, bundles, sums, spectrum)
+        if hardware:
+            first = _gradient(network, in_range(rounded)[0], source.vector(), loss, cotangent)
+            rounded = hardware.start(first.mantissa, first.exponent, cell.scale)
+        return Carry(last, bundles, sums, spectrum, rounded)
 
-    def turn(cell: Cells, last: Scaled) -> Carry:
+    def turn(cell: Cells, last: States) -> Carry:
         carry: Carry = each(source.network, partial(turn_one, cell))(last)
         return carry
 
     def body_one(
-        chain: Chain, t: Array, drawn: Drawn, carry: Carry, before: Scaled, inputs: Array | None
+        cell: Cells, chain: Chain, t: Array, drawn: Drawn, carry: Carry, befores: States, inputs: Array | None
     ) -> tuple[Carry, tuple[Any, ...]]:
-        after, bundles, sums, spectrum = carry
+        (after, bundles, sums, spectrum, rounded), (before, beside) = carry, befores
         drawn = drawn._replace(inputs=inputs)
         here, missing = in_range(before)
         _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
@@ -90,18 +96,24 @@ def backward(
         spectrum = None if spectrum is None else spectra.push_states(spectrum, here, back)
         values = task.singular_values(spectrum, network, here, t)
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
-        view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums, values)
-        return Carry(before, bundles, sums, spectrum), view[1:]
+        held = None
+        if hardware:
+            rounded = hardware.back(cell.gains, drawn, beside, rounded)
+            held = unscaled(network, rounded, cell.scale)
+        view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums, values, held)
+        return Carry(before, bundles, sums, spectrum, rounded), view[1:]
 
-    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, Scaled]) -> tuple[Carry, dict[str, Scaled]]:
-        t, drawn, before = x
+    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, States]) -> tuple[Carry, dict[str, Scaled]]:
+        t, drawn, befores = x
         chain = bind(cell.gains)
-        carry, seen = chain.each(partial(body_one, chain, t, drawn))(carry, before, chain.inputs(drawn))
+        one = chain.each(partial(body_one, cell, chain, t, drawn))
+        carry, seen = one(carry, befores, chain.inputs(drawn))
         return carry, task.measure(source.network, seen, t)
 
     steps = tiling.segments(task.burn_in, task.depth, to_end=True)
     draw = drawing(source, steps)
-    start = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), task.burn_in))(cells)
+    first = first_states(source, bind, hardware, task.burn_in)
+    start = jax.vmap(lambda cell: first(cell.gains))(cells)
     last, befores = tiling.walk(ahead, cells, lambda cell, state: state, start, draw, steps)
     measured = tiling.walk(body, cells, turn, last, draw, steps, xs=befores, reverse=True)[1]
     return jax.tree.map(lambda leaf: joined(leaf)[:, -task.depth :], measured)

@@ -165,11 +165,10 @@ class Source:
             return Drawn(weights, jnp.asarray(t, jnp.int32))
         return Drawn(weights, self.input(t) if self.network.driven else None)
 
-    def bind(self) -> Callable[[Gains], "Chain"]:
-        """The network with gains bound to it; a tied one's weights are drawn here, once."""
+    def bind(self) -> "Binding":
+        """The network, ready for gains; a tied one's weights are drawn here, once."""
         network, pair = self.network.alone, self.network if paired(self.network) else None
-        shared, first = self.weights(0) if network.tied else None, self.first_input()
-        return lambda gains: Chain(network, gains, shared, pair.mixed(gains, first) if pair else first, pair)
+        return Binding(network, self.weights(0) if network.tied else None, self.first_input(), pair)
 
 
 def _at(array: Array, t: Array | int) -> Array:
@@ -223,6 +222,20 @@ class Chain:
         return after
 
 
+@dataclass(frozen=True)
+class Binding:
+    """Gains to the chain that has them, of one random network."""
+
+    network: Network
+    shared: Weights | None
+    first_input: Array
+    pair: Network | None
+
+    def __call__(self, gains: Gains) -> Chain:
+        first = self.pair.mixed(gains, self.first_input) if self.pair else self.first_input
+        return Chain(self.network, gains, self.shared, first, self.pair)
+
+
 def in_range(state: Scaled) -> tuple[State, Array]:
     """The state as plain floats, brought to 2**±limit if it lies farther out, and the power of two then missing."""
     dtype = jax.tree.leaves(state.mantissa)[0].dtype
@@ -250,11 +263,10 @@ def beyond(step: Callable[[State], tuple[State, Any]], here: State, missing: Arr
     return scaled.normalize(carried["state"])
 
 
-def burned_in(source: Source, chain: Chain, steps: int) -> Scaled:
-    """The state after the first `steps` steps."""
-    state = chain.initial_state()
+def burned_in(source: Source, advance: Callable[[Drawn, Any], Any], state: Any, steps: int) -> Any:
+    """The state after the first `steps` steps, state' = advance(what the step reads, state)."""
     if steps:
-        state = lax.fori_loop(0, steps, lambda t, state: chain.take_step(source.drawn(t), state), state)
+        state = lax.fori_loop(0, steps, lambda t, state: advance(source.drawn(t), state), state)
     return state
 
 

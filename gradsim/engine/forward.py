@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Drawn, Source, beyond, burned_in, each, in_range, paired
+from gradsim.engine.chain import Binding, Drawn, Source, beyond, each, in_range, paired
+from gradsim.engine.formats import FORMATS
+from gradsim.engine.hardware import Hardware, Rounded, States, first_states, unscaled
 from gradsim.engine.jacobi import SingularValues, not_taken
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
@@ -30,6 +32,13 @@ class Cells(NamedTuple):
 
     gains: Gains
     start: Array | None = None  # the step after which the product starts; 0 if not given
+    loss_scale: Array | None = None  # of the gradient in a rounded chain
+
+    @property
+    def scale(self) -> Array:
+        """The loss scale, which is there."""
+        assert self.loss_scale is not None
+        return self.loss_scale
 
 
 class Task(NamedTuple):
@@ -43,11 +52,16 @@ class Task(NamedTuple):
     tiling: Tiling
     at: tuple[int, ...] = ()
     burn_in: int = 0
+    format: str | None = None  # of a chain that is rounded at every step, beside the exact one
 
     @property
     def needs(self) -> set[str]:
         """What the statistics are made of."""
         return {need for statistic in self.statistics for need in statistic.needs}
+
+    def hardware(self, bind: Binding) -> Hardware | None:
+        """What runs the rounded chain, if a statistic reads it."""
+        return Hardware.of(FORMATS[self.format], bind) if self.format and "rounded" in self.needs else None
 
     def singular_values(self, spectrum: Spectrum | None, network: Network, state: State, t: Array) -> Scaled | None:
         """Those after step t, taken at the depths `at` alone and NaN elsewhere: once for all that read them."""
@@ -72,11 +86,12 @@ class Task(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What the way forward carries: the state after the step, the tangents, and the product's spectrum."""
+    """What the way forward carries: the state after the step, the tangents, the product's spectrum."""
 
     state: Scaled
     bundles: dict[str, Bundle]
     spectrum: Spectrum | None
+    rounded: Any  # the chain beside it, as Rounded; None where nothing is rounded
 
 
 def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
@@ -86,6 +101,7 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
     is pushed by itself, from the same basis: leaves [cells, depth, 2, …] of what one chain has.
     """
     network, bind = source.network.alone, source.bind()
+    hardware = task.hardware(bind)
 
     def fresh(state: State) -> dict[str, Bundle]:
         bundles = {}
@@ -95,12 +111,16 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
             bundles["one"] = products.start(products.along(network, state, source.vector()))
         return bundles
 
-    def begin(cell: Cells, state: Scaled) -> Carry:
-        def one(state: Scaled) -> Carry:
+    def begin(cell: Cells, states: States) -> Carry:
+        def one(states: States) -> Carry:
+            state, rounded = states
+            bundles = fresh(state.mantissa)
             spectrum = spectra.of_network(network, state.mantissa) if "spectrum" in task.needs else None
-            return Carry(state, fresh(state.mantissa), spectrum)
+            if hardware:
+                rounded = Rounded(rounded, hardware.start(bundles["one"].mantissa, jnp.int32(0), cell.scale))
+            return Carry(state, bundles, spectrum, rounded)
 
-        carry: Carry = each(source.network, one)(state)
+        carry: Carry = each(source.network, one)(states)
         return carry
 
     def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, None]) -> tuple[Carry, dict[str, Scaled]]:
@@ -108,8 +128,9 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
         chain = bind(cell.gains)
 
         def one(carry: Carry, inputs: Array | None) -> tuple[Carry, tuple[Any, ...]]:
-            state, bundles, spectrum = carry
-            step = chain.step(drawn._replace(inputs=inputs))
+            state, bundles, spectrum, rounded = carry
+            own = drawn._replace(inputs=inputs)
+            step = chain.step(own)
             if cell.start is not None:
                 starting = t - task.burn_in == cell.start
                 bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
@@ -120,13 +141,20 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
             seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
             spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
             values = task.singular_values(spectrum, network, here, t)
-            view = View(network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values)
-            return Carry(state, bundles, spectrum), view[1:]
+            held = None
+            if hardware:
+                rounded = hardware.ahead(cell.gains, own, rounded)
+                held = unscaled(network, rounded.gradient, cell.scale)
+            view = View(
+                network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values, rounded=held
+            )
+            return Carry(state, bundles, spectrum, rounded), view[1:]
 
         carry, seen = chain.each(one)(carry, chain.inputs(drawn))
         return carry, task.measure(source.network, seen, t)
 
     steps = task.tiling.segments(task.burn_in, task.depth)
-    states = jax.vmap(lambda cell: burned_in(source, bind(cell.gains), task.burn_in))(cells)
+    first = first_states(source, bind, hardware, task.burn_in)
+    states = jax.vmap(lambda cell: first(cell.gains))(cells)
     _, measured = task.tiling.walk(body, cells, begin, states, drawing(source, steps), steps)
     return jax.tree.map(lambda leaf: joined(leaf)[:, : task.depth], measured)

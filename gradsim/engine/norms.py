@@ -17,7 +17,7 @@ from gradsim.engine import plan as plans
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Ahead, Source, ahead, extent, streams
 from gradsim.engine.forward import Cells, Task, forward
-from gradsim.engine.plan import Plan
+from gradsim.engine.plan import LOSS_SCALE, Plan
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.tiling import Tiling, segment
 from gradsim.networks.network import Network, State
@@ -28,14 +28,16 @@ def norms(
     plan: Plan, tiling: Tiling, drawn: Ahead, gains: Mapping[str, Array], inputs: Array | None, cotangent: State | None
 ) -> dict[str, Scaled]:
     """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …]."""
-    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in)
+    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in, plan.format)
+    own = {name: values for name, values in gains.items() if name != LOSS_SCALE or plan.format is None}
+    cells = Cells(own, loss_scale=gains[LOSS_SCALE] if plan.format else None)
     source = Source(plan.network, drawn, inputs, plan.dtype)
     with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
         if plan.direction == "backward":
-            return backward(source, Cells(gains), task, plan.loss, cotangent)
+            return backward(source, cells, task, plan.loss, cotangent)
         if plan.pairs:
             return _pairs(source, gains, task)
-        return forward(source, Cells(gains), task)
+        return forward(source, cells, task)
 
 
 def _pairs(source: Source, gains: Mapping[str, Array], task: Task) -> dict[str, Scaled]:
@@ -75,7 +77,8 @@ def jacobian_norms(
         gains: names to numbers or arrays of one shape, which may be traced; the network's own unless given.
         depth, statistics, direction, at, burn_in, loss, cotangent: as in `gradsim.sweep`.
         inputs: one input [*input_shape], or [time, *input_shape] of a recurrent network; Gaussian unless given.
-        dtype: "float32", or "float64" where `jax.enable_x64` is on.
+        dtype: "float32", or "float64" where `jax.enable_x64` is on; or a narrow one, as in `gradsim.sweep`, whose
+            `loss_scale` is among the gains.
         exponents: give each number as `gradsim.Scaled(mantissa, exponent)`, mantissa · 2^exponent, and no logarithm:
             a float32 logarithm of −100,000 has lost the digits behind the point.
 
@@ -85,11 +88,11 @@ def jacobian_norms(
     """
     plan = plans.planned(
         plans.checked_network(network), depth=depth, statistics=statistics, direction=direction, at=at, burn_in=burn_in,
-        dtype=dtype, loss=loss,
+        dtype=dtype, loss=loss, narrow=True,
     )  # fmt: skip
     if plan.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise ValueError("dtype: got 'float64' where JAX rounds it to float32; call it under jax.enable_x64(True)")
-    values = _gains(network, gains, plan.dtype)
+    values = _gains(plan, gains)
     shape = jnp.broadcast_shapes(*map(jnp.shape, values.values()))
     cells = {name: jnp.broadcast_to(value, shape).ravel() for name, value in values.items()}
     one = plans.one_input(plan, inputs)
@@ -108,21 +111,21 @@ def jacobian_norms(
             for statistic in plan.statistics}  # fmt: skip
 
 
-def _gains(network: Network, gains: Any, dtype: str) -> dict[str, Array]:
+def _gains(plan: Plan, gains: Any) -> dict[str, Array]:
     """Every gain as an array of the run's dtype."""
     given = {} if gains is None else gains
     if not isinstance(given, Mapping):
         raise TypeError(f"gains: got {type(gains).__name__}; pass a mapping of names to numbers or arrays")
     for name, value in given.items():
-        if name not in network.gains:
+        if name not in plan.gains:
             raise ValueError(
-                f"gains: got {arguments.shown(name)}; the gains of {network.family}: {', '.join(network.gains)}"
+                f"gains: got {arguments.shown(name)}; the gains of {plan.network.family}: {', '.join(plan.gains)}"
             )
         if not isinstance(value, Array):  # nor traced
             arguments.numbers(str(name), value, "real numbers")
         elif value.dtype.kind not in "iuf":
             raise TypeError(f"{name}: got an array of {value.dtype}; pass real numbers")
-    values = {name: jnp.asarray(given.get(name, default), dtype) for name, default in network.gains.items()}
+    values = {name: jnp.asarray(given.get(name, default), plan.dtype) for name, default in plan.gains.items()}
     shapes = {name: jnp.shape(value) for name, value in values.items() if jnp.shape(value)}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"gains: got the shapes {shapes}; pass numbers and arrays of one shape")

@@ -12,6 +12,8 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments
 from gradsim.engine import statistics as known
+from gradsim.engine.formats import FORMATS
+from gradsim.engine.rounding import is_narrow, of_chain
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.trial import try_statistic
 from gradsim.networks.check import contract
@@ -19,6 +21,8 @@ from gradsim.networks.network import Network, State
 
 # A step takes microseconds at the least: more steps would run for hours, and nobody sees why.
 MOST_STEPS = 10**7
+WIDE = ("float32", "float64")
+LOSS_SCALE = "loss_scale"  # the gain of a gradient that is rounded at every step
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Plan:
     direction: str
     loss: Callable[[State], Array] | None = None
     pairs: bool = False  # start the product after every step, not only before the first
+    format: str | None = None  # of a chain that is rounded at every step, beside the exact one of `dtype`
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """The gains that a sweep may vary, with their defaults: the network's and, of a rounded chain, its own."""
+        return {**self.network.gains, **({LOSS_SCALE: 1.0} if self.format else {})}
 
     @property
     def steps(self) -> int:
@@ -79,17 +89,26 @@ def planned(
     dtype: Any = "float32",
     loss: Any = None,
     pairs: bool = False,
+    narrow: bool = False,
 ) -> Plan:
-    """The plan of these choices, all of them checked.
+    """The plan of these choices, all of them checked; only some measurements have a `narrow` dtype.
+
+    In one the chain of float32 has a rounded one beside it. Its statistics stand behind those asked for, with the
+    exact norm of the same vector.
 
     Raises: ValueError or TypeError naming the argument.
     """
-    dtype = arguments.choice("dtype", dtype, ("float32", "float64"))
+    dtype = arguments.choice("dtype", dtype, (*WIDE, *FORMATS) if narrow else WIDE)
+    format, dtype = (dtype, "float32") if dtype in FORMATS else (None, dtype)
     direction = arguments.choice("direction", direction, ("forward", "backward"))
     depth = arguments.whole("depth", depth, maximum=MOST_STEPS)
     if direction == "forward" and loss is not None:
         raise ValueError("loss: it starts a gradient; pass direction='backward' with it")
     chosen = known.get(statistics, direction)
+    if format:
+        exact = [one for one in chosen if not is_narrow(one)]
+        norm = "log_jvp" if direction == "forward" else "log_gradient"
+        chosen = known.get([*exact, norm, *of_chain(), *chosen], direction)
     depths = lengths(at, depth, whole=depth if direction == "forward" else 1)
     if at is not None and not any(statistic.costly for statistic in chosen):
         costly = ", ".join(statistic.name for statistic in known.STATISTICS.values() if statistic.costly)
@@ -106,6 +125,7 @@ def planned(
         direction=direction,
         loss=loss,
         pairs=pairs,
+        format=format,
     )
     _layers(plan)
     _statistics(plan)
@@ -137,7 +157,12 @@ def _layers(plan: Plan) -> None:
 def _statistics(plan: Plan) -> None:
     """Some statistics exist for some networks only, and one of a user's own must measure what it should."""
     for statistic in plan.statistics:
-        try_statistic(plan.network, statistic, plan.direction, plan.dtype)
+        if is_narrow(statistic) and plan.format is None:
+            raise ValueError(
+                f"statistics: {statistic.name!r} is of a chain rounded at every step; pass it to gradsim.sweep with "
+                f"dtype one of: {', '.join(FORMATS)}"
+            )
+        try_statistic(plan.network, statistic, plan.direction, plan.dtype, plan.format)
 
 
 def _loss(plan: Plan) -> None:

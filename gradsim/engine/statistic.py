@@ -33,9 +33,10 @@ class View(NamedTuple):
     weight_gradients: Mapping[str, Scaled] = {}  # of this step, by field of the weights: leaves by path (`leaves_of`)
     weight_gradient_sums: Mapping[str, Scaled] = {}  # of this step and all later ones
     singular_values: Scaled | None = None  # of the product, [n] from the largest, 0 where lost; NaN but at `at`
+    rounded: Scaled | None = None  # `vector` without its leading axis, as a narrow dtype has it, the loss scale off
 
 
-NEEDS = ("all", "one", "weights", "weight_sums", "spectrum")
+NEEDS = ("all", "one", "weights", "weight_sums", "spectrum", "rounded")
 DIRECTIONS = ("forward", "backward")
 # Other names of a Dataset.
 TAKEN = ("dead", "depth", "input", "network", "parameter", "rank", "seed", "singular_value", "start", "time", "width")
@@ -52,7 +53,8 @@ class Statistic:
     `measure` returns one number, as an array or a `Scaled`; [1 + parameters] of them where `by_parameter`,
     [n] where `by_singular_value`. `needs` says what must be propagated for it: "all" tangents of a basis, "one"
     vector, the gradients of the "weights" and their "weight_sums", the "spectrum", whose singular values are there at
-    the depths named by `at=`. `missing(network)` says why a network lacks it, or None.
+    the depths named by `at=`, or that vector "rounded" at each step, in a run whose dtype is a narrow format.
+    `missing(network)` says why a network lacks it, or None.
 
     Raises: ValueError or TypeError for fields of another kind.
     """
@@ -70,6 +72,7 @@ class Statistic:
     by_singular_value: bool = False  # one value for each singular value, from the largest
     infinite: bool = False  # is ±inf a value of it, and not a loss?
     of_pair: bool = False  # does it compare the two inputs of a pair?
+    undefined: bool = False  # may it not exist, and be NaN without a loss?
 
     def __post_init__(self) -> None:
         for name in ("name", "long_name", "units"):
@@ -78,7 +81,7 @@ class Statistic:
             raise ValueError(f"name: got {self.name!r}; pass another than {', '.join(TAKEN)}, which a Dataset uses")
         for name in ("measure", "missing"):
             arguments.function(name, getattr(self, name))
-        for name in ("logarithm", "costly", "by_parameter", "by_singular_value", "infinite", "of_pair"):
+        for name in ("logarithm", "costly", "by_parameter", "by_singular_value", "infinite", "undefined", "of_pair"):
             arguments.flag(name, getattr(self, name))
         arguments.choices("needs", self.needs, NEEDS)
         arguments.choices("directions", self.directions, DIRECTIONS, least=1)

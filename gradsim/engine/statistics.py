@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from gradsim import arguments, scaled
-from gradsim.engine import cosine, isometry
+from gradsim.engine import cosine, isometry, rounding
 from gradsim.engine.products import Bundle, matrix
 from gradsim.engine.statistic import Statistic, View
 from gradsim.networks.network import Network
@@ -257,6 +257,15 @@ STATISTICS: dict[str, Statistic] = {
             _saturated,
             missing=_without_activation,
         ),
+        Statistic(
+            "log_median",
+            "log median size of the entries of J u, or of the gradient, that are not 0",
+            "nat",
+            rounding.log_median,
+            ("one",),
+            logarithm=True,
+        ),
+        *rounding.of_chain(),
     )
 }
 

@@ -17,7 +17,9 @@ from gradsim.scaled import Scaled
 
 
 @lru_cache(maxsize=256)
-def try_statistic(network: Network, statistic: Statistic, direction: str, dtype: str) -> None:
+def try_statistic(
+    network: Network, statistic: Statistic, direction: str, dtype: str, format: str | None = None
+) -> None:
     """Whether this network has the statistic, and `measure` returns what it must; those of gradsim do.
 
     Raises: ValueError that names the statistic.
@@ -32,7 +34,7 @@ def try_statistic(network: Network, statistic: Statistic, direction: str, dtype:
     shape = statistic.shape(network)
     wanted = f"measure must return real numbers of shape {list(shape)}, as an array or a Scaled"
     try:
-        found = _one_step(network, statistic, direction, dtype)
+        found = _one_step(network, statistic, direction, dtype, format)
         got = [(leaf.shape[2:], leaf.dtype) for leaf in (found.mantissa, found.exponent)]
     except Exception as error:
         reason = arguments.reason(error)
@@ -43,14 +45,14 @@ def try_statistic(network: Network, statistic: Statistic, direction: str, dtype:
             raise ValueError(f"statistics: {statistic.name!r} measures {shown}; {wanted}")
 
 
-def _one_step(network: Network, statistic: Statistic, direction: str, dtype: str) -> Scaled:
+def _one_step(network: Network, statistic: Statistic, direction: str, dtype: str, format: str | None) -> Scaled:
     """The shapes of what one step measures, leaves [1, 1, …]."""
 
     def one() -> Scaled:
         source = Source.of(network, network_keys(jax.random.key(0), 0), None, dtype, 1)
-        cells = Cells({name: jnp.ones(1, dtype) for name in network.gains})
+        cells = Cells({name: jnp.ones(1, dtype) for name in network.gains}, loss_scale=jnp.ones(1, dtype))
         run = {"forward": forward, "backward": backward}[direction]
-        return run(source, cells, Task((statistic,), 1, Tiling(1, 1)))[statistic.name]
+        return run(source, cells, Task((statistic,), 1, Tiling(1, 1), format=format))[statistic.name]
 
     with jax.enable_x64(dtype == "float64"):
         return jax.eval_shape(one)

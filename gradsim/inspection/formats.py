@@ -10,17 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from gradsim.engine.formats import FORMATS as NARROW
 from gradsim.inspection.block_floats import block
 from gradsim.scaled import power_of_two
 
-# float8_e4m3 is the variant without infinities, which hardware has; its largest number is 448.
-FORMATS = {
-    "float32": jnp.float32,
-    "bfloat16": jnp.bfloat16,
-    "float16": jnp.float16,
-    "float8_e4m3": jnp.float8_e4m3fn,
-    "float8_e5m2": jnp.float8_e5m2,
-}
+FORMATS = {"float32": jnp.float32, **{name: one.dtype for name, one in NARROW.items()}}
 LOSS_SCALE = 2.0**15
 ABOUT = {
     "lost": "share of the gradient's nonzero entries that round to zero",

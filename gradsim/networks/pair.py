@@ -29,6 +29,7 @@ class Pair(Network):
     state_axes = property(lambda self: self.network.state_axes)
     driven = property(lambda self: self.network.driven)
     input_gain = property(lambda self: self.network.input_gain)
+    numbered = property(lambda self: self.network.numbered)
     parameters = property(lambda self: self.network.parameters)
 
     @property
@@ -55,7 +56,9 @@ class Pair(Network):
         return self.network.draw(key, dtype)
 
     def mixed(self, gains: Gains, inputs: Array) -> Array:
-        """x and c x + √(1 − c²) z, of x and z."""
+        """x and c x + √(1 − c²) z, of x and z; the number of a step is that of both."""
+        if jnp.issubdtype(inputs.dtype, jnp.integer):
+            return jnp.stack([inputs, inputs])
         c, (x, z) = gains[CORRELATION], inputs
         return jnp.stack([x, c * x + jnp.sqrt((1 - c) * (1 + c)) * z])
 

@@ -87,9 +87,11 @@ def predicted(plan: Plan) -> Needs:
     needs = {need for statistic in plan.statistics for need in statistic.needs}
     draw = draw_bytes(network, plan.dtype)
     spectrum = "spectrum" in needs
-    rows = (("all" in needs) * size + ("one" in needs) + spectrum * 2 * size) * (plan.depth if plan.pairs else 1)
+    beside = 2 * ("rounded" in needs)  # the rounded chain's vector, and its state
+    rows = ("all" in needs) * size + ("one" in needs) + beside + spectrum * 2 * size
+    rows *= plan.depth if plan.pairs else 1
     decomposed = any(statistic.costly for statistic in plan.statistics)
-    states = plan.depth if plan.direction == "backward" else 0
+    states = plan.depth * (1 + beside // 2) if plan.direction == "backward" else 0
     outputs = 8 * plan.depth * _numbers(plan) * (plan.depth if plan.pairs else 1)
     cell = ((COPIES + 2 * decomposed) * (rows + 1) + states) * _bytes(state) + outputs
     cell += COPIES * ("weights" in needs) * draw

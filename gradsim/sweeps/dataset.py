@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +18,8 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.engine.chain import observed_size, paired
-from gradsim.engine.plan import Plan
+from gradsim.engine.plan import LOSS_SCALE, Plan
+from gradsim.engine.rounding import is_narrow
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import Network
@@ -56,6 +58,7 @@ GAINS = {
     "sigma_in": "read-in gain σ_in",
     "sigma_out": "read-out gain σ_out",
     "input_correlation": "correlation of the inputs",
+    "loss_scale": "loss scale",
 }
 
 
@@ -95,6 +98,8 @@ def build(
         if statistic.infinite:
             lost &= np.isnan(values)
             zero = np.zeros((), bool)
+        if statistic.undefined:
+            lost[...] = False
         if statistic is flagging:
             variables["dead"] = (every, zero, {"long_name": f"is the {_nothing(statistic)} exactly zero?"})
         if plan.pairs:
@@ -103,9 +108,11 @@ def build(
             values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
         counts = _count_lost(statistic.name, lost, every, plan)
         described = {"long_name": statistic.long_name, "units": statistic.units, **counts}
+        if plan.format:
+            described["dtype"] = plan.format if is_narrow(statistic) else plan.dtype
         variables[statistic.name] = (every, values, described)
         if statistic.by_singular_value and "rank" not in variables:
-            variables["rank"] = (dims, _rank(values), {"long_name": "singular values that are not zero", "units": "1"})
+            variables["rank"] = (every[:-1], _rank(values), {"long_name": "singular values that are not zero", "units": "1"})
         if counts["lost"]:
             said = {"long_name": f"has {statistic.name} left the range of floats?"}
             variables[f"{statistic.name}_lost"] = (every, lost, said)
@@ -113,7 +120,7 @@ def build(
     coordinates: dict[str, Any] = {
         "seed": ("seed", seeds, {"long_name": "independent network"}),
         first.axis: (first.axis, steps, {"long_name": first.axis, "units": first.axis_units}),
-        **gain_coordinates(several, axes),
+        **gain_coordinates(several, axes, {LOSS_SCALE: plan.gains[LOSS_SCALE]} if plan.format else {}),
     }
     if several.axis:
         about = {"width": {"long_name": "width", "units": "unit"}}.get(several.axis, {"long_name": "network"})
@@ -130,6 +137,8 @@ def build(
         about = {"long_name": "number of the singular value, from the largest"}
         coordinates["singular_value"] = ("singular_value", np.arange(1, most + 1), about)
     choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
+    if plan.format:
+        choices |= {"dtype": plan.format, "exact_dtype": plan.dtype}
     attrs = {**provenance(), **choices, **settings, "network": description(networks)}
     return xarray.Dataset(variables, coordinates, attrs=attrs)
 
@@ -153,7 +162,7 @@ def description(networks: Mapping[Any, Network]) -> str:
 
 def _flagging(statistics: Sequence[Statistic]) -> Statistic | None:
     """The one whose zeros are flagged as dead: the first of a product, that of each input before one of a pair."""
-    able = [one for one in statistics if (one.needs and not one.costly and not one.by_parameter) or one.of_pair]
+    able = [one for one in statistics if one.of_pair or (one.needs and one.logarithm and not one.costly)]
     able = [one for one in able if not one.by_parameter and not (one.of_pair and one.logarithm)]
     return min(able, key=lambda one: (not one.needs, one.of_pair), default=None)
 
@@ -255,14 +264,19 @@ def build_critical(
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **choices})
 
 
-def gain_coordinates(several: Networks, axes: Mapping[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
-    """Swept gains index the Dataset; the others are recorded beside them, NaN where a network lacks one."""
+def gain_coordinates(
+    several: Networks, axes: Mapping[str, np.ndarray], of_all: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, tuple[Any, ...]]:
+    """Swept gains index the Dataset; the others are recorded beside them, NaN where a network lacks one.
+
+    `of_all`: what every network has beside its own, with the defaults.
+    """
     coordinates: dict[str, tuple[Any, ...]] = {}
-    networks = list(several.each.values())
-    for name in dict.fromkeys(name for network in networks for name in network.gains):
+    every = [{**network.gains, **of_all} for network in several.each.values()]
+    for name in dict.fromkeys(name for gains in every for name in gains):
         attributes = {"long_name": GAINS.get(name, name), "units": "1"}
         given = {name: float(axes[name])} if name in axes and not axes[name].ndim else {}
-        values = [{**network.gains, **given}[name] if name in network.gains else np.nan for network in networks]
+        values = [{**gains, **given}[name] if name in gains else np.nan for gains in every]
         if name in axes and axes[name].ndim:
             coordinates[name] = (name, axes[name], attributes)
         elif several.axis:

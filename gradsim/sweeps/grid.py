@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.engine.chain import paired
-from gradsim.engine.plan import Plan, checked_network
+from gradsim.engine.plan import LOSS_SCALE, Plan, checked_network
 from gradsim.networks.network import Network
 
 
@@ -75,21 +75,26 @@ def _at_widths(network: Any, widths: Any) -> dict[int, Network]:
     return {width: replace(given, network=one) for width, one in made.items()} if paired(given) else made
 
 
-def axes(networks: Networks, gains: Mapping[str, Any], of: str = "sweep") -> dict[str, np.ndarray]:
-    """The gains given, as numbers and 1-d arrays; each must be known to one of the networks at least."""
-    known = {name: None for network in networks.each.values() for name in network.gains}
+def axes(
+    networks: Networks, gains: Mapping[str, Any], of: str = "sweep", others: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
+    """The gains given, as numbers and 1-d arrays; each must be known to a network, or be one of the others."""
+    known = {name: None for network in networks.each.values() for name in network.gains} | dict.fromkeys(others)
     families = ", ".join(dict.fromkeys(network.family for network in networks.each.values()))
     for name in gains:
         if name not in known:
             raise ValueError(
                 f"{name}: neither an option of {of} nor a gain of {families}; its gains: {', '.join(known)}"
             )
-    return {name: arguments.gain(name, value) for name, value in gains.items()}
+    found = {name: arguments.gain(name, value) for name, value in gains.items()}
+    if np.any(found.get(LOSS_SCALE, np.ones(())) == 0):
+        raise ValueError(f"{LOSS_SCALE}: got 0.0; pass a positive number or a 1-d array of them")
+    return found
 
 
-def own(network: Network, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def own(plan: Plan, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The axes of the gains that this network has; along the others its numbers repeat."""
-    return {name: axis for name, axis in axes.items() if name in network.gains}
+    return {name: axis for name, axis in axes.items() if name in plan.gains}
 
 
 def on_all_axes(
@@ -115,7 +120,7 @@ def cells(plan: Plan, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     points = np.meshgrid(*[axes[name] for name in names], indexing="ij")
     shape = points[0].shape if points else ()
     fixed = {name: float(axis) for name, axis in axes.items() if not axis.ndim}
-    values = {**plan.network.gains, **fixed, **dict(zip(names, points, strict=True))}
+    values = {**plan.gains, **fixed, **dict(zip(names, points, strict=True))}
     return {
         name: arguments.in_dtype(name, np.broadcast_to(np.asarray(value, np.float64), shape).ravel(), plan.dtype)
         for name, value in values.items()

@@ -100,7 +100,7 @@ def lyapunov_exponents(
     ]
     numbers, key = grid.seeds(seeds), arguments.key(key)
     axes = grid.axes(several, gains, "lyapunov_exponents")
-    own = [grid.own(plan.network, axes) for plan in planned]
+    own = [grid.own(plan, axes) for plan in planned]
     wanted = [_count(count, plan) for plan in planned]
     limit = _limit(tolerance, dtype)
     steps = _steps(vectors, at, planned[0].depth)

@@ -64,12 +64,24 @@ def sweep(
             seed i takes sample i modulo samples. Gaussian of unit variance if not given.
         loss: backward only, a scalar function of the final state; or
         cotangent: backward only, the gradient with respect to the final state. By default a random unit vector.
-        dtype: "float32" or "float64", of the same networks; matrix products run at the highest precision in both.
+        dtype: "float32" or "float64", of the same networks; matrix products run at the highest precision in both. A
+            narrow one, "bfloat16", "float16", "float8_e4m3" (448 its largest number) or "float8_e5m2", measures the
+            chain as hardware runs it beside the exact one of float32, as below.
         widths: several widths of the one network, which add a leading axis `width`.
         progress: show how far it is on stderr, as a bar in a terminal or a notebook and as lines elsewhere; by default
             only where it is a bar.
         **gains: numbers, or 1-d arrays which become axes in the order given: sigma_w, sigma_b, … The numbers of a
             network that lacks a gain repeat along its axis.
+
+    A narrow dtype rounds a second chain of the same draws to nearest, subnormal numbers kept: its weights at unit gain,
+    inputs and first state, its state after each step, and the one vector that is pushed through it (J u forward, the
+    gradient backward), times `loss_scale`, before and after each step. Within a step all is float32, sums of products
+    as tensor cores take them. Every statistic of `statistics` is still that of the exact chain. Behind them stand the
+    exact log_jvp (backward log_gradient) of the vector and, of the rounded one g without its loss scale: `zeros`, the
+    share of the exact vector's nonzero entries that are 0 in g; `overflow`, the share of g's that are inf or NaN;
+    `energy_kept` ‖g‖²/‖exact‖²; `noise` ‖g − exact‖²/‖exact‖²; `angle` between the two, in rad. These are NaN where the
+    exact vector is zero (`dead`), the last three where `overflow` is above 0, the angle where g is 0.
+    `loss_scale` is a gain of such runs, a positive number or an axis: 1 unless given.
 
     Returns: a Dataset with dimensions (network,) gains…, seed, depth (or time), in nats where logarithmic.
         `dead` flags networks whose product is exactly zero; there the logarithms are NaN. Where numbers have left the
@@ -79,12 +91,9 @@ def sweep(
     Raises: ValueError or TypeError before anything is compiled, naming the argument.
     """
     several = grid.networks(network, widths)
-    planned = [
-        plans.planned(
-            one, depth=depth, statistics=statistics, direction=direction, at=at, burn_in=burn_in, dtype=dtype, loss=loss
-        )
-        for one in several.each.values()
-    ]
+    choices: dict[str, Any] = {"depth": depth, "statistics": statistics, "direction": direction, "at": at}
+    choices |= {"burn_in": burn_in, "dtype": dtype, "loss": loss, "narrow": True}
+    planned = [plans.planned(one, **choices) for one in several.each.values()]
     return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, cotangent=cotangent, progress=progress)
 
 
@@ -103,6 +112,16 @@ def partial_products(
 
     Arguments are those of `sweep`. All depth² products are carried at once, which takes depth times the
     memory and the arithmetic of one sweep.
+
+    A narrow dtype rounds a second chain of the same draws to nearest, subnormal numbers kept: its weights at unit gain,
+    inputs and first state, its state after each step, and the one vector that is pushed through it (J u forward, the
+    gradient backward), times `loss_scale`, before and after each step. Within a step all is float32, sums of products
+    as tensor cores take them. Every statistic of `statistics` is still that of the exact chain. Behind them stand the
+    exact log_jvp (backward log_gradient) of the vector and, of the rounded one g without its loss scale: `zeros`, the
+    share of the exact vector's nonzero entries that are 0 in g; `overflow`, the share of g's that are inf or NaN;
+    `energy_kept` ‖g‖²/‖exact‖²; `noise` ‖g − exact‖²/‖exact‖²; `angle` between the two, in rad. These are NaN where the
+    exact vector is zero (`dead`), the last three where `overflow` is above 0, the angle where g is 0.
+    `loss_scale` is a gain of such runs, a positive number or an axis: 1 unless given.
 
     Returns: a Dataset with dimensions (network,) gains…, seed, start = k, depth = l (or time); NaN for l ≤ k.
     Source: the partial Jacobian norms of Doshi, He and Gromov 2023, here exact.
@@ -127,8 +146,8 @@ def _run(
 ) -> xarray.Dataset:
     """Check what is left to check, measure each network as it is planned, and label the arrays."""
     numbers, key = grid.seeds(seeds), arguments.key(key)
-    axes = grid.axes(several, gains)
-    own = [grid.own(plan.network, axes) for plan in planned]
+    axes = grid.axes(several, gains, others=planned[0].gains)
+    own = [grid.own(plan, axes) for plan in planned]
     chunks.check_result(planned[0], axes, networks=len(planned), seeds=numbers.size)
     jobs = [
         (plan, grid.cells(plan, some), plans.inputs(plan, inputs), plans.cotangent(plan, cotangent))
