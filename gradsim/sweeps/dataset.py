@@ -112,7 +112,8 @@ def build(
             described["dtype"] = plan.format if is_narrow(statistic) else plan.dtype
         variables[statistic.name] = (every, values, described)
         if statistic.by_singular_value and "rank" not in variables:
-            variables["rank"] = (every[:-1], _rank(values), {"long_name": "singular values that are not zero", "units": "1"})
+            said = {"long_name": "singular values that are not zero", "units": "1"}
+            variables["rank"] = (every[:-1], _rank(values), said)
         if counts["lost"]:
             said = {"long_name": f"has {statistic.name} left the range of floats?"}
             variables[f"{statistic.name}_lost"] = (every, lost, said)
