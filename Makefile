@@ -23,11 +23,12 @@ PIP := $(RUN) -m pip --quiet --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures test lock wheel clean
+.PHONY: help install figures test test-all lock wheel clean
 
 help:
 	@echo "make figures   draw every figure into figures/ (PRESET=quick, paper or accelerator)"
-	@echo "make test      lint, check types, run the tests (WORKERS=auto)"
+	@echo "make test      lint, check types, run the tests (WORKERS=auto), of the widest a sample of their cases"
+	@echo "make test-all  the same with every case of every test"
 	@echo "make install   only make the environment"
 	@echo "make lock      choose the newest versions anew and write requirements.lock"
 	@echo "make wheel     build the source archive and the wheel into dist/"
@@ -51,12 +52,13 @@ figures: $(STAMP)
 	@mkdir -p figures
 	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures
 
-test: $(STAMP)
+test: SAMPLE := --sample
+test test-all: $(STAMP)
 	$(RUN) -m pip check --disable-pip-version-check
 	$(RUN) -m ruff check gradsim scripts tests
 	$(RUN) -m ruff format --check gradsim scripts tests
 	$(RUN) -m mypy
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --jaxtyping-packages=gradsim,beartype.beartype
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
 
 lock: $(STAMP)
 	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 \

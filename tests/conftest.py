@@ -32,6 +32,31 @@ gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and l
 tests_run = count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--sample`, for a run that must be short: make test-all goes without."""
+    parser.addoption("--sample", action="store_true", help="some cases of each test that is marked sampled or further")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--sample` does."""
+    if not config.getoption("sample"):
+        return
+    groups: dict[tuple[str, int], list[pytest.Item]] = {}
+    for item in items:
+        count = 0 if item.get_closest_marker("further") else len(items)
+        if marked := item.get_closest_marker("sampled"):
+            count = min(count, *marked.args)
+        groups.setdefault((item.nodeid.partition("[")[0], count), []).append(item)
+    kept = {item for (_, count), some in groups.items() for item in spread(some, count)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def spread(items: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """So many of them, evenly, from the first on."""
+    return [items[place * len(items) // count] for place in range(count)] if count < len(items) else items
+
+
 @pytest.fixture(autouse=True)
 def free_compiled_programs() -> Iterator[None]:
     """A process may hold some 65,000 memory maps, and each compiled program takes a few, or a hundred."""

@@ -32,6 +32,7 @@ def test_product_equals_jacfwd_of_the_whole_network(network: Network) -> None:
         assert_equal(product, jacobian(unrolled.whole, unrolled.state))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("norm", "causal", "scaling"),
     [("pre", False, "constant"), ("post", True, "constant"), ("none", False, "constant"), ("post", False, "deepnorm")],

@@ -87,6 +87,7 @@ def suffix(case: Case, i: int) -> Array:
     return jax.jacrev(lambda h: run(h, case.layers[i:]))(case.states[i])
 
 
+@pytest.mark.sampled(1)
 def test_suffixes_equal_jacrev_of_the_whole_network(cases: list[Case]) -> None:
     compare(cases, lambda case, i: log_gain(suffix(case, i)), "log_gain")
 

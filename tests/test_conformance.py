@@ -181,6 +181,7 @@ def test_every_gain_changes_the_states(grid: tuple[Network, xarray.Dataset]) -> 
         assert np.any(lengths[0] != lengths[1]) or np.any(gains[0] != gains[1]), name
 
 
+@pytest.mark.sampled(9)
 def test_cells_in_float32_equal_those_of_a_grid_in_float64(grid: tuple[Network, xarray.Dataset]) -> None:
     """Cells swept alone, those along the first gain where all others are at their first or second point."""
     network, dataset = grid
@@ -227,6 +228,7 @@ def decades(request: pytest.FixtureRequest) -> tuple[Network, dict[str, xarray.D
     return network, {name: gs.sweep(network, **DECADES, **axis) for name, axis in axes.items()}
 
 
+@pytest.mark.sampled(9)
 def test_range_over_four_decades_of_every_gain(decades: tuple[Network, dict[str, xarray.Dataset]]) -> None:
     """No NaN or inf; a product is zero only where the flag says so."""
     network, datasets = decades
@@ -241,6 +243,7 @@ def test_range_over_four_decades_of_every_gain(decades: tuple[Network, dict[str,
     np.testing.assert_array_equal(np.isnan(dataset.log_jvp), dataset.dead)
 
 
+@pytest.mark.sampled(9)
 def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(decades: tuple[Network, dict[str, xarray.Dataset]]) -> None:
     network, datasets = decades
     name, long = next(iter(datasets.items()))

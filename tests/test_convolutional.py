@@ -28,6 +28,7 @@ def test_product_equals_jacfwd_of_the_whole_network(network: Network) -> None:
         assert_equal(product, jacobian(unrolled.whole, unrolled.state))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("padding", ["circular", "zero"])
 @pytest.mark.parametrize(("dimensions", "kernel", "size"), [(1, 3, 5), (2, 3, 4)])
 def test_convolution_equals_flax(dimensions: int, kernel: int, size: int, padding: str) -> None:

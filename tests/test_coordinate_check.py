@@ -124,6 +124,7 @@ def test_every_width_has_a_read_in() -> None:
     np.testing.assert_allclose(np.linalg.norm(inputs, axis=1), 1)
 
 
+@pytest.mark.further
 def test_sizes_over_depth_lie_beside_what_is_derived() -> None:
     """Two small depths, from the run to the table: a branch of scale 1 grows, one of 1/L does not."""
     few = ["--widths", "--depths", "2", "8", "--depth-width", "6", "--batch", "2", "--seeds", "3"]

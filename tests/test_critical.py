@@ -30,6 +30,7 @@ def test_law_A1_gives_the_critical_gain_of_gaussian_linear_networks() -> None:
     assert abs(float(found.sigma_w) - exact) < 4.5 * error
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_the_standard_error_is_the_spread_of_the_answer(activation: str) -> None:
     """Over many keys: root mean square deviation over reported error is 1, known to 1/√(2·keys) = 14 %."""
@@ -40,6 +41,7 @@ def test_the_standard_error_is_the_spread_of_the_answer(activation: str) -> None
     assert np.all(np.abs(ratio - 1) < 4 / math.sqrt(2 * len(found)))
 
 
+@pytest.mark.further
 def test_tanh_edge_at_finite_width() -> None:
     """At σ_b = 0.3 and N = 128 the measured edge is that of theory with its first correction in 1/N."""
     width, depth, burn_in, sigma_b = 128, 40, 20, 0.3

@@ -31,6 +31,7 @@ def test_the_measured_edge_of_tanh_is_that_of_theory() -> None:
     assert np.all(np.abs(apart) < 0.03)
 
 
+@pytest.mark.further
 def test_random_directions_fall_as_theory_of_the_first_order_says() -> None:
     module = load("depth_profile")
     names = ["--activations", "tanh", "relu", "--schemes", "orthogonal", "he_normal", "identity"]

@@ -81,6 +81,7 @@ def lstm_gradients(cell: nnx.LSTMCell, x: np.ndarray) -> np.ndarray:
     return np.array(found[::-1])
 
 
+@pytest.mark.further
 def test_lstm_over_1000_steps_in_float32_equals_float64_rescaled_by_hand() -> None:
     cell = nnx.LSTMCell(3, 6, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 1000, 3))
@@ -121,6 +122,7 @@ def chain(form: str) -> Callable[[Any, Array], Array]:
     return {"unrolled": unrolled, "scan": scanned, "remat": remat, "fori_loop": looped, "jit": jitted}[form]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("form", ["unrolled", "scan", "remat", "fori_loop", "jit"])
 def test_forms_of_one_program_agree(form: str) -> None:
     w = 0.3 * jax.random.normal(jax.random.key(0), (12, 4, 4))

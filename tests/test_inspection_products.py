@@ -67,6 +67,7 @@ def log_gain(matrix: np.ndarray, entries: int) -> float:
 
 
 # 300 examples have 600 outputs, more than are pushed one by one.
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("examples", "mixes"), [(2, True), (300, False), (300, True)])
 def test_products_equal_dense_matrices(examples: int, mixes: bool) -> None:
     x = inputs(examples)

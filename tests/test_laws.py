@@ -17,6 +17,9 @@ from scipy.special import digamma, polygamma
 
 import gradsim as gs
 
+# The law book measures them as well.
+pytestmark = pytest.mark.further
+
 ERRORS = 4.5  # standard errors; a correct program fails one assertion in 150,000
 
 

@@ -93,6 +93,7 @@ def test_the_confusion_counts_every_network_once() -> None:
     assert found.loc[("underflow", "all")].tolist() == [4, 0, 4, 16]
 
 
+@pytest.mark.further
 def test_trainability_measures_what_train_does() -> None:
     one = measured("trainability")["tanh"]
     assert one["accuracy"].sizes == {"sigma_w": 2, "learning_rate": 1, "seed": 2, "depth": 1}

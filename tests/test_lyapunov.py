@@ -52,6 +52,7 @@ def by_loop(chain: np.ndarray, burn_in: int) -> np.ndarray:
     return np.mean(logs[burn_in:], axis=0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("network", "gains"), [
     (TIED, {"sigma_w": 1.4, "sigma_b": 0.1}), (gs.gru(3), {"sigma_w": 2.0}), (gs.lstm(2), {"sigma_w": 2.0}),
     (gs.residual(3, "tanh"), {"sigma_w": 1.0}),
@@ -109,6 +110,7 @@ def test_covariant_vectors_are_mapped_on_one_another_and_grow_at_their_exponents
         assert (np.abs(np.log(size).mean(0) - exponents) < 4 * error).all()
 
 
+@pytest.mark.further
 def test_tied_linear_map_has_the_eigenvalues_and_eigenvectors_of_its_matrix() -> None:
     """On its fixed point, λ_i = ln |eigenvalue|: equal ones of a complex pair, whose plane the vectors span."""
     data = gs.lyapunov_exponents(

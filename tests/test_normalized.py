@@ -43,6 +43,7 @@ def flax_norm(norm: str, epsilon: float) -> Callable[[Array], Array]:
     return lambda x: layer.init_with_output(jax.random.key(0), x)[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("form", "norm", "epsilon"), [*((form, "layer", 1e-6) for form in FORMS), ("pre", "rms", 0.1)])
 def test_layer_norm_equals_flax(form: str, norm: str, epsilon: float) -> None:
     with jax.enable_x64(True):
@@ -62,6 +63,7 @@ def test_layer_norm_equals_flax(form: str, norm: str, epsilon: float) -> None:
             assert_equal(product, jacobian(unrolled.chain(step), unrolled.state))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("of", OF)
 @pytest.mark.parametrize("place", PLACES)
 def test_batch_norm_equals_flax_in_training_mode(place: str, of: str) -> None:
@@ -145,6 +147,7 @@ def growth(network: Network, depth: int, seeds: int, burn_in: int) -> tuple[floa
 
 
 # A small batch fluctuates more, so it takes more layers to see 1 %.
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("batch", "depth"), [(8, 160), (32, 30)])
 @pytest.mark.parametrize("activation", ["identity", "relu"])
 def test_law_D1_batch_norm_makes_gradients_explode(activation: str, batch: int, depth: int) -> None:
@@ -163,6 +166,7 @@ VARIANCES = {"relu": 0.5, "tanh": 0.3942944903}  # V = E φ² at q = 1
 SLOPES = {"relu": 0.5, "tanh": 0.4644029020}  # D = E φ'² there
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str) -> None:
     """E‖Ju‖² = ((l + l₀)/(k + l₀))^ζ between layers k and l, ζ = σ_w² D / (σ_w² V + σ_b²).
@@ -182,6 +186,7 @@ def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str) -> Non
     assert np.all(abs(squares.mean("seed") - 1) < 4 * error)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("activation", "chi"), [("relu", 1.0), ("tanh", 1.0502823561)])
 def test_law_D3_post_layer_norm_grows_exponentially(activation: str, chi: float) -> None:
     if activation == "tanh":

@@ -21,6 +21,7 @@ def keys(seeds: range) -> jax.Array:
     return jax.vmap(partial(jax.random.fold_in, jax.random.key(3)))(jnp.arange(seeds.start, seeds.stop))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("name", "direction"), [("feedforward", "forward"), ("minimal_rnn", "backward")])
 def test_mapped_over_keys_it_is_a_sweep(name: str, direction: str) -> None:
     """64 networks at three gains; a sweep divides them into chunks and blocks."""
@@ -44,6 +45,7 @@ def test_mapped_over_keys_it_is_a_sweep(name: str, direction: str) -> None:
 TWICE = ("feedforward", "layernorm", "batchnorm", "attention", "lstm", "linear_recurrence")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", TWICE)
 def test_its_derivative_in_a_gain_is_that_of_central_differences(name: str) -> None:
     """In float64, of the log gain at every depth; with sigma_b moved along, since batch norm takes sigma_w away."""

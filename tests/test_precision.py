@@ -68,6 +68,7 @@ STABLE = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("case", STABLE.values(), ids=STABLE)
 def test_sweeps_of_both_differ_by_rounding(case: Stable) -> None:
     """A sum of n terms is rounded by at most n u, so L steps by n L u; what a step is off in its state grows like

@@ -45,6 +45,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "network", [one for one in families() if one.family not in ALIKE], ids=lambda network: network.family
 )
@@ -73,6 +74,7 @@ def test_the_level_is_chosen_by_what_pays(monkeypatch: pytest.MonkeyPatch) -> No
     assert chunks.optimization_level(plan, one, 1) is None
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "family", [gs.feedforward(8), gs.vanilla_rnn(8), gs.lstm(8, tied=False)], ids=lambda one: one.family
 )

@@ -141,6 +141,7 @@ def test_every_builtin_activation_has_a_reference() -> None:
     assert set(TEXTBOOK) | set(CLOSED_FORMS) == set(activations.ACTIVATIONS)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", TEXTBOOK)
 def test_moments_equal_mpmath(name: str) -> None:
     phi, slope = TEXTBOOK[name]
@@ -155,6 +156,7 @@ def test_moments_equal_mpmath(name: str) -> None:
         np.testing.assert_allclose(found["mu2"][1], mu2, rtol=1e-10)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["tanh", "hard_tanh", "selu", "gelu", "sigmoid", "softsign"])
 def test_derivative_in_q_by_stein_equals_autodiff(name: str) -> None:
     phi = activations.get(name)
@@ -194,6 +196,7 @@ def gaps(phi: Activation, q: float, epsilon: np.ndarray) -> np.ndarray:
         return np.asarray(every(jnp.asarray(epsilon)))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("q", [1e-4, 1.0, 40.0, 1e6])
 def test_pairs_equal_closed_forms(q: float) -> None:
     epsilon = np.array([1e-4, 0.03, 0.5, 1.0, 1.7, 2.0])

@@ -53,6 +53,7 @@ def in_doubles(
     return np.array(gains), np.array(lengths)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["relu", "gelu", "selu", "elu", "softplus"])
 def test_states_far_above_the_range_of_float32_are_exact(name: str) -> None:
     """At σ_w = 4 a state passes 3e38 near layer 85; float64 still holds states and product at layer 250."""
@@ -70,6 +71,7 @@ def test_states_far_above_the_range_of_float32_are_exact(name: str) -> None:
     assert not measured.dead.any()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["relu", "gelu", "selu", "tanh"])
 def test_states_far_below_the_range_of_float32_are_exact(name: str) -> None:
     """At σ_w = 0.01 a state passes 1e-38 near layer 19; the definitions in float64 go on to layer 60."""

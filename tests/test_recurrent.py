@@ -78,6 +78,7 @@ def unrolled_jacobian(bound: Bound, depth: int) -> np.ndarray:
 
 
 # test_conformance.py has these families as they are by default, and the comparison with flax the others.
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("family", ["minimal_rnn", "lstm, hidden", "lstm, cell"])
 def test_the_forward_product_is_the_jacobian_of_the_unrolled_network(family: str) -> None:
     with jax.enable_x64(True):
@@ -156,6 +157,7 @@ FLAX: dict[str, tuple[Network, Callable[..., Any], dict[str, float]]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("cell", FLAX)
 def test_cells_agree_with_flax(cell: str) -> None:
     network, build, biases = FLAX[cell]

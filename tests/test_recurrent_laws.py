@@ -17,6 +17,9 @@ from gradsim.networks.time.gated import LSTMState, gru, lstm
 from gradsim.networks.time.linear_recurrence import linear_recurrence
 from gradsim.networks.time.recurrent import minimal_rnn, vanilla_rnn
 
+# The law book measures them as well.
+pytestmark = pytest.mark.further
+
 
 def test_law_A10_constant_error_carousel() -> None:
     maps = gs.sweep(

@@ -105,6 +105,7 @@ def test_law_D2_is_the_limit_of_the_mean_field(sigma_w: float) -> None:
     assert 0 < second < 0.75 * first < 0.04
 
 
+@pytest.mark.further
 def test_law_D2_tanh_residual_grows_slower_than_any_exponential() -> None:
     seeds, depths, sigma_w = 32, (10, 40, 100), [0.5, 1.0]
     network = residual(256, "tanh", form="pre_activation")

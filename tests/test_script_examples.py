@@ -35,6 +35,9 @@ def examples(name: str) -> list[list[str]]:
 
 
 EXAMPLES = [(name, shlex.join(example)) for name in SIZES for example in examples(name)]
+MEASURED_ANEW = [one for one in EXAMPLES if "--data" not in one[1]]
+# The first of each script runs always.
+RUNS = [pytest.param(*one, marks=[pytest.mark.further] if one[1] else []) for one in MEASURED_ANEW]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +83,7 @@ def check_files(name: str, example: str, files: list[Path], folder: Path) -> Non
     assert all(file.stat().st_size > 0 for file in files)
 
 
-@pytest.mark.parametrize(("name", "example"), [one for one in EXAMPLES if "--data" not in one[1]])
+@pytest.mark.parametrize(("name", "example"), RUNS)
 def test_an_example_runs(
     name: str, example: str, saved: dict[str, tuple[Path, list[str]]], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -99,6 +102,7 @@ def test_an_example_runs(
             assert one.sizes.get("time") == STEPS.get(name)
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "example"), [one for one in EXAMPLES if "--data" in one[1]])
 def test_an_example_redraws_the_same_without_computing(
     name: str, example: str, saved: dict[str, tuple[Path, list[str]]], tmp_path: Path,

@@ -40,6 +40,7 @@ def orthogonal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return np.asarray(np.linalg.qr(rng.normal(size=(*shape, shape[-1])))[0])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("n", "length", "seed", "digits", "bars"),
     [(8, 2000, 3, 1500, (1e-11, 2e-3)), (16, 200, 0, 300, (5e-12, 1e-3)), (16, 200, 3, 300, (5e-12, 1e-3))],
@@ -203,6 +204,7 @@ def test_statistics_of_a_sweep_agree_with_the_singular_values() -> None:
         np.testing.assert_allclose(one.isometric_share, ((values >= 0.5) & (values <= 2)).mean(axis=1), atol=1e-12)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("direction", "dtype"), [("forward", "float32"), ("backward", "float64")])
 def test_a_layer_norm_takes_two_directions_away(direction: Any, dtype: Any) -> None:
     network = gs.layernorm(8, epsilon=0.0)
@@ -214,6 +216,7 @@ def test_a_layer_norm_takes_two_directions_away(direction: Any, dtype: Any) -> N
     assert np.nanmin(found.log_singular_values[..., :6]) > -200
 
 
+@pytest.mark.further
 def test_a_batch_norm_takes_two_directions_of_each_unit_away() -> None:
     """With ReLU behind it, dead units too: in no order, layer upon layer; as many as an SVD of the product finds."""
 

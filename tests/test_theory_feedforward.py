@@ -21,6 +21,7 @@ BOUNDED_OR_BENT = (
 )
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", BOUNDED_OR_BENT)
 def test_edge_of_chaos_exists_and_is_one(name: str) -> None:
     sigma_b = np.array([1e-3, 0.1, 0.5, 1.0, 3.0])
@@ -75,6 +76,7 @@ def iterated_length(name: str, sigma_w: float, sigma_b: float) -> float:
         return float(jax.jit(lambda q: jax.lax.scan(step, q, None, length=400)[0])(jnp.asarray(50.0)))
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"sin"}))
 def test_length_equals_plain_iteration(name: str) -> None:
     sigma_w, sigma_b = {"identity": 0.8, "sigmoid": 3.0}.get(name, 1.1), 0.4

@@ -125,6 +125,7 @@ def test_fixed_point_and_growth_of_sampled_cells(family: str, sigma_w: float, bi
         assert abs(np.mean(cell) / point.cell - 1) < 4.5 * math.sqrt(2 / 30_000 / 5)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("family", "bias"), [("lstm", "forget_bias"), ("gru", "update_bias")])
 def test_sweeps_of_untied_cells_tend_to_the_mean_field(family: str, bias: str) -> None:
     # The log gain is O(1/N) too low, by 1 to 1.5 nats over N a step: of widths N and 2N, 2 b − a is free of it.

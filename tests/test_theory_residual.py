@@ -77,6 +77,7 @@ def test_law_D2_in_a_sweep() -> None:
     assert float(2 * path.log_gain[1, -1]) > 6  # growth by e^6 and more
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("form", "activation"),
     [

@@ -104,6 +104,7 @@ CASES = [("tanh", 1.3, False, 1), ("tanh", 1.3, True, 4), ("hard_tanh", 1.2, Tru
          ("leaky_relu", 1.4, True, 3), ("softplus", 1.0, True, 2)]  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("activation", "sigma_w", "orthogonal", "layers"), CASES)
 def test_products_of_sampled_matrices_have_the_density(
     activation: str, sigma_w: float, orthogonal: bool, layers: int

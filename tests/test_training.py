@@ -85,6 +85,7 @@ def test_a_step_of_sgd_moves_by_rate_times_gradient(deep: xarray.Dataset) -> Non
     assert np.all(np.isfinite(last.log_output_change.sel(step=3)))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("network", [gs.vanilla_rnn(6, features=2), gs.batchnorm(6, 4)], ids=["tied", "batch"])
 def test_exact_gradient_by_step_is_the_sweeps(network: gs.Network) -> None:
     """`log_weight_gradient` of a backward sweep from the batch's loss: one sample, or a batch that is a state."""

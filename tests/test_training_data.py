@@ -82,6 +82,7 @@ def test_read_in_is_there_where_sizes_differ(network: gs.Network, sizes: Any) ->
     assert tasks.read_in(get("digits", network, depth=2).task, network) == sizes
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("network", "options"),
     [

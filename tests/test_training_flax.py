@@ -134,6 +134,7 @@ def plain_losses(model: Any, data: Data, transformation: Any) -> np.ndarray:
     return np.asarray(found)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("network", "build", "optimizer"),
     [

@@ -101,6 +101,7 @@ class Blocks(nnx.Module):
         return x
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("deviation", [0.1, 4.0])
 def test_50_tanh_layers(deviation: float) -> None:
     model = Tanh(50, 24, deviation)
@@ -246,6 +247,7 @@ def trained(p: Any, images: Array, digits: Array) -> Array:
     return jnp.mean(jnp.argmax(model(p, images[1400:]), -1) == digits[1400:])
 
 
+@pytest.mark.further
 def test_the_tuned_model_trains_where_the_untuned_does_not() -> None:
     images, digits = jnp.asarray(gs.digits(), jnp.float32), jnp.asarray(labels())
     for seed in range(2):
