@@ -82,6 +82,21 @@ def correlation_depth(
     return found
 
 
+def overlaps(dataset: xarray.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """tr J(x)ᵀJ(x')/n and ½(‖J(x)‖² + ‖J(x')‖²)/n of each network, where floats hold them; 0 where one is dead."""
+    gains = np.where(np.isnan(dataset["log_gain"]), -np.inf, dataset["log_gain"])
+    return np.nan_to_num(dataset["gradient_correlation"]) * np.exp(gains.sum(-1)), np.exp(2 * gains).mean(-1)
+
+
+def mean_ratio(overlap: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """E overlap / E square over the seeds [seed, …], and how far each network is from it, to first order.
+
+    The deviation of the latter, over the root of their number, is the standard error of the ratio.
+    """
+    ratio = overlap.mean(0) / square.mean(0)
+    return ratio, (overlap - ratio * square) / square.mean(0)
+
+
 def _between(between: Any, lag: np.ndarray, settled: bool) -> tuple[float | None, float]:
     """The first lag of the fit, None for the later half of what is resolved, and the last."""
     if between is None:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import integrate
 
 from gradsim import theory
-from gradsim.analysis.correlation_depth import correlation_depth
+from gradsim.analysis.correlation_depth import correlation_depth, mean_ratio, overlaps
 from gradsim.laws.mean_field import EDGE
 from gradsim.laws.record import Check, Law, estimated, exact, sampled
 from gradsim.networks.depth.feedforward import feedforward
@@ -24,18 +24,14 @@ HE = math.sqrt(2)
 BOTH = ("log_gain", "gradient_correlation")
 
 
+SAMPLES = 64
+
+
 def two(width: int, c: float, q: float = 1.0) -> np.ndarray:
-    """Two inputs of mean square q and cosine c, [1, 2, width]: nothing random but the weights."""
-    inputs = np.zeros((1, 2, width))
-    inputs[0, 0, 0], inputs[0, 1, :2] = 1.0, (c, math.sqrt(1 - c * c))
-    return inputs * math.sqrt(width * q)
-
-
-def overlaps(data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """tr J(x)ᵀJ(x')/n and ½(‖J(x)‖² + ‖J(x')‖²)/n of each network; 0 where one is dead."""
-    gains = np.where(np.isnan(data.log_gain), -np.inf, data.log_gain)
-    cosine = np.nan_to_num(data.gradient_correlation)
-    return cosine * np.exp(gains.sum(-1)), np.exp(2 * gains).mean(-1)
+    """Pairs of inputs of mean square q and cosine c, both exactly, [samples, 2, width]; their directions are random."""
+    both = np.random.default_rng(0).standard_normal((SAMPLES, width, 2))
+    x, z = np.moveaxis(np.linalg.qr(both)[0], -1, 0)
+    return np.stack([x, c * x + math.sqrt(1 - c * c) * z], axis=1) * math.sqrt(width * q)
 
 
 class Estimate(NamedTuple):
@@ -48,9 +44,7 @@ class Estimate(NamedTuple):
 def correlation(network: Network, width: int, depth: int, c: float, q: float = 1.0, **options: Any) -> Estimate:
     """E tr J(x)ᵀJ(x') / E‖J‖² at the last layer, measured."""
     data = sweep(pair(network), depth=depth, inputs=two(width, c, q), statistics=BOTH, progress=False, **options)
-    overlap, square = overlaps(data.isel(depth=-1))
-    ratio = overlap.mean() / square.mean()
-    apart = (overlap - ratio * square) / square.mean()
+    ratio, apart = mean_ratio(*overlaps(data.isel(depth=-1)))
     return Estimate(float(ratio), float(apart.std(ddof=1) / math.sqrt(apart.size)))
 
 
@@ -158,9 +152,8 @@ def shattered(effort: int, key: int) -> list[Check]:
             network.activations[0], weight, bias, depths[-1], form=form, sigma_v=gains.get("sigma_v", 1.0)
         )
         expected = path.gradient_correlation[np.array(depths) - 1]
-        overlap, square = overlaps(data)
-        ratio = overlap.mean(0) / square.mean(0)
-        apart = (overlap - ratio * square) / square.mean(0) / ratio
+        ratio, apart = mean_ratio(*overlaps(data))
+        apart = apart / ratio
         for i in range(last):
             scale = math.log(depths[i + 1] / depths[i])
             error = (apart[:, i + 1] - apart[:, i]).std(ddof=1) / math.sqrt(len(apart)) / scale
