@@ -2,6 +2,7 @@
 
 from gradsim import inspection, plot, theory
 from gradsim.activations import ACTIVATIONS, Activation
+from gradsim.analysis.correlation_depth import correlation_depth
 from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
 from gradsim.analysis.horizon import horizon
@@ -21,6 +22,7 @@ from gradsim.networks.depth.attention import attention
 from gradsim.networks.depth.batchnorm import batchnorm
 from gradsim.networks.depth.convolutional import convolutional
 from gradsim.networks.depth.feedforward import feedforward
+from gradsim.networks.depth.mirrored import mirrored
 from gradsim.networks.depth.normalized import layernorm
 from gradsim.networks.depth.residual import highway, residual
 from gradsim.networks.depth.transformer import transformer
@@ -66,6 +68,7 @@ __all__ = [
     "convolutional",
     "copy_task",
     "cornn",
+    "correlation_depth",
     "critical",
     "critical_initializer",
     "delta_net",
@@ -93,6 +96,7 @@ __all__ = [
     "min_gru",
     "min_lstm",
     "minimal_rnn",
+    "mirrored",
     "mlstm",
     "pair",
     "partial_products",

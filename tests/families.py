@@ -16,6 +16,7 @@ FAMILIES: dict[str, Network] = {
     "feedforward_tied": gs.feedforward(6, "softsign", "orthogonal", tied=True),
     "residual": gs.residual(6),
     "highway": gs.highway(6),
+    "mirrored": gs.mirrored(5, "elu"),
     "layernorm": gs.layernorm(6, form="pre"),
     "batchnorm": gs.batchnorm(4, 4, "tanh"),
     "convolutional": gs.convolutional(3, 4, activation="tanh"),

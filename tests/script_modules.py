@@ -31,6 +31,7 @@ SIZES = {
     "critical_lines": "--widths 24 12 --depth 12 --burn-in 4 --seeds 300 --points 2",
     "finite_width": "--widths 4 2 --ratio 2 --seeds 400",
     "laws": "--effort 1",
+    "two_inputs": "--width 8 --depth 4 --seeds 3 --points 3 --burn-in 2 --map-depth 4 --map-seeds 3",
     "trainability": "--depths 3 --lengths 4 --hidden 4 --points 2 --seeds 2 --steps 2 --time-steps 2 --sgd-rates 0.1",
     "early_layers_training": "--depth 4 --width 8 --length 4 --hidden 4 --seeds 2 --steps 2 --records 2 "
     "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
@@ -52,6 +53,7 @@ FEWER = {
     "remedies": '--networks "sigmoid, Glorot" "ReLU, He" "tanh RNN"',
     "batchnorm_explosion": "--activations relu",
     "critical_lines": "--activations tanh",
+    "two_inputs": '--networks "ReLU, He" "mirrored ReLU"',
     "trainability": '--cases tanh "tanh RNN"',
     "early_layers_training": '--networks sigmoid "tanh RNN"',
     "trainability_boundary": "--zooms 1 10",

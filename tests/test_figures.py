@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import figure_data as made
+import pair_figure_data as paired
 import pytest
 import spectral_figure_data as spectral
 import training_figure_data as trained
@@ -25,6 +26,7 @@ from gradsim.plot.recurrent import recurrent_diagram
 from gradsim.plot.remedies import remedies, residual_diagram
 from gradsim.plot.spectra import conditions, singular_values
 from gradsim.plot.trainability import trainability
+from gradsim.plot.two_inputs import two_inputs
 
 
 def maps(data: str, count: int) -> Any:
@@ -62,6 +64,7 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "trainability": lambda data, count: trainability(trained.trainable(data, count)),
     "learning": lambda data, count: learning(trained.learnt(data, min(count, 5), 1)),
     "learning, groups": lambda data, count: learning(trained.learnt(data, 2, min(count, 3))),
+    "two_inputs": lambda data, count: two_inputs(*paired.two_inputs(data, count)),
     "laws": lambda data, count: laws(made.checks(data, count)),
     "gradient_records": lambda data, count: plot.gradient_records(trained.gradients(data, count)),
     "trainability_boundary": lambda data, count: trainability_boundary(*trained.windows(data, count)),

@@ -17,6 +17,7 @@ from gradsim.theory.recurrent import (
 from gradsim.theory.residual import ResidualPath, residual, tanh_residual_growth
 from gradsim.theory.singular_values import SingularValues, singular_values
 from gradsim.theory.transient import Transient, spectrum_variance, transient
+from gradsim.theory.two_inputs import TwoInputs, gradient_correlation
 
 __all__ = [
     "FixedPoint",
@@ -26,12 +27,14 @@ __all__ = [
     "ResidualPath",
     "SingularValues",
     "Transient",
+    "TwoInputs",
     "batchnorm_growth",
     "correlation_map",
     "decorrelation_map",
     "edge_of_chaos",
     "explain_edge",
     "feedforward",
+    "gradient_correlation",
     "gru",
     "length_map",
     "log_gain",

@@ -22,7 +22,7 @@ _CHUNK = 2  # rows a call: little enough to waste for a single network
 
 def gaps(activation: Activation, q: Float[np.ndarray, " n"], epsilon: Float[np.ndarray, " n"]) -> np.ndarray:
     """V(q) − E φ(u₁)φ(u₂) at correlation 1 − ε, for each pair of q and ε."""
-    return _chunked(_gap(activation), q, epsilon)
+    return chunked(_gap(activation), q, epsilon)
 
 
 def fixed_points(
@@ -123,11 +123,11 @@ def _evaluate(activation: Activation, q: np.ndarray, edges: np.ndarray) -> np.nd
 
 
 def _by_series(activation: Activation, q: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
-    return _chunked(_series_row(activation), q, np.broadcast_to(epsilon, (q.size, epsilon.size)))
+    return chunked(_series_row(activation), q, np.broadcast_to(epsilon, (q.size, epsilon.size)))
 
 
 def _by_integral(activation: Activation, q: np.ndarray, epsilon: np.ndarray, reach: float) -> np.ndarray:
-    return _chunked(_integral_row(activation, reach), q, np.broadcast_to(epsilon, (q.size, epsilon.size)))
+    return chunked(_integral_row(activation, reach), q, np.broadcast_to(epsilon, (q.size, epsilon.size)))
 
 
 Rows = Callable[[np.ndarray, np.ndarray], Array]
@@ -164,7 +164,7 @@ def _integral_row(activation: Activation, reach: float) -> Rows:
     return jax.jit(lambda q, epsilon: jax.lax.map(row, (q, epsilon)))
 
 
-def _chunked(function: Rows, q: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
+def chunked(function: Rows, q: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
     """`function` over rows in pieces of one shape, so that it compiles once, on every core."""
 
     def piece(start: int) -> np.ndarray:
