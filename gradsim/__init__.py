@@ -6,12 +6,14 @@ from gradsim.analysis.correlation_depth import correlation_depth
 from gradsim.analysis.critical import critical
 from gradsim.analysis.growth import growth, zero_crossing
 from gradsim.analysis.horizon import horizon
+from gradsim.analysis.precision import precision_horizon
 from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.critical_start import CriticalInitializer, critical_initializer
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.check import check
 from gradsim.engine.factors import LogSingularValues, log_singular_values
 from gradsim.engine.norms import jacobian_norms
+from gradsim.engine.rounding import rounded_once
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
 from gradsim.initializers import INITIALIZERS, Initializer
@@ -101,9 +103,11 @@ __all__ = [
     "pair",
     "partial_products",
     "plot",
+    "precision_horizon",
     "report",
     "residual",
     "retnet",
+    "rounded_once",
     "rwkv6",
     "rwkv7",
     "s4d",

@@ -57,6 +57,38 @@ def gain_map(data: str, first: str = "sigma_w", second: str = "sigma_b", axis: s
     return one.assign(edge_of_chaos=(second, 1.2 + y / 2, edge), no_growth=(second, 1.3 + y / 2, other))
 
 
+def lost(data: str) -> dict[str, xarray.Dataset]:
+    """A narrow sweep over two loss scales, half-loss depths of four formats, and accuracies of three runs."""
+    x, lag = np.linspace(0.5, 3, 9), np.arange(1, 9)
+    growth = {"flat": 0.0, "usual": 1.0, "huge": 1e5}[data] * (x[:, None] - 1.2)
+    share = np.clip(growth * lag[::-1] / 8, -1, 1) + 0 * SEEDS[:, None, None, None] * np.ones((2, 1, 1))
+    dims = ("seed", "loss_scale", "sigma_w", "depth")
+    scales = np.array([1.0, 3e4])
+    narrow = xarray.Dataset(
+        {"zeros": (dims, np.maximum(-share, 0)), "overflow": (dims, np.maximum(share, 0))},
+        {"sigma_w": gain("sigma_w", x), "loss_scale": scales, "depth": steps("depth", 8)},
+        {"dtype": "float8_e5m2", "depth": 8},
+    )
+    names = ["bfloat16", "float16", "float8_e4m3", "float8_e5m2"]
+    with np.errstate(divide="ignore"):
+        at = np.where(growth[:, 0] < 0, -10 / growth[:, 0], np.inf) * np.arange(1, 5)[:, None, None] * [[1.0], [2.0]]
+    over = ("format", "scale", "sigma_w")
+    horizons = xarray.Dataset(
+        {
+            "horizon_fit": (over, at), "horizon_fit_error": (over, at / 10),
+            "horizon_crossing": (over, np.where(at < 8, at, np.nan)), "horizon_crossing_error": (over, at / 10),
+        },
+        {"sigma_w": gain("sigma_w", x), "scale": scales, "format": names},
+    )  # fmt: skip
+    accuracy = np.linspace(0.1, 0.9, 9) + 0.1 * SEEDS[:, None] * np.ones((3, 1, 1))
+    gradient = ["float32", "float8_e4m3", "float8_e4m3, loss times 1024"]
+    training = xarray.Dataset(
+        {"accuracy": (("gradient", "seed", "sigma_w"), accuracy)},
+        {"sigma_w": gain("sigma_w", x), "gradient": gradient}, {"layers": 20},
+    )  # fmt: skip
+    return {"lost": narrow, "horizons": horizons, "training": training}
+
+
 def schemes(data: str, rows: int, columns: int) -> xarray.Dataset:
     values = paths(data, rows * columns, 12).reshape(rows, columns, 5, 12)
     theory = values.mean(2) * 1.01

@@ -39,6 +39,8 @@ SIZES = {
     "coordinate_check": "--activation tanh --widths 6 8 --layers 2 --depth-width 4 --batch 2 --seeds 3",
     "singular_values": "--width 6 --depths 2 3 --seeds 3",
     "dynamical_isometry": "--width 4 --max-depth 4 --burn-in 2 --seeds 2 --points 3",
+    "low_precision": "--width 6 --depth 6 --seeds 2 --points 3 --train-depth 2 --train-width 4 --train-seeds 2 "
+    "--steps 2",
     "inspect_models": "--layers 3 --blocks 1 --length 64 --width 4 --seeds 1 --steps 2",
 }
 # and these before, so that its own names count.
@@ -60,6 +62,7 @@ FEWER = {
     "coordinate_check": "--depths",
     "singular_values": "--activations hard_tanh",
     "dynamical_isometry": '--families "tanh, residual"',
+    "low_precision": "--train-points 0",
     "inspect_models": "--models mlp",
 }
 

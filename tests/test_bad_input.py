@@ -140,7 +140,7 @@ SWEEPS: list[tuple[str, dict[str, Any], str, Any]] = [
     ("statistics None", {"statistics": None}, "statistics", TypeError),
     ("statistics nested", {"statistics": [["log_gain"]]}, "statistics", TypeError),
     ("statistics of the other direction", {"statistics": "log_gradient"}, "statistics", ValueError),
-    ("dtype unknown", {"dtype": "float16"}, "dtype", ValueError),
+    ("dtype unknown", {"dtype": "int8"}, "dtype", ValueError),
     ("dtype None", {"dtype": None}, "dtype", TypeError),
     ("direction unknown", {"direction": "sideways"}, "direction", ValueError),
     ("at beyond the depth", {"at": 5}, "at", ValueError),

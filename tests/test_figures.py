@@ -21,6 +21,7 @@ from gradsim.plot.finite_width import finite_width
 from gradsim.plot.laws import laws
 from gradsim.plot.layers import layer_gradients
 from gradsim.plot.learning import learning
+from gradsim.plot.low_precision import low_precision
 from gradsim.plot.memory import memory
 from gradsim.plot.recurrent import recurrent_diagram
 from gradsim.plot.remedies import remedies, residual_diagram
@@ -69,6 +70,7 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "gradient_records": lambda data, count: plot.gradient_records(trained.gradients(data, count)),
     "trainability_boundary": lambda data, count: trainability_boundary(*trained.windows(data, count)),
     "coordinate_check": lambda data, count: coordinate_check(*trained.coordinates(data, count)),
+    "low_precision": lambda data, count: low_precision(made.lost(data)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
     "inspection": lambda data, count: plot.inspection(*made.inspections(data, 6 * count)),
     "inspection, before and after": lambda data, count: plot.inspection(*made.inspections(data, 6 * count, after=True)),

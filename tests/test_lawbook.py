@@ -15,7 +15,7 @@ from gradsim.laws import ERRORS, LAWS, Law
 from gradsim.laws.record import bound, estimated, exact, sampled, sampled_variance
 
 OF_MEMORY = tuple(f"I{number}" for number in range(1, 10))
-QUICK = ("A1", "A3", "A10", "A14", "B1", "B2", "B3", "B4", "C1", "C2", "F1", *OF_MEMORY, "H4")
+QUICK = ("A1", "A3", "A10", "A14", "B1", "B2", "B3", "B4", "C1", "C2", "F1", *OF_MEMORY, "H4", "K1", "K2")
 BUILT = {"A1", "A3", "A4", "A5", "A7", "A8", "A9", "A10", "A14", "B1", "B2", "B3", "B4", "B7", "C1", "C2"}
 BUILT |= {
     *(f"I{number}" for number in range(1, 10)),
@@ -32,6 +32,7 @@ BUILT |= {
     "E7",
     "F1",
     "F2",
+    *(f"K{number}" for number in range(1, 5)),
 }
 
 

@@ -63,7 +63,7 @@ def horizon(
     if "seed" not in values.dims:
         raise ValueError(f"dataset: {statistic} has no axis seed, which the errors need; pass all seeds, not a mean")
     lag = values["lag"].values.astype(float)
-    fitted = _fitted_lags(lag, between)
+    fitted = fitted_lags(lag, between)
     resamples = arguments.whole("resamples", resamples)
     checked(dataset, statistic, max_lost, "the horizon")
     lost = lost_networks(dataset, statistic)
@@ -152,7 +152,7 @@ def logarithm(dataset: xarray.Dataset, statistic: str) -> xarray.DataArray:
     return values
 
 
-def _fitted_lags(lag: np.ndarray, between: tuple[int, int] | None) -> np.ndarray:
+def fitted_lags(lag: np.ndarray, between: tuple[int, int] | None) -> np.ndarray:
     """Which lags the fit takes."""
     if lag.size < 2:
         raise ValueError(f"dataset: {lag.size} lags were measured, and a horizon needs two; pass more depths")
@@ -176,22 +176,22 @@ def _fit(lag: np.ndarray, values: np.ndarray, fraction: float) -> tuple[Any, ...
     values = np.where(alive, values, 0)
 
     def mean(array: np.ndarray) -> np.ndarray:
-        return _ratio((array * alive).sum(-1), alive.sum(-1))[..., None]
+        return ratio((array * alive).sum(-1), alive.sum(-1))[..., None]
 
     apart, fall = lag - mean(np.broadcast_to(lag, values.shape)), values - mean(values)
-    slopes = _ratio((alive * apart * fall).sum(-1), (alive * apart**2).sum(-1))
+    slopes = ratio((alive * apart * fall).sum(-1), (alive * apart**2).sum(-1))
     misfit = np.sqrt(mean((fall - slopes[..., None] * apart) ** 2)[..., 0])
     fits = np.isfinite(slopes)
     count = fits.sum(-1)
-    slope = _ratio(np.where(fits, slopes, 0).sum(-1), count)
-    spread = _ratio(np.where(fits, slopes - slope[..., None], 0) ** 2, count[..., None] - 1).sum(-1)
-    error = np.sqrt(_ratio(spread, count))
+    slope = ratio(np.where(fits, slopes, 0).sum(-1), count)
+    spread = ratio(np.where(fits, slopes - slope[..., None], 0) ** 2, count[..., None] - 1).sum(-1)
+    error = np.sqrt(ratio(spread, count))
     decays = slope < 0
     # The slope is what averages: its inverse has no mean where b may be 0. d(1/b) = db/b².
-    falling = math.log(fraction) * _ratio(1, np.where(decays, slope, np.nan))
+    falling = math.log(fraction) * ratio(1, np.where(decays, slope, np.nan))
     steps = np.where(decays | np.isnan(slope), falling, np.inf)
-    steps_error = falling * error * np.abs(_ratio(1, slope))
-    return steps, steps_error, slope, error, _ratio(np.where(fits, misfit, 0).sum(-1), count), decays
+    steps_error = falling * error * np.abs(ratio(1, slope))
+    return steps, steps_error, slope, error, ratio(np.where(fits, misfit, 0).sum(-1), count), decays
 
 
 def _cross(
@@ -210,7 +210,7 @@ def _cross(
         total, count = (np.tensordot(weights, part, axes=(0, 0)) for part in living)
         # All are dead where none is alive: their gradient is 0, and has crossed every fraction.
         none = np.where(np.tensordot(weights, known, axes=(0, 0)) > 0, -np.inf, np.nan)
-        return _first(lag, np.where(count > 0, _ratio(total, count), none), math.log(fraction))
+        return _first(lag, np.where(count > 0, ratio(total, count), none), math.log(fraction))
 
     steps = crossing(np.ones(seeds))
     if seeds < 2 or not np.isfinite(steps).any():  # what does not cross has no error
@@ -230,10 +230,10 @@ def _first(lag: np.ndarray, mean: np.ndarray, fall: float) -> np.ndarray:
     after = np.maximum(fallen.argmax(-1), 1)[..., None]
     low, high = (np.take_along_axis(mean, index, -1)[..., 0] for index in (after - 1, after))
     before, behind = lag[after[..., 0] - 1], lag[after[..., 0]]
-    return np.where(fallen.any(-1), before + (behind - before) * _ratio(low - fall, low - high), np.nan)
+    return np.where(fallen.any(-1), before + (behind - before) * ratio(low - fall, low - high), np.nan)
 
 
-def _ratio(above: Any, below: Any) -> np.ndarray:
+def ratio(above: Any, below: Any) -> np.ndarray:
     """above / below, NaN where there is nothing to divide by."""
     below = np.asarray(below, float)
     return np.asarray(above / np.where(below == 0, np.nan, below))

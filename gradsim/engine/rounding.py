@@ -64,11 +64,12 @@ def exact_vector(view: View) -> Scaled:
 
 
 def log_median(view: View) -> Scaled:
-    """The lower median of the sizes of the entries that are not zero; 0 where all are."""
+    """The median of the sizes of the entries that are not zero; 0 where all are."""
     vector = exact_vector(view)
     sizes = jnp.sort(jnp.abs(vector.mantissa))
-    zero = jnp.sum(sizes == 0)
-    return Scaled(sizes[jnp.minimum(zero + (sizes.size - zero - 1) // 2, sizes.size - 1)], vector.exponent)
+    zero, last = jnp.sum(sizes == 0), sizes.size - 1
+    low, high = (jnp.minimum((zero + last + up) // 2, last) for up in (0, 1))
+    return Scaled((sizes[low] + sizes[high]) / 2, vector.exponent)
 
 
 @dataclass(frozen=True)
