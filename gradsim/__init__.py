@@ -38,6 +38,7 @@ from gradsim.networks.time.xlstm import mlstm
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.lyapunov import lyapunov_exponents
+from gradsim.sweeps.opening import open_store as open
 from gradsim.sweeps.sweep import partial_products, sweep
 from gradsim.tracking.records import gradient_records, gradient_summary
 from gradsim.tracking.track import track_gradients
@@ -92,6 +93,7 @@ __all__ = [
     "min_lstm",
     "minimal_rnn",
     "mlstm",
+    "open",
     "partial_products",
     "plot",
     "report",

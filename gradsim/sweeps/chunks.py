@@ -163,8 +163,14 @@ def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
     if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
         return plan
     needs = predicted(plan)
-    depth = _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing))
-    return replace(plan, depth=depth, at=plan.at if any(one.costly for one in plan.statistics) else ())
+    return deepened(plan, _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing)))
+
+
+def deepened(plan: Plan, steps: int) -> Plan:
+    """The plan with so many steps, where `padded` may add some."""
+    if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
+        return plan
+    return replace(plan, depth=steps, at=plan.at if any(one.costly for one in plan.statistics) else ())
 
 
 def operations(plan: Plan, cells: int) -> float:

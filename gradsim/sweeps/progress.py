@@ -30,7 +30,7 @@ class Progress:
     """
 
     def __init__(self, total: float | int, show: Any) -> None:
-        self.total, self.done, self.words, self.stopped = total, 0.0, "", False
+        self.total, self.done, self.had, self.words, self.stopped = total, 0.0, 0.0, "", False
         self._show, self._ended = show, Event()
         self._thread = Thread(target=self._report, daemon=True)
 
@@ -43,6 +43,11 @@ class Progress:
         self.done += amount
         if self.stopped:
             raise KeyboardInterrupt
+
+    def found(self, amount: float | int) -> None:
+        """So much was done before."""
+        self.had += amount
+        self.done += amount
 
     def _report(self) -> None:
         while not self._ended.wait(0.5):
@@ -78,9 +83,17 @@ class Part:
     def update(self, amount: float | int) -> None:
         """So much more of `total` is done."""
         if self.whole is not None:
-            share = min(self.left, amount / self.total * self.weight)
-            self.left -= share
-            self.whole.update(share)
+            self.whole.update(self._share(amount))
+
+    def found(self, amount: float | int) -> None:
+        """So much of `total` was done before."""
+        if self.whole is not None:
+            self.whole.found(self._share(amount))
+
+    def _share(self, amount: float | int) -> float:
+        share = min(self.left, amount / self.total * self.weight)
+        self.left -= share
+        return share
 
     def __enter__(self) -> Part:
         self._token = _part.set(self)
