@@ -107,8 +107,8 @@ class Journal:
     under way. The last line of a chunk counts; what is no line of this form, such as one cut short, counts for nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / DONE
+    def __init__(self, folder: Path, files: int) -> None:
+        self.file, self._files = folder / DONE, files  # those of a chunk
 
     def read(self) -> tuple[dict[tuple[int, int], Mark], int]:
         """The mark of each chunk, and the length of the file up to its last whole line."""
@@ -118,7 +118,8 @@ class Journal:
             return {}, 0
         whole = data.rfind(b"\n") + 1
         marks = (_mark(line) for line in data[:whole].splitlines())
-        return {(mark.part, mark.chunk): mark for mark in marks if mark is not None}, whole
+        good = (mark for mark in marks if mark is not None and len(mark.checksums) == self._files)
+        return {(mark.part, mark.chunk): mark for mark in good}, whole
 
     def cut(self) -> None:
         """Take off a last line that is not whole."""

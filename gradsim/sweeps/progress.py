@@ -90,7 +90,7 @@ class Part:
         if self.whole is not None:
             self.whole.found(self._share(amount))
 
-    def _share(self, amount: float | int) -> float:
+    def _share(self, amount: float | int) -> float | int:
         share = min(self.left, amount / self.total * self.weight)
         self.left -= share
         return share

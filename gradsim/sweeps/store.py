@@ -39,12 +39,12 @@ class Store:
 
     def __init__(self, path: Path, told: Sheet) -> None:
         self.path, self.sheet = path, told
-        self.journal = Journal(path)
+        self.journal = Journal(path, len(told.statistics))
         known = [part.size for part in told.parts]
         self.marks = {
             (part, chunk): mark
             for (part, chunk), mark in self.journal.read()[0].items()
-            if 0 <= part < len(known) and 0 <= chunk < known[part] and len(mark.checksums) == len(told.statistics)
+            if 0 <= part < len(known) and 0 <= chunk < known[part]
         }
 
     @cached_property
