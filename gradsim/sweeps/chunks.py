@@ -60,7 +60,7 @@ class Needs(NamedTuple):
     """Predicted bytes of one cell at its peak, of its tangents, of one step's draw, of all inputs; rows; operations.
 
     Rows are those of a cell in a product. Operations are worth one of a matrix product: those of a step of one cell,
-    of its state alone, and of its draw.
+    of its state alone, and of its draw. `products` are those of the step's matrix products themselves.
     """
 
     cell: int
@@ -71,6 +71,7 @@ class Needs(NamedTuple):
     step: float
     state: float
     drawing: float
+    products: float
 
 
 @lru_cache(maxsize=256)
@@ -95,11 +96,12 @@ def predicted(plan: Plan) -> Needs:
     if network.driven:  # tangents do not meet the weights of the inputs
         width = leaves[0].shape[-1]
         met *= width / (width + network.input_shape[-1])
-    step = 2 * rows * met + back * (rows * size * ENTRY + single)
+    products = 2 * rows * met
+    step = products + back * (rows * size * ENTRY + single)
     step += spectrum * size**3 * (TRIANGLE + ROTATIONS * len(plan.at) / plan.depth)
     ahead = extent(network, plan.steps, given=False)
     inputs = 2 * 4 * ahead.steps * math.prod(ahead.shape or (0,))  # while they are made
-    return Needs(cell, max(1, rows) * _bytes(state), draw, inputs, rows, step, single, back * weights * DRAWN)
+    return Needs(cell, max(1, rows) * _bytes(state), draw, inputs, rows, step, single, back * weights * DRAWN, products)
 
 
 def _numbers(plan: Plan) -> int:

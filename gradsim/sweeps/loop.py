@@ -100,6 +100,7 @@ def measured_chunks(
         bar.phase(f"measuring {plan.network.family}")
         chunks.release_compiler_memory(plan, chunk)
         yield place, measured
+        bar.counted(place.networks, place.networks * plan.depth * chunks.predicted(plan).products)
         bar.update(place.networks)
 
 
