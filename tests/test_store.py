@@ -22,15 +22,13 @@ NETWORK = gs.feedforward(6)
 SMALL: dict[str, Any] = {"depth": 4, "seeds": 3, "sigma_w": [0.5, 1.0, 2.0]}
 
 
+def planned(plan: Any, **_: int) -> chunks.Chunk:
+    """Two cells and two seeds at once, in whatever memory."""
+    return chunks.Chunk(2, 2, Tiling(2 * (plan.depth if plan.pairs else 1), 3))
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cells and two seeds at once, in whatever memory."""
-    plan_chunk = chunks.plan_chunk
-
-    def planned(plan: Any, *, cells: int, seeds: int) -> chunks.Chunk:
-        steps = plan_chunk(plan, cells=cells, seeds=seeds).tiling.steps
-        return chunks.Chunk(2, 2, Tiling(2 * (plan.depth if plan.pairs else 1), steps))
-
     monkeypatch.setattr(chunks, "plan_chunk", planned)
 
 
@@ -79,7 +77,7 @@ CASES: dict[str, Callable[..., xarray.Dataset]] = {
     ),
     "over time, of data": partial(gs.sweep, RNN, **SMALL, burn_in=1, inputs=SEQUENCES),
     "pairs": partial(gs.partial_products, NETWORK, **SMALL),
-    "spectra": partial(gs.sweep, NETWORK, depth=3, seeds=3, widths=[2, 4], statistics="log_singular_values", at=[1, 3]),
+    "spectra": partial(gs.sweep, NETWORK, depth=3, seeds=3, widths=[1, 2], statistics="log_singular_values", at=[1, 3]),
 }  # fmt: skip
 
 
@@ -138,6 +136,7 @@ def test_a_chunk_plan_is_kept_whatever_the_memory(
         assert (tmp_path / "some" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_other_versions_are_said(tmp_path: Path) -> None:
     gs.sweep(NETWORK, **SMALL, store=tmp_path)
     sheet = tmp_path / "zarr.json"
@@ -146,6 +145,7 @@ def test_other_versions_are_said(tmp_path: Path) -> None:
         gs.sweep(NETWORK, **SMALL | {"seeds": 4}, store=tmp_path)
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     "more",
     [
@@ -162,12 +162,40 @@ def test_an_extended_sweep_measures_what_is_new(more: dict[str, Any], tmp_path: 
     counted.clear()
     extended = gs.sweep(**options | more, store=tmp_path)
     points, new = first.log_gain[..., 0].size, extended.log_gain[..., 0].size
-    spare = 8 / 3  # of seeds in a program, whose number is rounded up
+    spare = 4  # of chunks whose last cell and seed are repeated
     assert 0 < sum(counted) <= spare * (new - points)
     back = extended.sel({dim: first[dim] for dim in first.dims}).load()
     xarray.testing.assert_equal(back, first)
     same(extended, gs.sweep(**options | more), partial(xarray.testing.assert_allclose, atol=2e-6))
     assert len(extended.attrs["created"].splitlines()) == 2
+
+
+def test_a_result_may_be_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some 800 GB, of which the first chunks are measured, and a part of one is read."""
+    axis = np.linspace(0.5, 4, 100)
+    options: dict[str, Any] = {"depth": 100, "seeds": 100_000, "sigma_w": axis, "sigma_b": axis}
+    refused(("sigma_w", "sigma_b", "seeds", "depth"), partial(gs.sweep, gs.feedforward(2), **options))
+    monkeypatch.setattr(chunks, "plan_chunk", lambda plan, **_: chunks.Chunk(1000, 10, Tiling(1000, 64)))
+    chosen, calls = loop.program, []
+
+    def program(*choice: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls.append(1)
+            if len(calls) > 3:
+                raise KeyboardInterrupt
+            return chosen(*choice)(*args)
+
+        return call
+
+    monkeypatch.setattr(loop, "program", program)
+    with pytest.raises(KeyboardInterrupt):
+        gs.sweep(gs.feedforward(2), **options, store=tmp_path)
+    opened = gs.open(tmp_path)
+    assert opened.nbytes > 8e11
+    there = opened.log_gain[:, 0, 9, -1].values
+    assert np.isfinite(there[:30]).all()
+    assert np.isnan(there[30:]).all()
+    assert np.isnan(opened.log_gain[-1, -1, -1].values).all()
 
 
 INPUTS = np.random.default_rng(1).normal(size=(2, 6))
@@ -201,10 +229,13 @@ def test_another_sweep_is_refused_by_the_name_of_what_differs(name: str, other: 
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a small sweep, which nothing changes."""
     path = tmp_path_factory.mktemp("kept") / "a.zarr"
-    gs.sweep(NETWORK, **SMALL, store=path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "plan_chunk", planned)
+        gs.sweep(NETWORK, **SMALL, store=path)
     return path
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_other_data_a_loss_or_a_measurement_of_another_kind_is_refused(tmp_path: Path) -> None:
     backward: dict[str, Any] = {"network": NETWORK, **SMALL, "direction": "backward", "statistics": "log_gradient"}
     gs.sweep(**backward, inputs=INPUTS, loss=jnp.sum, store=tmp_path)

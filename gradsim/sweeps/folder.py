@@ -30,17 +30,18 @@ def sync(path: Path) -> None:
     """What was written to a file, or which files a folder has, goes to the disk."""
     if os.name == "nt" and path.is_dir():  # Windows opens none, and keeps it in order itself
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def checksum(file: Path) -> int | None:
+def checksum(file: str | Path) -> int | None:
     """CRC-32 of a file's bytes; None where it cannot be read."""
     try:
-        return zlib.crc32(file.read_bytes())
+        with open(file, "rb") as stream:
+            return zlib.crc32(stream.read())
     except OSError:
         return None
 
@@ -110,22 +111,27 @@ class Journal:
     def __init__(self, folder: Path, files: int) -> None:
         self.file, self._files = folder / DONE, files  # those of a chunk
 
-    def read(self) -> tuple[dict[tuple[int, int], Mark], int]:
-        """The mark of each chunk, and the length of the file up to its last whole line."""
+    def read(self) -> dict[tuple[int, int], Mark]:
+        """The mark of each chunk."""
         try:
             data = self.file.read_bytes()
         except FileNotFoundError:
-            return {}, 0
-        whole = data.rfind(b"\n") + 1
-        marks = (_mark(line) for line in data[:whole].splitlines())
+            return {}
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        try:
+            told = json.loads(b"[" + b",".join(lines) + b"]")  # all at once, unless one is damaged
+        except (ValueError, RecursionError):
+            told = [_loaded(line) for line in lines]
+        marks = (_mark(one) for one in told)
         good = (mark for mark in marks if mark is not None and len(mark.checksums) == self._files)
-        return {(mark.part, mark.chunk): mark for mark in good}, whole
+        return {(mark.part, mark.chunk): mark for mark in good}
 
     def cut(self) -> None:
         """Take off a last line that is not whole."""
-        _, whole = self.read()
-        if self.file.exists() and self.file.stat().st_size > whole:
-            os.truncate(self.file, whole)
+        if self.file.exists():
+            data = self.file.read_bytes()
+            if data and not data.endswith(b"\n"):
+                os.truncate(self.file, data.rfind(b"\n") + 1)
 
     def append(self, mark: Mark) -> None:
         line = json.dumps([mark.part, mark.chunk, mark.checksums, mark.lost], separators=(",", ":")) + "\n"
@@ -144,12 +150,19 @@ class Journal:
             sync(self.file.parent)
 
 
-def _mark(line: bytes) -> Mark | None:
+def _loaded(line: bytes) -> Any:
     try:
-        part, chunk, checksums, lost = json.loads(line)
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mark(told: Any) -> Mark | None:
+    try:
+        part, chunk, checksums, lost = told
         found = {str(name): (int(count), int(first), int(last)) for name, (count, first, last) in lost.items()}
         return Mark(int(part), int(chunk), tuple(map(int, checksums)), found)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         return None
 
 

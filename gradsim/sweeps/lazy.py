@@ -34,7 +34,6 @@ class Backend(BackendEntrypoint):
 def _dataset(store: Store) -> xarray.Dataset:
     told = store.sheet
     total = sum(part.cells * part.seeds.size for part in told.parts)
-    done = sum(store.networks(part, [chunk]) for part, chunk in store.marks)
     variables: dict[str, Any] = {}
     lost, networks = store.lost_counts(), told.points * len(told.networks)
     for number, one in enumerate(told.statistics):
@@ -48,7 +47,7 @@ def _dataset(store: Store) -> xarray.Dataset:
         if lost[one.name]:
             said = {"long_name": flags.LOST.format(one.name)}
             variables[f"{one.name}_lost"] = _variable(store, number, "lost", said)
-    return xarray.Dataset(variables, told.coordinates, attrs={**told.attrs, "done": done / total})
+    return xarray.Dataset(variables, told.coordinates, attrs={**told.attrs, "done": store.networks() / total})
 
 
 def _variable(store: Store, statistic: int, kind: str, about: dict[str, Any]) -> xarray.Variable:

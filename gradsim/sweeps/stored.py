@@ -111,8 +111,8 @@ def _drop_damaged(there: Store) -> None:
 
 
 def _measure(there: Store, asked: Sweep, bar: Progress | Share) -> None:
-    own, before = asked.own, there.marks.keys()
-    bar.found(sum(there.networks(part, [chunk]) for part, chunk in before))
+    own = asked.own
+    bar.found(there.networks())
     with Writer(there) as writer:
         for number, part in enumerate(there.sheet.parts):
             missing, plan = there.missing(number), asked.planned[part.network]
