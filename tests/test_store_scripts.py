@@ -92,7 +92,7 @@ def test_quiet_asks_for_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_rates_are_said_once_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of what was measured, the first chunk and what was there before left out."""
+    """Those of what was measured; what was there before is left out."""
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(cost, "machine_rate", lambda: 1e9)
@@ -101,6 +101,6 @@ def test_rates_are_said_once_they_are_known(monkeypatch: pytest.MonkeyPatch) -> 
     one.found(40)
     assert one.rates() == "40% was there"
     for clock[0] in (10.0, 11.0, 12.0):
-        one.counted(10, 5e8)
+        one.counted(10, 5e8, 2.0)
         one.update(10)
-    assert one.rates() == "10 networks/s, 0.50 of the matmul rate, about 10 s left, 40% was there"
+    assert one.rates() == "5 networks/s, 0.25 of the matmul rate, about 10 s left, 40% was there"

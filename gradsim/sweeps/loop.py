@@ -1,5 +1,6 @@
 """Chunk by chunk through the engine: all cells and seeds of one network, as arrays on the host."""
 
+import time
 from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
@@ -89,7 +90,7 @@ def measured_chunks(
     plan, chunk = course.plan, course.chunk
     call = Calls(program(plan, chunk, course.size), course)
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
-    hashed = -1
+    hashed, begun = -1, None
     for number in sorted(range(course.size) if missing is None else missing):
         place = course.place(number)
         if hashed != place.seeds[0]:
@@ -100,8 +101,11 @@ def measured_chunks(
         bar.phase(f"measuring {plan.network.family}")
         chunks.release_compiler_memory(plan, chunk)
         yield place, measured
-        bar.counted(place.networks, place.networks * plan.depth * chunks.predicted(plan).products)
+        if begun is not None:  # the first was compiled
+            products = place.networks * plan.depth * chunks.predicted(plan).products
+            bar.counted(place.networks, products, time.monotonic() - begun)
         bar.update(place.networks)
+        begun = time.monotonic()
 
 
 class Results:

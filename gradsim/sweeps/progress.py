@@ -33,7 +33,7 @@ class Progress:
     def __init__(self, total: float | int, show: Any) -> None:
         self.start = time.monotonic()
         self.total, self.done, self.had, self.words, self.stopped = total, 0.0, 0.0, "", False
-        self.networks, self.products, self._first = 0, 0.0, math.nan
+        self.networks, self.products, self.seconds = 0, 0.0, 0.0
         self._show, self._ended = show, Event()
         self._thread = Thread(target=self._report, daemon=True)
 
@@ -47,21 +47,18 @@ class Progress:
         if self.stopped:
             raise KeyboardInterrupt
 
-    def counted(self, networks: int, products: float | int) -> None:
-        """So many networks more are measured, in so many operations of matrix products."""
-        if math.isnan(self._first):  # that chunk was compiled: rates are those of the others
-            cost.machine_rate()  # while the device rests
-            self._first = time.monotonic()
-        else:
-            self.networks += networks
-            self.products += products
+    def counted(self, networks: int, products: float | int, seconds: float | int) -> None:
+        """So many networks more were measured in that time, in so many operations of matrix products."""
+        cost.machine_rate()  # while the device rests
+        self.networks, self.products = self.networks + networks, self.products + products
+        self.seconds += seconds
 
     def rates(self) -> str:
         """How fast it goes, how long it will take, and what was there; in words, as far as they are known."""
-        seconds, said = time.monotonic() - self._first, []
-        if self.networks and seconds > 0:
-            said.append(f"{self.networks / seconds:,.0f} networks/s")
-            said.append(f"{self.products / seconds / cost.machine_rate():.2f} of the matmul rate")
+        said = []
+        if self.seconds > 0:
+            said.append(f"{self.networks / self.seconds:,.0f} networks/s")
+            said.append(f"{self.products / self.seconds / cost.machine_rate():.2f} of the matmul rate")
             if self.done > self.had:
                 left = (self.total - self.done) * (time.monotonic() - self.start) / (self.done - self.had)
                 said.append(f"{cost.words(left)} left")
@@ -116,10 +113,10 @@ class Part:
         if self.whole is not None:
             self.whole.found(self._share(amount))
 
-    def counted(self, networks: int, products: float | int) -> None:
-        """So many networks more are measured, in so many operations of matrix products."""
+    def counted(self, networks: int, products: float | int, seconds: float | int) -> None:
+        """So many networks more were measured in that time, in so many operations of matrix products."""
         if self.whole is not None:
-            self.whole.counted(networks, products)
+            self.whole.counted(networks, products, seconds)
 
     def _share(self, amount: float | int) -> float | int:
         share = min(self.left, amount / self.total * self.weight)
