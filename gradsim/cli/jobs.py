@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from gradsim.analysis import critical as bracketed
 from gradsim.engine import plan as plans
 from gradsim.sweeps import cost, grid
 from gradsim.sweeps.progress import Part, bar_or_lines
+from gradsim.sweeps.sweep import partial_products, sweep
 
 if TYPE_CHECKING:
     import xarray
@@ -108,8 +112,7 @@ class Jobs:
 
     def _one(self, name: Name, job: Callable[[], Result]) -> Result:
         self.number += 1
-        title = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-        with Part(self.progress, f"{self.number}/{len(self.seconds)} {title}", self.seconds[name]) as part:
+        with Part(self.progress, f"{self.number}/{len(self.seconds)} {_title(name)}", self.seconds[name]) as part:
             part.phase("starting")
             return job()
 
@@ -117,10 +120,28 @@ class Jobs:
 def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.Dataset]:
     """The Dataset of each job, `functools.partial` of `gradsim.sweep` or `gradsim.critical`, by its name.
 
+    Each sweep has a store of its own in the folder `kept`, if there is one.
+
     Raises: ValueError or TypeError for what is wrong with any of them, before the first is measured.
     """
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}) as several:
-        return several.run(jobs)
+        return several.run({name: _stored(name, job) for name, job in jobs.items()})
+
+
+# The folder of all stores of a script.
+kept: ContextVar[Path | None] = ContextVar("kept", default=None)
+
+
+def _stored(name: Hashable, job: partial[xarray.Dataset]) -> partial[xarray.Dataset]:
+    """The job with a store that bears its name, if it is a sweep."""
+    folder = kept.get()
+    if folder is None or job.func not in (sweep, partial_products):
+        return job
+    return partial(job, store=folder / f"{quote(_title(name), safe=' ,=+()')}.zarr")
+
+
+def _title(name: Hashable) -> str:
+    return " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 def say(line: str) -> None:

@@ -21,7 +21,7 @@ class Options:
     may_be_none: ClassVar[tuple[str, ...]] = ("key", "burn_in", "formats")
     """Whole numbers that may be 0, and lists that may be empty."""
 
-    redraws: ClassVar[tuple[str, ...]] = ("out", "data", "formats")
+    redraws: ClassVar[tuple[str, ...]] = ("out", "data", "formats", "quiet")
     """What is read where nothing is measured; with `data` all else is refused."""
 
     preset: Literal["quick", "paper", "accelerator"] = "quick"
@@ -39,6 +39,13 @@ class Options:
 
     key: int = 0
     """The whole number from which all randomness derives."""
+
+    store: Path | None = None
+    """A folder that keeps every chunk of a sweep as soon as it is measured: the same command goes on from there after
+    an end of any kind. Only what `gradsim.sweep` measures is kept."""
+
+    quiet: bool = False
+    """Say how far it is in lines now and then, also where a bar could move."""
 
 
 Chosen = TypeVar("Chosen", bound=Options)
@@ -82,7 +89,7 @@ def check_counts(options: Options) -> None:
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, str) and isinstance(value, tuple) and value.count(one) > 1:
                 raise ValueError(f"{name}: got {one!r} more than once; pass each once")
-            if isinstance(one, int):
+            if isinstance(one, int) and not isinstance(one, bool):
                 whole(name, one, minimum=0 if none else 1)
 
 

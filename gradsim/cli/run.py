@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradsim.cli.options import Chosen, check_counts
+from gradsim.cli.jobs import kept
+from gradsim.cli.options import Chosen, Options, check_counts
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
+from gradsim.sweeps.progress import lines_only
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +43,7 @@ def run(
             writable(options.out)
             if options.data is None:
                 enable_compilation_cache()
-                with kept_on_interrupt(saved, options.out / f"{name}.zarr", name):
+                with kept_on_interrupt(saved, options.out / f"{name}.zarr", name), kept_in(options):
                     datasets = measure(options)
                 saved.append(save(datasets, options.out / f"{name}.zarr", name))
                 print(f"data    {saved[0]}")
@@ -50,8 +52,8 @@ def run(
             print(report(datasets))
             for title, figure in draw(datasets).items():
                 saved += plot.save(figure, options.out / title, options.formats)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            if options.data is None and not isinstance(error, ValueError | TypeError):
+        except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+            if options.data is None and not isinstance(error, ValueError | TypeError) and not _of_store(error):
                 raise
             sys.exit(f"error: {_said(error, name, options)}")
     figures = saved[options.data is None :]
@@ -72,6 +74,21 @@ def interruptible(saved: list[Path]) -> Iterator[None]:
 
 
 @contextmanager
+def kept_in(options: Options) -> Iterator[None]:
+    """While it is open, sweeps are kept in the folder of the options, and progress is said as they ask."""
+    folder, lines = kept.set(options.store), lines_only.set(options.quiet)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if options.store is not None:
+            print(f"the same command goes on from {options.store}", file=sys.stderr)
+        raise
+    finally:
+        kept.reset(folder)
+        lines_only.reset(lines)
+
+
+@contextmanager
 def kept_on_interrupt(saved: list[Path], store: Path, name: str) -> Iterator[None]:
     """Where Ctrl-C ends a measurement that hands over what it has (`partial`, by name), that is saved."""
     try:
@@ -80,6 +97,11 @@ def kept_on_interrupt(saved: list[Path], store: Path, name: str) -> Iterator[Non
         if kept := getattr(interrupt, "partial", None):
             saved.append(save(kept, store, name))
         raise
+
+
+def _of_store(error: Exception) -> bool:
+    """Whether a store can no longer be written."""
+    return isinstance(error, OSError) and str(error.strerror).startswith("store: ")
 
 
 def _leave() -> None:
@@ -91,7 +113,7 @@ def _leave() -> None:
 
 def _said(error: Exception, name: str, options: Chosen) -> str:
     """What was wrong, in one line: with an option, else with the data that were to be redrawn."""
-    line = " ".join(str(error).split())
+    line = " ".join(str(error.strerror if isinstance(error, OSError) and error.strerror else error).split())
     if options.data is None or line.partition(":")[0] in options.redraws:
         return line
     what = f"holds no {line}" if isinstance(error, KeyError) else f"cannot be drawn ({line})"

@@ -276,14 +276,17 @@ def get(wanted: str | Statistic | Iterable[str | Statistic], direction: str = "f
     Raises: ValueError for an unknown name, or one of the other direction (the known ones are listed), for
     two of one name that differ, or for none at all; TypeError for anything but names and statistics.
     """
-    known = ", ".join(name for name, statistic in STATISTICS.items() if direction in statistic.directions)
+    able = [name for name, statistic in STATISTICS.items() if direction in statistic.directions]
+    known = ", ".join(able)
     if isinstance(wanted, str | Statistic):
         wanted = (wanted,)
     if not isinstance(wanted, Iterable):
         raise TypeError(f"statistics: {arguments.got(wanted)}; pass one or more of: {known}")
     found: dict[str, Statistic] = {}
     for one in wanted:
-        statistic = one if isinstance(one, Statistic) else STATISTICS[arguments.choice("statistics", one, STATISTICS)]
+        known_name = isinstance(one, str) and one in STATISTICS
+        name = one if known_name or isinstance(one, Statistic) else arguments.choice("statistics", one, able)
+        statistic = name if isinstance(name, Statistic) else STATISTICS[name]
         if direction not in statistic.directions:
             only = f"direction={statistic.directions[0]!r}"
             raise ValueError(f"statistics: {statistic.name!r} needs {only}; with {direction!r} pass: {known}")

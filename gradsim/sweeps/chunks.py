@@ -63,7 +63,7 @@ class Needs(NamedTuple):
     """Predicted bytes of one cell at its peak, of its tangents, of one step's draw, of all inputs; rows; operations.
 
     Rows are those of a cell in a product. Operations are worth one of a matrix product: those of a step of one cell,
-    of its state alone, and of its draw.
+    of its state alone, and of its draw. `products` are those of the step's matrix products themselves.
     """
 
     cell: int
@@ -74,6 +74,7 @@ class Needs(NamedTuple):
     step: float
     state: float
     drawing: float
+    products: float
 
 
 @lru_cache(maxsize=256)
@@ -104,11 +105,12 @@ def predicted(plan: Plan) -> Needs:
     if network.driven:  # tangents do not meet the weights of the inputs
         width = leaves[0].shape[-1]
         met *= width / (width + network.input_shape[-1])
-    step = 2 * rows * met + back * (rows * size * ENTRY + single)
+    products = 2 * rows * met
+    step = products + back * (rows * size * ENTRY + single)
     step += spectrum * size**3 * (TRIANGLE + ROTATIONS * len(plan.at) / plan.depth)
     ahead = extent(network, plan.steps, given=False)
     inputs = 2 * 4 * ahead.steps * math.prod(ahead.shape or (0,))  # while they are made
-    return Needs(cell, max(1, rows) * _bytes(state), draw, inputs, rows, step, single, back * weights * DRAWN)
+    return Needs(cell, max(1, rows) * _bytes(state), draw, inputs, rows, step, single, back * weights * DRAWN, products)
 
 
 def _numbers(plan: Plan) -> int:
@@ -184,8 +186,14 @@ def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
     if plan.direction == "backward" or plan.pairs or getattr(plan.network.alone, "layers", None) is not None:
         return plan
     needs = predicted(plan)
-    depth = _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing))
-    return replace(plan, depth=depth, at=plan.at if any(one.costly for one in plan.statistics) else ())
+    return deepened(plan, _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing)))
+
+
+def deepened(plan: Plan, steps: int) -> Plan:
+    """The plan with so many steps, where `padded` may add some."""
+    if plan.direction == "backward" or plan.pairs or getattr(plan.network, "layers", None) is not None:
+        return plan
+    return replace(plan, depth=steps, at=plan.at if any(one.costly for one in plan.statistics) else ())
 
 
 def operations(plan: Plan, cells: int) -> float:

@@ -11,18 +11,17 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from gradsim import arguments
-from gradsim.engine.chain import observed_size, paired
+from gradsim.engine.chain import observed_size
 from gradsim.engine.plan import LOSS_SCALE, Plan
 from gradsim.engine.rounding import is_narrow
 from gradsim.engine.statistic import Statistic
-from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import Network
+from gradsim.sweeps import flags
 from gradsim.sweeps.grid import Networks
 
 if TYPE_CHECKING:
@@ -62,61 +61,22 @@ GAINS = {
 }
 
 
-def build(
-    several: Networks,
-    axes: Mapping[str, np.ndarray],
-    plan: Plan,
-    arrays: Sequence[Mapping[str, np.ndarray]],
-    seeds: np.ndarray,
-    settings: Mapping[str, Any],
-) -> xarray.Dataset:
-    """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (input,) (parameter or
-    singular_value).
+class Frame(NamedTuple):
+    """A Dataset before its numbers: dimensions that all statistics share, coordinates, attributes."""
 
-    `arrays[i][statistic]` is that array of network i. A −inf in a logarithm is a product that is exactly
-    zero: it becomes NaN, and the flag `dead` tells it from a value that does not exist. What has left the range of
-    floats is flagged in `<statistic>_lost`, which is there where something was lost. Of singular values −inf is one
-    that is exactly zero, `rank` counts the others, and NaN is one that was not taken, or that the network, smaller than
-    others of the sweep, does not have.
-    """
-    import xarray  # 0.3 s: not at import
+    dims: list[str]
+    coordinates: dict[str, tuple[Any, ...]]
+    attrs: dict[str, Any]
 
+
+def frame(
+    several: Networks, axes: Mapping[str, np.ndarray], plan: Plan, seeds: np.ndarray, settings: Mapping[str, Any]
+) -> Frame:
+    """The frame of a sweep."""
     networks = several.each
     first = next(iter(networks.values()))
     dims = [several.axis] if several.axis else []
     dims += [name for name, axis in axes.items() if axis.ndim] + ["seed"] + ["start"] * plan.pairs + [first.axis]
-    variables: dict[str, Any] = {}
-    flagging = _flagging(plan.statistics)
-    for statistic in plan.statistics:
-        values = _joined([one[statistic.name] for one in arrays]) if several.axis else arrays[0][statistic.name]
-        every = dims + ["input"] * (paired(first) and not statistic.of_pair)
-        every += ["parameter"] * statistic.by_parameter + ["singular_value"] * statistic.by_singular_value
-        zero = values == -np.inf
-        lost = np.isfinite(values)  # and on in place: a mask takes an eighth of the numbers' memory
-        np.logical_not(np.logical_or(lost, zero, out=lost), out=lost)
-        lost &= _measured(plan, statistic, every) & _there(list(networks.values()), statistic, values.ndim)
-        if statistic.infinite:
-            lost &= np.isnan(values)
-            zero = np.zeros((), bool)
-        if statistic.undefined:
-            lost[...] = False
-        if statistic is flagging:
-            variables["dead"] = (every, zero, {"long_name": f"is the {_nothing(statistic)} exactly zero?"})
-        if plan.pairs:
-            values = np.where(_measured(plan, statistic, every), values, np.nan)
-        if zero.ndim:
-            values[zero] = np.nan  # in place: these arrays are the largest that a sweep holds
-        counts = _count_lost(statistic.name, lost, every, plan)
-        described = {"long_name": statistic.long_name, "units": statistic.units, **counts}
-        if plan.format:
-            described["dtype"] = plan.format if is_narrow(statistic) else plan.dtype
-        variables[statistic.name] = (every, values, described)
-        if statistic.by_singular_value and "rank" not in variables:
-            said = {"long_name": "singular values that are not zero", "units": "1"}
-            variables["rank"] = (every[:-1], _rank(values), said)
-        if counts["lost"]:
-            said = {"long_name": f"has {statistic.name} left the range of floats?"}
-            variables[f"{statistic.name}_lost"] = (every, lost, said)
     steps = np.arange(1, plan.depth + 1)
     coordinates: dict[str, Any] = {
         "seed": ("seed", seeds, {"long_name": "independent network"}),
@@ -129,7 +89,7 @@ def build(
     if plan.pairs:
         about = {"long_name": "steps before the product", "units": first.axis_units}
         coordinates["start"] = ("start", steps - 1, about)
-    if any("input" in dims for dims, *_ in variables.values()):
+    if any("input" in flags.dims_of(plan, statistic) for statistic in plan.statistics):
         coordinates["input"] = ("input", np.arange(2), {"long_name": "which input of the pair"})
     if any(statistic.by_parameter for statistic in plan.statistics):
         coordinates["parameter"] = ("parameter", ["all", *first.parameters])
@@ -140,7 +100,63 @@ def build(
     choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
     if plan.format:
         choices |= {"dtype": plan.format, "exact_dtype": plan.dtype}
-    attrs = {**provenance(), **choices, **settings, "network": description(networks)}
+    return Frame(dims, coordinates, {**provenance(), **choices, **settings, "network": description(networks)})
+
+
+def about(plan: Plan, statistic: Statistic) -> dict[str, Any]:
+    """What a variable says of itself, beside what was lost."""
+    said = {"long_name": statistic.long_name, "units": statistic.units}
+    return {**said, "dtype": plan.format if is_narrow(statistic) else plan.dtype} if plan.format else said
+
+
+def build(
+    several: Networks,
+    axes: Mapping[str, np.ndarray],
+    plan: Plan,
+    arrays: Sequence[Mapping[str, np.ndarray]],
+    seeds: np.ndarray,
+    settings: Mapping[str, Any],
+    done: Sequence[np.ndarray] | None = None,
+) -> xarray.Dataset:
+    """The Dataset of a sweep: dimensions (network,) gains…, seed, (start,) depth or time, (input,)
+    (parameter or singular_value).
+
+    `arrays[i][statistic]` is that array of network i. A −inf in a logarithm is a product that is exactly
+    zero: it becomes NaN, and the flag `dead` tells it from a value that does not exist. What has left the range of
+    floats is flagged in `<statistic>_lost`, which is there where something was lost. Of singular values −inf is one
+    that is exactly zero, `rank` counts the others, and NaN is one that was not taken, or that the network, smaller than
+    others of the sweep, does not have. Of a sweep that was ended, `done[i]` says which cells and seeds of network i,
+    [gains…, seed], there are; their share is the attribute `done`, and the others are NaN.
+    """
+    import xarray  # 0.3 s: not at import
+
+    networks = several.each
+    dims, coordinates, attrs = frame(several, axes, plan, seeds, settings)
+    there: np.ndarray | None = None
+    if done is not None:
+        there = np.stack(done) if several.axis else done[0]
+        attrs["done"] = float(there.mean())
+    variables: dict[str, Any] = {}
+    flagging = flags.flagging(plan.statistics)
+    for statistic in plan.statistics:
+        values = _joined([one[statistic.name] for one in arrays]) if several.axis else arrays[0][statistic.name]
+        every = [*dims, *flags.dims_of(plan, statistic)]
+        measured = flags.measured_at(plan, statistic) & _there(list(networks.values()), statistic, values.ndim)
+        if there is not None:
+            measured = measured & there.reshape(*there.shape, *[1] * (values.ndim - there.ndim))
+        lost = flags.out_of_range(values, measured, infinite=statistic.infinite, undefined=statistic.undefined)
+        if statistic is flagging:
+            variables["dead"] = (every, values == -np.inf, {"long_name": flags.dead(statistic)})
+        if not statistic.infinite:
+            values[values == -np.inf] = np.nan  # in place: these arrays are the largest that a sweep holds
+        if plan.pairs:
+            values = np.where(flags.measured_at(plan, statistic), values, np.nan)
+        counts = flags.count_lost(statistic.name, lost, every, plan)
+        variables[statistic.name] = (every, values, {**about(plan, statistic), **counts})
+        if statistic.by_singular_value and "rank" not in variables:
+            variables["rank"] = (every[:-1], flags.rank(values), {"long_name": flags.RANK, "units": "1"})
+        if counts["lost"]:
+            variables[f"{statistic.name}_lost"] = (every, lost, {"long_name": flags.LOST.format(statistic.name)})
     return xarray.Dataset(variables, coordinates, attrs=attrs)
 
 
@@ -161,29 +177,6 @@ def description(networks: Mapping[Any, Network]) -> str:
     return json.dumps({str(name): one.describe() for name, one in networks.items()}, ensure_ascii=False)
 
 
-def _flagging(statistics: Sequence[Statistic]) -> Statistic | None:
-    """The one whose zeros are flagged as dead: the first of a product, that of each input before one of a pair."""
-    able = [one for one in statistics if one.of_pair or (one.needs and one.logarithm and not one.costly)]
-    able = [one for one in able if not one.by_parameter and not (one.of_pair and one.logarithm)]
-    return min(able, key=lambda one: (not one.needs, one.of_pair), default=None)
-
-
-def _nothing(statistic: Statistic) -> str:
-    """What is zero where it is dead."""
-    what = "product" if statistic.needs else "state"
-    return f"{what} of one of the two" if statistic.of_pair else what
-
-
-def _measured(plan: Plan, statistic: Statistic, dims: Sequence[str]) -> np.ndarray:
-    """At which depths (and, of pairs, [start, depth]) is there something to measure? It broadcasts to these dims."""
-    steps = np.arange(1, plan.depth + 1)
-    there = np.isin(steps, plan.at) if statistic.costly else np.ones(plan.depth, bool)
-    if plan.pairs:
-        there = np.arange(plan.depth)[:, None] < steps
-    behind = len(dims) - 1 - dims.index(plan.network.axis)
-    return there.reshape(*there.shape, *[1] * behind)
-
-
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Arrays of several networks as one, NaN where a network has fewer singular values than another."""
     most = max(array.shape[-1] for array in arrays)
@@ -202,30 +195,6 @@ def _there(networks: Sequence[Network], statistic: Statistic, ndim: int) -> np.n
     sizes = np.array([observed_size(network) for network in networks])
     has = np.arange(max(sizes)) < sizes[:, None]
     return has.reshape(len(networks), *[1] * (ndim - 2), -1)
-
-
-def _rank(values: np.ndarray) -> np.ndarray:
-    """How many logarithms are finite; NaN where none was taken."""
-    return np.where(np.isnan(values[..., 0]), np.nan, np.count_nonzero(np.isfinite(values), axis=-1))
-
-
-def _count_lost(name: str, lost: np.ndarray, dims: Sequence[str], plan: Plan) -> dict[str, int]:
-    """How many networks lost a number, of how many; said in a warning where there are any."""
-    inner = ("start", plan.network.axis, "input", "parameter", "singular_value")
-    along = tuple(place for place, dim in enumerate(dims) if dim in inner)
-    networks = lost.any(along)
-    count = int(np.count_nonzero(networks))
-    if count:
-        others = tuple(place for place in range(lost.ndim) if dims[place] != plan.network.axis)
-        where = np.flatnonzero(lost.any(others))[0 if plan.direction == "forward" else -1] + 1
-        larger = ", or take dtype='float64'" if plan.dtype == "float32" else ""
-        if f"log_{name}" in STATISTICS:
-            larger = f", or take log_{name}"
-        arguments.warn(
-            f"{name}: {count} of {networks.size} networks left the range of floats, first at {plan.network.axis} "
-            f"{where}; their numbers are not finite, {name}_lost says which. Lower the gains or the depth{larger}"
-        )
-    return {"lost": count, "networks": int(networks.size)}
 
 
 def build_critical(

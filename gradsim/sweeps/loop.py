@@ -1,5 +1,7 @@
 """Chunk by chunk through the engine: all cells and seeds of one network, as arrays on the host."""
 
+import time
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,8 @@ from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
+from gradsim.sweeps.calls import Calls
+from gradsim.sweeps.course import Course, Place, course, result_shape
 from gradsim.sweeps.progress import Part, Progress
 
 PIECE = 2**17  # numbers that are finished at once
@@ -68,6 +72,63 @@ def program(plan: Plan, chunk: chunks.Chunk, calls: int = 1) -> Any:
     return _MEASURE[chunks.optimization_level(plan, chunk, calls)]
 
 
+def measured_chunks(
+    course: Course,
+    gains: dict[str, np.ndarray],
+    inputs: np.ndarray | None,
+    cotangent: State | None,
+    *,
+    key: int,
+    seeds: np.ndarray,
+    bar: Progress | Part,
+    missing: Collection[int] | None = None,
+) -> Iterator[tuple[Place, dict[str, Scaled]]]:
+    """Each chunk of one network in turn, or those `missing`: its place, and its statistics, leaves [seeds, cells, …].
+
+    Raises: DeviceError where the device fails one for good.
+    """
+    plan, chunk = course.plan, course.chunk
+    call = Calls(program(plan, chunk, course.size), course)
+    bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
+    hashed, begun = -1, None
+    for number in sorted(range(course.size) if missing is None else missing):
+        place = course.place(number)
+        if hashed != place.seeds[0]:
+            hashed, numbers = place.seeds[0], seeds[place.seeds]
+            drawn = hashed_ahead(plan, key, numbers, given=inputs is not None)
+            data = None if inputs is None else inputs[numbers % len(inputs)]
+        measured = call({name: values[place.cells] for name, values in gains.items()}, drawn, data, cotangent)
+        bar.phase(f"measuring {plan.network.family}")
+        chunks.release_compiler_memory(plan, chunk)
+        yield place, measured
+        if begun is not None:  # the first was compiled
+            products = place.networks * plan.depth * chunks.predicted(plan).products
+            bar.counted(place.networks, products, time.monotonic() - begun)
+        bar.update(place.networks)
+        begun = time.monotonic()
+
+
+class Results:
+    """All cells and seeds of one network in memory: arrays [cells, seeds, …], and where there is something yet."""
+
+    def __init__(self, plan: Plan, *, cells: int, seeds: int) -> None:
+        self.done = np.zeros((cells, seeds), bool)
+        self.arrays = {name: np.empty((cells, seeds, *shape)) for name, shape in result_shape(plan).items()}
+
+    def keep(self, plan: Plan, place: Place, measured: dict[str, Scaled]) -> None:
+        """Finish what a chunk measured and put it into its place, and out of `measured`."""
+        for statistic in plan.statistics:
+            for some, values in finished(statistic, measured.pop(statistic.name)):
+                self.arrays[statistic.name][np.ix_(place.cells[some], place.seeds)] = values
+        self.done[np.ix_(place.cells, place.seeds)] = True
+
+    def partial(self) -> dict[str, np.ndarray]:
+        """The arrays, NaN where there is nothing yet."""
+        for array in self.arrays.values():
+            array[~self.done] = np.nan
+        return self.arrays
+
+
 def measure_cells(
     plan: Plan,
     gains: dict[str, np.ndarray],
@@ -77,47 +138,26 @@ def measure_cells(
     key: int,
     seeds: np.ndarray,
     bar: Progress | Part,
+    results: Results | None = None,
 ) -> dict[str, np.ndarray]:
-    """All cells, and the seeds of these numbers, of one network: arrays [cells, seeds, …]."""
+    """All cells, and the seeds of these numbers, of one network: arrays [cells, seeds, …], those of `results`."""
     cells = next(iter(gains.values())).size
-    depth, plan = plan.depth, chunks.padded(plan, cells=cells, seeds=seeds.size)
-    chunk = chunks.plan_chunk(plan, cells=cells, seeds=seeds.size)
-    results: dict[str, np.ndarray] = {}
-    seed_slices, cell_slices = chunks.slices(seeds.size, chunk.seeds), chunks.slices(cells, chunk.cells)
-    measure = program(plan, chunk, len(seed_slices) * len(cell_slices))
-    bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
-    for seed_slice in seed_slices:
-        numbers = seeds[seed_slice]
-        drawn = hashed_ahead(plan, key, numbers, given=inputs is not None)
-        data = None if inputs is None else inputs[numbers % len(inputs)]
-        for cell_slice in cell_slices:
-            some_gains = {name: values[cell_slice] for name, values in gains.items()}
-            measured = measure(plan, chunk.tiling, some_gains, drawn, data, cotangent)
-            bar.phase(f"measuring {plan.network.family}")
-            chunks.release_compiler_memory(plan, chunk)
-            for statistic in plan.statistics:
-                value = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :, :depth], measured.pop(statistic.name))
-                _store(results, statistic, value, (cells, seeds.size), cell_slice, seed_slice)
-            bar.update(np.unique(cell_slice).size * np.unique(seed_slice).size)
-    return results
+    way = course(plan, cells=cells, seeds=seeds.size)
+    if results is None:
+        results = Results(plan, cells=cells, seeds=seeds.size)
+    for place, measured in measured_chunks(way, gains, inputs, cotangent, key=key, seeds=seeds, bar=bar):
+        results.keep(plan, place, measured)
+    return results.arrays
 
 
-def _store(
-    results: dict[str, np.ndarray],
-    statistic: Statistic,
-    value: Scaled,
-    shape: tuple[int, int],
-    cells: np.ndarray,
-    seeds: np.ndarray,
-) -> None:
-    """Finish what a chunk measured, leaves [seeds, cells, …], and put it into the result of that shape.
+def finished(statistic: Statistic, value: Scaled) -> Iterator[tuple[slice, np.ndarray]]:
+    """What a chunk measured, leaves [seeds, cells, …], joined in float64, [cells, seeds, …], and of which cells.
 
     Some cells at a time: the result may fill much of the memory, and finishing takes some of its own.
     """
-    if statistic.name not in results:
-        results[statistic.name] = np.empty((*shape, *value.mantissa.shape[2:]))
-    few = max(1, PIECE * cells.size // value.mantissa.size)
-    for start in range(0, cells.size, few):
-        place = slice(start, start + few)
-        part = Scaled(value.mantissa[:, place], value.exponent[:, place])
-        results[statistic.name][np.ix_(cells[place], seeds)] = statistic.finish(part).swapaxes(0, 1)
+    cells = value.mantissa.shape[1]
+    few = max(1, PIECE * cells // value.mantissa.size)
+    for start in range(0, cells, few):
+        some = slice(start, start + few)
+        part = Scaled(value.mantissa[:, some], value.exponent[:, some])
+        yield some, statistic.finish(part).swapaxes(0, 1)

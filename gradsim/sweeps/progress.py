@@ -15,10 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from gradsim import arguments
+from gradsim.sweeps import cost
 
 # Seconds from one line to the next: where something new has begun, and where it only goes on.
 NEW, SAME = 3.0, 10.0
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 class Progress:
@@ -30,7 +31,9 @@ class Progress:
     """
 
     def __init__(self, total: float | int, show: Any) -> None:
-        self.total, self.done, self.words, self.stopped = total, 0.0, "", False
+        self.start = time.monotonic()
+        self.total, self.done, self.had, self.words, self.stopped = total, 0.0, 0.0, "", False
+        self.networks, self.products, self.seconds = 0, 0.0, 0.0
         self._show, self._ended = show, Event()
         self._thread = Thread(target=self._report, daemon=True)
 
@@ -44,11 +47,36 @@ class Progress:
         if self.stopped:
             raise KeyboardInterrupt
 
+    def counted(self, networks: int, products: float | int, seconds: float | int) -> None:
+        """So many networks more were measured in that time, in so many operations of matrix products."""
+        cost.machine_rate()  # while the device rests
+        self.networks, self.products = self.networks + networks, self.products + products
+        self.seconds += seconds
+
+    def rates(self) -> str:
+        """How fast it goes, how long it will take, and what was there; in words, as far as they are known."""
+        said = []
+        if self.seconds > 0:
+            said.append(f"{self.networks / self.seconds:,.0f} networks/s")
+            said.append(f"{self.products / self.seconds / cost.machine_rate():.2f} of the matmul rate")
+            if self.done > self.had:
+                left = (self.total - self.done) * (time.monotonic() - self.start) / (self.done - self.had)
+                said.append(f"{cost.words(left)} left")
+        if self.had:
+            said.append(f"{min(1.0, self.had / self.total):.0%} was there")
+        return ", ".join(said)
+
+    def found(self, amount: float | int) -> None:
+        """So much was done before."""
+        self.had += amount
+        self.done += amount
+
     def _report(self) -> None:
         while not self._ended.wait(0.5):
             self._show(self, False)
 
     def __enter__(self) -> Progress:
+        self.start = time.monotonic()
         self._thread.start()
         return self
 
@@ -78,9 +106,22 @@ class Part:
     def update(self, amount: float | int) -> None:
         """So much more of `total` is done."""
         if self.whole is not None:
-            share = min(self.left, amount / self.total * self.weight)
-            self.left -= share
-            self.whole.update(share)
+            self.whole.update(self._share(amount))
+
+    def found(self, amount: float | int) -> None:
+        """So much of `total` was done before."""
+        if self.whole is not None:
+            self.whole.found(self._share(amount))
+
+    def counted(self, networks: int, products: float | int, seconds: float | int) -> None:
+        """So many networks more were measured in that time, in so many operations of matrix products."""
+        if self.whole is not None:
+            self.whole.counted(networks, products, seconds)
+
+    def _share(self, amount: float | int) -> float | int:
+        share = min(self.left, amount / self.total * self.weight)
+        self.left -= share
+        return share
 
     def __enter__(self) -> Part:
         self._token = _part.set(self)
@@ -95,6 +136,7 @@ class Part:
 
 # Of the thread at hand.
 _part: ContextVar[Part | None] = ContextVar("part", default=None)
+lines_only: ContextVar[bool] = ContextVar("lines_only", default=False)
 
 
 @contextmanager
@@ -127,8 +169,8 @@ def in_notebook() -> bool:
 
 
 def interactive() -> bool:
-    """Whether somebody sees a bar move: in a terminal or a notebook."""
-    return sys.stderr.isatty() or in_notebook()
+    """Whether somebody sees a bar move: in a terminal or a notebook, unless lines are asked for."""
+    return not lines_only.get() and (sys.stderr.isatty() or in_notebook())
 
 
 class Bar:
@@ -141,7 +183,8 @@ class Bar:
         self.bar = kind(total=total, bar_format=BAR, desc="starting")
 
     def __call__(self, progress: Progress, last: bool) -> None:
-        self.bar.n = min(progress.done, progress.total)
+        self.bar.n, self.bar.initial = min(progress.done, progress.total), progress.had
+        self.bar.set_postfix_str(progress.rates(), refresh=False)
         self.bar.set_description_str(progress.words or "starting")
         if last:
             self.bar.close()
@@ -161,4 +204,7 @@ class Lines:
         elif not last and progress.words and now - self.said >= (SAME if progress.words == self.words else NEW):
             self.words, self.said = progress.words, now
             share = min(1.0, progress.done / progress.total)
-            print(f"{share:4.0%} after {now - self.start:.0f} s, {self.words}", file=sys.stderr, flush=True)
+            said = ", ".join(
+                filter(None, [f"{share:4.0%} after {now - self.start:.0f} s", self.words, progress.rates()])
+            )
+            print(said, file=sys.stderr, flush=True)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,9 +20,12 @@ from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistic import Statistic
 from gradsim.networks.network import Network, State
-from gradsim.sweeps import chunks, dataset, grid
-from gradsim.sweeps.loop import measure_cells
-from gradsim.sweeps.progress import reporting
+from gradsim.sweeps import chunks, dataset, grid, stored
+from gradsim.sweeps.asked import Sweep
+from gradsim.sweeps.calls import DeviceError
+from gradsim.sweeps.loop import Results, measure_cells
+from gradsim.sweeps.opening import checked, open_store
+from gradsim.sweeps.progress import Part, Progress, reporting
 
 if TYPE_CHECKING:
     import xarray
@@ -39,6 +46,7 @@ def sweep(
     cotangent: State | None = None,
     dtype: str = "float32",
     widths: Sequence[int] | None = None,
+    store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     **gains: Any,
 ) -> xarray.Dataset:
@@ -68,6 +76,7 @@ def sweep(
             narrow one, "bfloat16", "float16", "float8_e4m3" (448 its largest number) or "float8_e5m2", measures the
             chain as hardware runs it beside the exact one of float32, as below.
         widths: several widths of the one network, which add a leading axis `width`.
+        store: a folder, such as "map.zarr", that keeps each chunk as soon as it is measured: see below.
         progress: show how far it is on stderr, as a bar in a terminal or a notebook and as lines elsewhere; by default
             only where it is a bar.
         **gains: numbers, or 1-d arrays which become axes in the order given: sigma_w, sigma_b, … The numbers of a
@@ -88,13 +97,32 @@ def sweep(
         range of floats they are not finite, a warning says so, and `<statistic>_lost` flags them; every variable's
         attribute `lost` counts the networks. `log_singular_values` has one more dimension, `singular_value`, from the
         largest, NaN at depths not in `at` and −inf for what is exactly zero or rounding; `rank` counts the others.
-    Raises: ValueError or TypeError before anything is compiled, naming the argument.
+    With `store` the result may be larger than memory: it is what `gradsim.open(store)` gives, also meanwhile, and its
+    numbers are read when they are asked for. The same call goes on where another was ended, by Ctrl-C, a crash or a
+    full disk, with the chunks that were planned then, so that the result is the same to the last bit; chunks that are
+    damaged are measured anew. More seeds, more points of a gain and more networks extend it, and only these are
+    measured. All other arguments must be the same; functions are compared by their names, inputs and cotangents by
+    their numbers. More depth is another sweep: the products to go on from are not kept.
+
+    Raises: ValueError or TypeError before anything is compiled, naming the argument; OSError where the store can no
+        longer be written; KeyboardInterrupt, and RuntimeError where the device fails twice, with what has been measured
+        as the Dataset `dataset` of the error, NaN where there is nothing, whose attribute `done` is the share.
     """
     several = grid.networks(network, widths)
     choices: dict[str, Any] = {"depth": depth, "statistics": statistics, "direction": direction, "at": at}
     choices |= {"burn_in": burn_in, "dtype": dtype, "loss": loss, "narrow": True}
     planned = [plans.planned(one, **choices) for one in several.each.values()]
-    return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, cotangent=cotangent, progress=progress)
+    return _run(
+        several,
+        planned,
+        gains,
+        seeds=seeds,
+        key=key,
+        inputs=inputs,
+        cotangent=cotangent,
+        store=store,
+        progress=progress,
+    )
 
 
 def partial_products(
@@ -105,6 +133,7 @@ def partial_products(
     key: int = 0,
     inputs: ArrayLike | None = None,
     dtype: str = "float32",
+    store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     **gains: Any,
 ) -> xarray.Dataset:
@@ -130,7 +159,7 @@ def partial_products(
     planned = [
         plans.planned(one, depth=depth, statistics="log_gain", dtype=dtype, pairs=True) for one in several.each.values()
     ]
-    return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, progress=progress)
+    return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, store=store, progress=progress)
 
 
 def _run(
@@ -142,25 +171,68 @@ def _run(
     key: Any,
     inputs: ArrayLike | None = None,
     cotangent: State | None = None,
+    store: Any = None,
     progress: Any = None,
 ) -> xarray.Dataset:
     """Check what is left to check, measure each network as it is planned, and label the arrays."""
     numbers, key = grid.seeds(seeds), arguments.key(key)
     axes = grid.axes(several, gains, others=planned[0].gains)
     own = [grid.own(plan, axes) for plan in planned]
-    chunks.check_result(planned[0], axes, networks=len(planned), seeds=numbers.size)
+    path = None if store is None else checked("store", store)
+    if path is None:
+        chunks.check_result(planned[0], axes, networks=len(planned), seeds=numbers.size)
     jobs = [
         (plan, grid.cells(plan, some), plans.inputs(plan, inputs), plans.cotangent(plan, cotangent))
         for plan, some in zip(planned, own, strict=True)
     ]
+    settings = {"key": key, "inputs": _described(inputs), "gradient_from": _start(planned[0], cotangent)}
+    asked = Sweep(several, planned, axes, numbers, key, inputs, cotangent, settings)
     total = numbers.size * sum(map(grid.size, own))
     with reporting(progress, total) as bar, jax.enable_x64(planned[0].dtype == "float64"):
         for plan, some in zip(planned, own, strict=True):  # one that cannot fit is refused before another is measured
             chunks.plan_chunk(plan, cells=grid.size(some), seeds=numbers.size)
-        measured = [measure_cells(*job, key=key, seeds=numbers, bar=bar) for job in jobs]
-    arrays = [grid.on_all_axes(one, some, axes) for one, some in zip(measured, own, strict=True)]
-    settings = {"key": key, "inputs": _described(inputs), "gradient_from": _start(planned[0], cotangent)}
-    return dataset.build(several, axes, planned[0], arrays, numbers, settings)
+        return _in_memory(asked, jobs, bar) if path is None else _kept(path, asked, bar)
+
+
+def _in_memory(asked: Sweep, jobs: Sequence[tuple[Any, ...]], bar: Progress | Part) -> xarray.Dataset:
+    """The Dataset of a sweep that the memory holds."""
+    each = list(zip(asked.planned, asked.own, strict=True))
+    results = [Results(plan, cells=grid.size(own), seeds=asked.seeds.size) for plan, own in each]
+    frame = (asked.several, asked.axes, asked.planned[0])
+    try:
+        for job, result in zip(jobs, results, strict=True):
+            measure_cells(*job, key=asked.key, seeds=asked.seeds, bar=bar, results=result)
+    except (KeyboardInterrupt, DeviceError) as error:
+        partial = [{**one.partial(), "": one.done} for one in results]
+        arrays = [grid.on_all_axes(one, own, asked.axes) for one, own in zip(partial, asked.own, strict=True)]
+        done = [one.pop("") for one in arrays]
+        _attach(error, dataset.build(*frame, arrays, asked.seeds, asked.settings, done))
+        raise
+    arrays = [grid.on_all_axes(one.arrays, own, asked.axes) for one, own in zip(results, asked.own, strict=True)]
+    return dataset.build(*frame, arrays, asked.seeds, asked.settings)
+
+
+def _kept(path: Path, asked: Sweep, bar: Progress | Part) -> xarray.Dataset:
+    """The Dataset of a sweep that is measured into a store."""
+    try:
+        kept = stored.measure(path, asked, bar)
+    except (KeyboardInterrupt, DeviceError) as error:
+        with suppress(ValueError):  # it may have ended before there was a store
+            partial = _attach(error, open_store(path))
+            print(
+                f"{path}: {partial.attrs['done']:.0%} of it is done; the same call goes on from there, and "
+                f"gradsim.open({str(path)!r}) shows what there is",
+                file=sys.stderr,
+            )
+        raise
+    stored.warn_of_lost(kept, asked.planned[0])
+    return open_store(path)
+
+
+def _attach(error: Any, partial: xarray.Dataset) -> xarray.Dataset:
+    """What there is by then, as the error's attribute `dataset`."""
+    error.dataset = partial
+    return partial
 
 
 def _described(inputs: ArrayLike | None) -> str:

@@ -1,0 +1,106 @@
+"""`--store` and `--quiet` of every script, and what progress says of a sweep that goes on."""
+
+import atexit
+import io
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray
+
+import gradsim as gs
+from gradsim import cli
+from gradsim.engine.tiling import Tiling
+from gradsim.sweeps import chunks, cost, loop, progress
+
+NAMES = (("map", "tanh/2"), "plain")
+
+
+def script(options: cli.Options, depth: int = 4) -> Any:
+    """A run of a script of two sweeps, of four chunks each."""
+    job = partial(gs.sweep, gs.feedforward(6), depth=depth, seeds=4, sigma_w=[0.5, 1.0])
+
+    def measure(_: Any) -> dict[str, xarray.Dataset]:
+        found = cli.perform(dict.fromkeys(NAMES, job))
+        return {"both": xarray.concat([found[name] for name in NAMES], "name")}
+
+    return cli.run("some", options, measure, lambda _: "", lambda _: {})
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One for each call of the device; at the sixth Ctrl-C is pressed."""
+    made: list[int] = []
+    chosen = loop.program
+
+    def program(*choice: Any) -> Any:
+        def call(*args: Any) -> Any:
+            made.append(1)
+            if len(made) == 6:
+                raise KeyboardInterrupt
+            return chosen(*choice)(*args)
+
+        return call
+
+    monkeypatch.setattr(loop, "program", program)
+    monkeypatch.setattr(chunks, "plan_chunk", lambda plan, **_: chunks.Chunk(2, 1, Tiling(2, 4)))
+    monkeypatch.setattr(atexit, "register", lambda function: None)
+    return made
+
+
+def test_the_same_command_goes_on(tmp_path: Path, calls: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    options = cli.Options(out=tmp_path / "out", store=tmp_path / "kept")
+    with pytest.raises(SystemExit) as stopped:
+        script(options)
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err
+    assert f"the same command goes on from {tmp_path / 'kept'}" in said
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["map tanh%2F2.zarr", "plain.zarr"]
+    assert gs.open(tmp_path / "kept" / "plain.zarr").attrs["done"] == 1 / 4
+    script(options)
+    assert len(calls) == 6 + 3  # those of the second sweep that were missing
+    there = cli.load(tmp_path / "out" / "some.zarr")["both"].load()
+    script(cli.Options(out=tmp_path / "other"))
+    assert len(calls) == 9 + 8
+    xarray.testing.assert_equal(cli.load(tmp_path / "other" / "some.zarr")["both"].load(), there)
+    with pytest.raises(SystemExit, match=r"^error: depth: the store at .* was made with 4, and 5 came"):
+        script(options, depth=5)
+
+
+def test_a_full_disk_is_said_in_a_line(tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gradsim.sweeps.store.Store.keep", full)
+    with pytest.raises(SystemExit, match=r"^error: store: cannot write into .* \(No space left.*\); 0 of 4 chunks"):
+        script(cli.Options(out=tmp_path / "out", store=tmp_path / "kept"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_quiet_asks_for_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for quiet in (True, False):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        script(cli.Options(out=tmp_path, quiet=quiet))
+        assert ("\r" in terminal.getvalue()) is not quiet
+
+
+def test_rates_are_said_once_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of what was measured; what was there before is left out."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(cost, "machine_rate", lambda: 1e9)
+    one = progress.Progress(100, lambda *_: None)
+    assert not one.rates()
+    one.found(40)
+    assert one.rates() == "40% was there"
+    for clock[0] in (10.0, 11.0, 12.0):
+        one.counted(10, 5e8, 2.0)
+        one.update(10)
+    assert one.rates() == "5 networks/s, 0.25 of the matmul rate, about 10 s left, 40% was there"
