@@ -61,16 +61,6 @@ def test_dead_networks_have_no_overlap_and_backward_sweeps_run_the_other_way() -
     assert float(gs.correlation_depth(back, between=(2, 20)).rate) == pytest.approx(-0.25, abs=1e-12)
 
 
-def test_a_measured_network_in_the_ordered_phase() -> None:
-    """Width 32, far from the edge: within 5 % of theory, where finite width makes 1/32 a layer."""
-    data = gs.sweep(
-        gs.pair(gs.feedforward(32)), depth=8, seeds=64, burn_in=6, statistics=("log_gain", "gradient_correlation"),
-        sigma_w=0.6, sigma_b=0.2, input_correlation=0.5,
-    )  # fmt: skip
-    found = gs.correlation_depth(data)
-    assert float(found.xi_c) == pytest.approx(float(gs.theory.feedforward("tanh", 0.6, 0.2).xi_c), rel=0.05)
-
-
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [

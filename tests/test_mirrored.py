@@ -1,7 +1,6 @@
 """Mirrored networks: a ReLU one is linear, its Jacobian the same for every input."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import gradsim as gs
@@ -22,7 +21,3 @@ def test_a_mirrored_relu_network_has_one_jacobian_for_all_inputs() -> None:
     linear = np.linalg.multi_dot([np.asarray(w[:6]) for w in weights])
     expected = 0.5 * np.log(np.sum(linear**2) / 6)
     np.testing.assert_allclose(found.log_gain.sel(seed=2, depth=12), expected, rtol=0, atol=1e-12)
-
-
-def test_what_is_even_cancels() -> None:
-    assert gs.sweep(gs.mirrored(4, jnp.abs), depth=2, seeds=2).dead.all()

@@ -24,7 +24,10 @@ DEPTH, KEY, SEED, C = 4, 5, 1, (-0.6, 0.8)
 EXACT = 1e-12
 PAIR = gs.pair(gs.feedforward(3))
 FORWARD = ("log_gain", "log_jvp", "correlation", "log_decorrelation", "gradient_correlation", "jvp_correlation")
-BACKWARD = ("log_gradient", "gradient_correlation", "loss_gradient_correlation", "weight_gradient_correlation")
+BACKWARD = (
+    "log_gradient", "gradient_correlation", "loss_gradient_correlation", "weight_gradient_correlation",
+    "weight_gradient_sum_correlation",
+)  # fmt: skip
 
 
 class Both(NamedTuple):
@@ -37,9 +40,9 @@ class Both(NamedTuple):
     vector: Array
 
 
-@partial(jax.jit, static_argnames="network")
-def whole(network: Network, gains: dict[str, Array], c: Array) -> Both:
-    """The whole network as one function of a change of every state and of every step's weights."""
+@partial(jax.jit, static_argnames=("network", "back"))
+def whole(network: Network, gains: dict[str, Array], c: Array, back: bool) -> Both:
+    """The whole network as one function of a change of every state and of every step's weights; both ways if `back`."""
     keys, shape = network_keys(jax.random.key(KEY), SEED), network.initial_shape
     first, n, dtype = int(np.prod(shape)), observed_size(network), "float64"
     numbers = initializers.normal(keys.once, (2 * first + n,), dtype)
@@ -70,6 +73,8 @@ def whole(network: Network, gains: dict[str, Array], c: Array) -> Both:
 
         zero = jnp.zeros((DEPTH, n))
         prefixes = jax.jacfwd(lambda change: chain(zero.at[0].set(change), drawn)[1] @ embed.T)(zero[0])
+        if not back:
+            return chain(zero, drawn)[1], prefixes, zero, zero
         suffixes = jax.jacrev(lambda changes: chain(changes, drawn)[0])(zero)
         gradients = jax.grad(lambda drawn: chain(zero, drawn)[0] @ unit)(drawn)
         return chain(zero, drawn)[1], prefixes, jnp.moveaxis(suffixes, 1, 0), gradients
@@ -90,21 +95,16 @@ def some_gains(network: Network) -> dict[str, float]:
     return {name: value * 1.1 if value else 0.3 for name, value in network.gains.items()}
 
 
-@pytest.mark.parametrize("network", [gs.feedforward(5), gs.cornn(3, features=2)], ids=lambda network: network.family)
-def test_every_statistic_equals_autodiff_of_the_whole_network(network: Network) -> None:
-    """Untied over depth; tied, driven and of two parts over time. Each half is what its own input gives."""
+@pytest.mark.parametrize(("network", "back"), [(gs.feedforward(5, tied=True), True), (gs.cornn(3, features=2), False)])
+def test_every_statistic_equals_autodiff_of_the_whole_network(network: Network, back: bool) -> None:
+    """Over depth both ways; over time driven, with a state of two parts. Each half is what its own input gives."""
     gains = some_gains(network)
     options: dict[str, Any] = {"depth": DEPTH, "seeds": SEED + 1, "key": KEY, "dtype": "float64", **gains}
-    sums = ("weight_gradient_sum_correlation",) * network.tied
     ahead = gs.sweep(gs.pair(network), statistics=FORWARD, input_correlation=C, **options).isel(seed=SEED)
-    back = gs.sweep(
-        gs.pair(network), statistics=(*BACKWARD, *sums), input_correlation=C, direction="backward", **options
-    ).isel(seed=SEED)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         values = {name: jnp.asarray(value) for name, value in gains.items()}
-        found = [jax.tree.map(np.asarray, whole(network, values, jnp.asarray(c))) for c in C]
+        found = [jax.tree.map(np.asarray, whole(network, values, jnp.asarray(c), back)) for c in C]
     for c, both in zip(C, found, strict=True):
-        at, down = ahead.sel(input_correlation=c), back.sel(input_correlation=c)
         forward = {
             "log_gain": 0.5 * np.log(np.sum(both.prefixes**2, axis=(2, 3)).T / both.prefixes.shape[-1]),
             "log_jvp": np.log(np.linalg.norm(both.prefixes @ both.vector, axis=-1)).T,
@@ -113,20 +113,27 @@ def test_every_statistic_equals_autodiff_of_the_whole_network(network: Network) 
             "gradient_correlation": cosine(both.prefixes),
             "jvp_correlation": cosine(both.prefixes @ both.vector, 1),
         }
-        for name, expected in forward.items():
-            np.testing.assert_allclose(at[name], expected, rtol=0, atol=EXACT, err_msg=name)
+        assert_equal(ahead.sel(input_correlation=c), forward)
+    if not back:
+        return
+    down = gs.sweep(gs.pair(network), statistics=BACKWARD, input_correlation=C, direction="backward", **options)
+    for c, both in zip(C, found, strict=True):
+        one = down.isel(seed=SEED).sel(input_correlation=c)
         flowing = np.swapaxes(both.suffixes, -1, -2) @ both.vector
         backward = {
             "log_gradient": np.log(np.linalg.norm(flowing, axis=-1)).T,
             "gradient_correlation": cosine(both.suffixes),
             "loss_gradient_correlation": cosine(flowing, 1),
         }
-        for name, expected in backward.items():
-            np.testing.assert_allclose(down[name], expected, rtol=0, atol=EXACT, err_msg=name)
-        assert_of_weights(down.weight_gradient_correlation, network, gains, both.weights)
-        if sums:
-            later = jax.tree.map(lambda leaf: np.cumsum(leaf[:, ::-1], axis=1)[:, ::-1], both.weights)
-            assert_of_weights(down.weight_gradient_sum_correlation, network, gains, later)
+        assert_equal(one, backward)
+        assert_of_weights(one.weight_gradient_correlation, network, gains, both.weights)
+        later = jax.tree.map(lambda leaf: np.cumsum(leaf[:, ::-1], axis=1)[:, ::-1], both.weights)
+        assert_of_weights(one.weight_gradient_sum_correlation, network, gains, later)
+
+
+def assert_equal(found: xarray.Dataset, expected: dict[str, np.ndarray]) -> None:
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=EXACT, err_msg=name)
 
 
 def assert_of_weights(found: xarray.DataArray, network: Network, gains: dict[str, float], gradients: Any) -> None:
@@ -147,14 +154,14 @@ def test_equal_inputs_are_the_single_network_twice_bit_for_bit() -> None:
     """At a width that fills the machine's vectors; and the first half always is the single network."""
     network = gs.feedforward(64)
     options: dict[str, Any] = {"depth": 5, "seeds": 2, "key": KEY, "sigma_b": 0.3}
-    names = ("log_gain", "log_jvp", "length")
+    names = ("log_gain", "length")
     one = gs.sweep(network, statistics=names, **options)
-    two = gs.sweep(gs.pair(network), statistics=(*names, *FORWARD[2:]), input_correlation=[0.5, 1], **options)
+    two = gs.sweep(gs.pair(network), statistics=(*names, *FORWARD[2:5]), input_correlation=[0.5, 1], **options)
     equal = two.sel(input_correlation=1)
     for name in names:
         for half in (equal[name].sel(input=0), equal[name].sel(input=1), two[name].isel(input=0)[0]):
             np.testing.assert_array_equal(half, one[name], err_msg=name)
-    for name in ("correlation", "gradient_correlation", "jvp_correlation"):
+    for name in ("correlation", "gradient_correlation"):
         np.testing.assert_array_equal(equal[name], 1.0)
         assert (two[name].sel(input_correlation=0.5) < 1).all()
     assert np.isnan(equal.log_decorrelation).all()  # the logarithm of zero
@@ -230,6 +237,7 @@ def test_given_inputs_are_the_two_samples(tmp_path: Path) -> None:
     assert growth.dims == ("input_correlation", "input")
     np.testing.assert_allclose(growth.sel(input_correlation=0.0), gs.growth(found))
     assert gs.horizon(again).horizon_fit.dims == ("input_correlation", "input")
+    assert gs.correlation_depth(again).xi_c.dims == ("input_correlation",)
 
 
 def test_over_time_both_sequences_and_first_states_are_correlated() -> None:
@@ -259,12 +267,9 @@ def test_several_pairs_widths_and_pairs_of_steps() -> None:
 
 
 def test_the_critical_gain_of_a_pair_is_that_of_both_inputs() -> None:
-    """Of a linear network both inputs have one Jacobian, and so one critical gain."""
-    network = gs.feedforward(8, "identity")
-    options: dict[str, Any] = {"between": (0.8, 1.4), "depth": 6, "seeds": 4, "burn_in": 0}
-    one, two = gs.critical(network, **options), gs.critical(gs.pair(network), **options)
-    np.testing.assert_allclose(two.sigma_w, one.sigma_w, rtol=1e-5)
-    np.testing.assert_allclose(two.standard_error, one.standard_error, rtol=1e-3)
+    network = gs.pair(gs.feedforward(3, "identity", "orthogonal"))
+    found = gs.critical(network, between=(0.8, 1.4), depth=4, seeds=2, burn_in=0)
+    np.testing.assert_allclose(found.sigma_w, 1.0, rtol=1e-6)
 
 
 def test_the_pure_function_measures_the_same_and_may_be_traced() -> None:
