@@ -213,6 +213,12 @@ def test_unknown_names_list_the_known_ones() -> None:
     assert "sigma_b" in gain
 
 
+def test_networks_whose_weights_have_other_names_have_no_axis_of_them_in_common() -> None:
+    networks = {"one": gs.feedforward(4), "other": gs.residual(4)}
+    options: dict[str, Any] = {"depth": 4, "seeds": 2, "direction": "backward"}
+    refused("network", lambda: gs.sweep(networks, statistics="log_weight_gradient", **options), ValueError)
+
+
 def test_second_network_of_a_mapping_is_checked_before_the_first_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = {"narrow": gs.feedforward(6), "wide": gs.feedforward(4000)}
     refused("inputs", lambda: gs.sweep(pair, depth=2, seeds=1, inputs=np.ones((1, 6))), ValueError)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from gradsim import arguments
 from gradsim.engine.chain import paired
 from gradsim.engine.plan import LOSS_SCALE, Plan, checked_network
+from gradsim.engine.statistic import Statistic
 from gradsim.networks.network import Network
 
 
@@ -42,6 +43,21 @@ def networks(network: Any, widths: Any = None) -> Networks:
     if len({paired(one) for one in each.values()}) > 1:
         raise ValueError("network: some are pairs and some take one input; sweep them apart, or pass pairs alone")
     return Networks(each, "network")
+
+
+def check_parameters(networks: Networks, statistics: Sequence[Statistic]) -> None:
+    """Networks whose weights have other names have no axis of parameters in common.
+
+    Raises: ValueError.
+    """
+    by_parameter = [one.name for one in statistics if one.by_parameter]
+    names = {tuple(one.parameters): str(name) for name, one in networks.each.items()}
+    if by_parameter and len(names) > 1:
+        each = "; ".join(f"{name}: {', '.join(parameters)}" for parameters, name in list(names.items())[:2])
+        raise ValueError(
+            f"network: weights have other names in some than in others ({each}), and {by_parameter[0]} is of each; "
+            "sweep them apart"
+        )
 
 
 def of_one_input(networks: Networks, who: str) -> Networks:

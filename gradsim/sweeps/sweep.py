@@ -112,6 +112,7 @@ def sweep(
     choices: dict[str, Any] = {"depth": depth, "statistics": statistics, "direction": direction, "at": at}
     choices |= {"burn_in": burn_in, "dtype": dtype, "loss": loss, "narrow": True}
     planned = [plans.planned(one, **choices) for one in several.each.values()]
+    grid.check_parameters(several, planned[0].statistics)
     return _run(
         several,
         planned,
