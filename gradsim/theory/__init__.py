@@ -16,6 +16,8 @@ from gradsim.theory.recurrent import (
 )
 from gradsim.theory.residual import ResidualPath, residual, tanh_residual_growth
 from gradsim.theory.singular_values import SingularValues, singular_values
+from gradsim.theory.softmax import SoftmaxMoments, softmax_moments
+from gradsim.theory.transformer import TransformerPath, transformer
 from gradsim.theory.transient import Transient, spectrum_variance, transient
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "RecurrentFixedPoint",
     "ResidualPath",
     "SingularValues",
+    "SoftmaxMoments",
+    "TransformerPath",
     "Transient",
     "batchnorm_growth",
     "correlation_map",
@@ -42,8 +46,10 @@ __all__ = [
     "recurrent_edge",
     "residual",
     "singular_values",
+    "softmax_moments",
     "spectrum_variance",
     "tanh_residual_growth",
+    "transformer",
     "transient",
     "vanilla_rnn",
 ]

@@ -45,10 +45,12 @@ def broadcast(
     return [np.array(np.broadcast_to(array, shape)).ravel() for array in arrays.values()], shape
 
 
-def layers(depth: Any, **named: Any) -> tuple[int, list[np.ndarray], tuple[int, ...]]:
+def layers(
+    depth: Any, bounds: Bounds = MappingProxyType({}), /, **named: Any
+) -> tuple[int, list[np.ndarray], tuple[int, ...]]:
     """The depth, then as from `broadcast`; every cell is followed through every layer, so both bound each other."""
     depth = arguments.whole("depth", depth, maximum=LAYERS)
-    return depth, *broadcast(most=MOST // depth, **named)
+    return depth, *broadcast(bounds, most=MOST // depth, **named)
 
 
 def _within(name: str, value: Any, low: float, high: float) -> np.ndarray:
