@@ -11,7 +11,7 @@ from gradsim import arguments
 from gradsim.theory.given import Number, broadcast
 
 LARGEST_TOKENS = 10**6
-LARGEST_VARIANCE = 2500.0  # the grids grow with its root
+LARGEST_VARIANCE = 400.0  # the grids grow with its root, and time with its cube
 # The trapezium rule is exact to e^(−π²/step) for what is analytic up to ±iπ/2, as e^(−e^x) is.
 _STEP = 0.22
 _GAUSSIAN_STEP, _REACH = 0.3, 12.5  # e^(−z²/4) is 1e-17 there
@@ -48,7 +48,7 @@ def softmax_moments(tokens: int, variance: Number, correlation: Number = 0.0) ->
         correlation: c between the two rows, from −1 to 1.
 
     Returns: SoftmaxMoments(square, slope, overlap, slope_overlap), of the broadcast shape.
-    Raises: TypeError or ValueError naming the argument; a variance above 2,500.
+    Raises: TypeError or ValueError naming the argument; a variance above 400.
     Source: law G8 of the project's law book.
 
     >>> print(f"{softmax_moments(2, 0.25).square:.12f}")
@@ -67,31 +67,22 @@ def _moments(n: int, t: float, c: float) -> tuple[float, float, float, float]:
         return 1.0, 0.0, 1.0, 0.0
     if t == 0:
         return 1 / n, (1 - 1 / n) / n, 1 / n, (1 - 1 / n) / n
-    u, z, weight = _grids(n, t)
-    orders = _orders(t, c)
-    basis = weight[:, None] * _hermite(z, orders)
-    x = u[:, None] + math.sqrt(t) * z
-    with np.errstate(over="ignore", under="ignore"):
-        e = np.exp(np.minimum(x, 7.0))  # e^(−e^7) is 0
-        falling = np.exp(-e)
-        # 1 − e^(−e^x), not e^(−e^x): its mean is small where n large makes a power of what is left.
-        g0, g1 = -np.expm1(-e) @ basis, (e * falling) @ basis
-        g2 = (e**2 * falling) @ basis
-        g3, g4 = (e**3 * falling) @ basis[:, 0], (e**4 * falling) @ basis[:, 0]
-    one = _STEP * n
-    alone, others = g0[:, 0], _power(g0[:, 0], n - 1)
-    square, cube = one * g2[:, 0] @ others, one / 2 * g3 @ others
-    squared = one / 6 * (g4 @ others + (n - 1) * g2[:, 0] ** 2 @ _power(alone, n - 2))
+    spread = 8.5 * math.sqrt(t)
+    u = np.arange(-math.log(n) - spread - _ROOM, spread + 4.0, _STEP)
+    orders, shifts = _orders(t, c), 17.2 * math.sqrt(t * max(c, 0.0)) / _STEP
+    # Close to c = 1 the rows share most of their logits: fewer nodes of what they share than Hermite coefficients.
+    few = t * c > 1 and shifts < orders
+    (g0, g1, g2, g3, g4), pairs, mean = _shared(u, t, c) if few else _mehler(u, t, c, orders)
+    one, alone = _STEP * n, g0 @ mean
+    others, twice = _power(alone, n - 1), g2 @ mean
+    square, cube = one * twice @ others, one / 2 * (g3 @ mean) @ others
+    squared = one / 6 * ((g4 @ mean) @ others + (n - 1) * twice**2 @ _power(alone, n - 2))
     g1[0] /= -math.expm1(-_STEP)  # stands for all below it, where g₁ falls as e^u
-    powers = c ** np.arange(orders)
-    powers[0] = 0.0  # written out: 1 − (1 − a)(1 − a') cancels
-    both = alone[:, None] + alone - alone[:, None] * alone - (g0 * powers) @ g0.T
-    powers[0] = 1.0
-    g11, others = (g1 * powers) @ g1.T, _power(both, n - 1)
-    pair = _STEP**2 * n
+    both = alone[:, None] + alone - (g0 * pairs) @ g0.T
+    g11, others, pair = (g1 * pairs) @ g1.T, _power(both, n - 1), _STEP**2 * n
     overlap = pair * np.sum(g11 * others)
-    three = pair * np.sum(((g2 * powers) @ g1.T) * others)
-    four = pair * (np.sum(((g2 * powers) @ g2.T) * others) + (n - 1) * np.sum(g11**2 * _power(both, n - 2)))
+    three = pair * np.sum(((g2 * pairs) @ g1.T) * others)
+    four = pair * (np.sum(((g2 * pairs) @ g2.T) * others) + (n - 1) * np.sum(g11**2 * _power(both, n - 2)))
     return square, square - 2 * cube + squared, overlap, overlap - 2 * three + four
 
 
@@ -100,14 +91,42 @@ def _power(complement: np.ndarray, n: int) -> np.ndarray:
     return np.exp(n * np.log1p(-np.minimum(complement, 1 - 1e-16))) if n else np.ones_like(complement)
 
 
-def _grids(n: int, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes of u; of z, with their weights e^(−z²/2)/√(2π)."""
-    scale = math.sqrt(t)
-    step = min(_GAUSSIAN_STEP, _STEP / scale)
-    z = step * np.arange(-math.ceil(_REACH / step), math.ceil(_REACH / step) + 1)
-    spread = 8.5 * scale
-    u = np.arange(-math.log(n) - spread - _ROOM, spread + 4.0, _STEP)
-    return u, z, step * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+_Features = tuple[list[np.ndarray], np.ndarray, np.ndarray]
+"""Of 1 − g₀, g₁ … g₄ each [u, features]; then the weights of a product of two rows, and of one row alone."""
+
+
+def _mehler(u: np.ndarray, t: float, c: float, orders: int) -> _Features:
+    """E f(l)f'(l') = Σ_k c^k f^(k) f'^(k) in Hermite coefficients."""
+    z, weight = _normal(math.sqrt(t), _REACH)
+    basis = weight[:, None] * _hermite(z, orders)
+    alone = np.eye(1, orders)[0]
+    return [one @ basis for one in _integrands(u[:, None] + math.sqrt(t) * z)], c ** np.arange(orders), alone
+
+
+def _shared(u: np.ndarray, t: float, c: float) -> _Features:
+    """l = √(tc) z₀ + what is a row's own: given z₀ both rows are independent, and z₀ shifts u by whole steps."""
+    (own, weight), (shift, pairs) = _normal(math.sqrt(t * (1 - c)), 9.0), _normal(math.sqrt(t * c), 8.6)
+    wide = u[0] + _STEP * np.arange(-(shift.size // 2), u.size + shift.size // 2)
+    each = [one @ weight for one in _integrands(wide[:, None] + math.sqrt(t * (1 - c)) * own)]
+    return [np.array(np.lib.stride_tricks.sliding_window_view(one, shift.size)) for one in each], pairs, pairs
+
+
+def _integrands(x: np.ndarray) -> list[np.ndarray]:
+    """1 − e^(−e^x), and e^(kx) e^(−e^x) for k = 1 … 4.
+
+    Not e^(−e^x): what it lacks to 1 is small where a large n makes a power of it.
+    """
+    e = np.exp(np.clip(x, -700.0, 7.0))  # e^(−e^7) is 0
+    falling = np.exp(-e)
+    return [-np.expm1(-e), *(e**k * falling for k in range(1, 5))]
+
+
+def _normal(scale: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of a normal number that is to be multiplied by `scale`, and their weights."""
+    step = min(_GAUSSIAN_STEP, _STEP / max(scale, 1e-100))
+    last = math.ceil(reach / step)
+    z = step * np.arange(-last, last + 1)
+    return z, step * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
 
 
 def _orders(t: float, c: float) -> int:

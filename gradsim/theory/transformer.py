@@ -115,7 +115,7 @@ def transformer(
         final_norm: of what the network would give out if it ended after block l, normalized once more.
 
     Returns: TransformerPath(length, correlation, power, log_gain, log_gradient), float64 [*shape, depth] for the gains,
-        q0 and c0 broadcast to `shape`. Without a norm NaN from where the logits' variance passes 2,500, or
+        q0 and c0 broadcast to `shape`. Without a norm NaN from where the logits' variance passes 400, or
         a length the floats.
     Raises: TypeError or ValueError naming the argument: an activation with kinks other than the ReLU, one that is not
         homogeneous (or gated) with position="none", c0 below −1/(n − 1).
