@@ -23,6 +23,7 @@ from gradsim.networks.depth.convolutional import convolutional
 from gradsim.networks.depth.feedforward import feedforward
 from gradsim.networks.depth.normalized import layernorm
 from gradsim.networks.depth.residual import highway, residual
+from gradsim.networks.depth.transformer import transformer
 from gradsim.networks.network import Network
 from gradsim.networks.time.antisymmetric import antisymmetric_rnn
 from gradsim.networks.time.delta_rule import delta_net, rwkv7
@@ -104,6 +105,7 @@ __all__ = [
     "theory",
     "track_gradients",
     "train",
+    "transformer",
     "tune",
     "unitary_rnn",
     "vanilla_rnn",

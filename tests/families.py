@@ -9,6 +9,8 @@ from jax import Array
 import gradsim as gs
 from gradsim import Network, initializers
 
+PERI: dict[str, Any] = {"gated": True, "norm": "rms", "position": "peri", "qk_norm": True, "causal": True}
+PERI["scaling"] = "inverse_sqrt_index"
 FAMILIES: dict[str, Network] = {
     "feedforward": gs.feedforward(7, "gelu", "torch_linear"),
     "feedforward_tied": gs.feedforward(6, "softsign", "orthogonal", tied=True),
@@ -18,6 +20,7 @@ FAMILIES: dict[str, Network] = {
     "batchnorm": gs.batchnorm(4, 4, "tanh"),
     "convolutional": gs.convolutional(3, 4, activation="tanh"),
     "attention": gs.attention(4, 2, 3),
+    "transformer": gs.transformer(6, 2, 2, 1, "silu", **PERI),
     "vanilla_rnn": gs.vanilla_rnn(6, features=3),
     "minimal_rnn": gs.minimal_rnn(6),
     "lstm": gs.lstm(4, features=3),

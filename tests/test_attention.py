@@ -15,7 +15,8 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 import gradsim as gs
 from gradsim import Network
 from gradsim.engine.statistics import token_spread
-from gradsim.networks.depth.attention import attention, deepnorm
+from gradsim.networks.depth.attention import attention
+from gradsim.networks.depth.scaling import deepnorm
 
 NETWORKS = [
     attention(4, 1, 3, norm="none", skip=False),

@@ -56,6 +56,8 @@ def draws(network: Network, keys: Keys, gains: dict[str, Array]) -> tuple[Any, A
 
     def drawn(t: Array) -> tuple[Any, Array]:
         weights = network.draw(random.fold_in(keys.weights, 0 if network.tied else t), dtype)
+        if network.numbered:
+            return weights, t
         return weights, initializers.normal(random.fold_in(keys.inputs, t), network.input_shape, dtype)
 
     each = jax.vmap(drawn)(jnp.arange(BURN_IN + DEPTH, dtype=jnp.int32))
@@ -77,7 +79,7 @@ def chain(network: Network, gains: dict[str, Array], each: Any, state: Any) -> t
         return ravel_pytree(network.observed(state))[0]
 
     def advance(state: Any, draw: tuple[Any, Array]) -> tuple[Any, Any]:
-        new = network.step(draw[0], gains, state, draw[1] if network.driven else None)[0]
+        new = network.step(draw[0], gains, state, draw[1] if network.driven or network.numbered else None)[0]
         return new, new
 
     def states(flat: Array) -> tuple[Array, Any]:
@@ -272,6 +274,7 @@ def test_draws_and_steps_keep_dtype_and_shape(network: Network, dtype: str) -> N
         first = network.initial_shape if network.driven else network.input_shape
         state = jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(first, dtype))
         inputs = jax.ShapeDtypeStruct(network.input_shape, dtype) if network.driven else None
+        inputs = jax.ShapeDtypeStruct((), "int32") if network.numbered else inputs
         weights = jax.eval_shape(lambda: network.draw(random.key(0), jnp.dtype(dtype)))
         new, preactivations = jax.eval_shape(network.step, weights, gains, state, inputs)
     assert str(jax.tree.structure(new)) == str(jax.tree.structure(state))

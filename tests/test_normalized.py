@@ -16,7 +16,8 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 import gradsim as gs
 from gradsim import Network
 from gradsim.networks.depth.batchnorm import OF, PLACES, batchnorm
-from gradsim.networks.depth.normalized import FORMS, layernorm, standardize
+from gradsim.networks.depth.norm import standardize
+from gradsim.networks.depth.normalized import FORMS, layernorm
 
 NETWORKS = [
     layernorm(6, "gelu", "orthogonal", form="pre", scaling="inverse_depth", layers=4, tied=True),

@@ -21,7 +21,10 @@ EMITTERS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 1
 # 1e-7 has been seen where a machine takes the sums within a step in another order.
 ROUNDED = {"attention": 1e-6, "lstm": 1e-6, "s4d": 2e-7, "mamba": 2e-7}
 # Their steps are made of the same operations as those of others.
-ALIKE = ("antisymmetric_rnn", "cornn", "indrnn", "min_gru", "min_lstm", "mlstm", "mamba2", "retnet", "rwkv6", "rwkv7")
+ALIKE = (
+    "antisymmetric_rnn", "cornn", "indrnn", "min_gru", "min_lstm", "mlstm", "mamba2", "retnet", "rwkv6", "rwkv7",
+    "transformer",
+)  # fmt: skip
 SMALL: dict[str, Any] = {"depth": 5, "seeds": 1, "progress": False}
 
 

@@ -11,7 +11,8 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 
 import gradsim as gs
 from gradsim import Network
-from gradsim.networks.depth.residual import FORMS, SCALINGS, branch_scale, highway, residual
+from gradsim.networks.depth.residual import FORMS, highway, residual
+from gradsim.networks.depth.scaling import branch_scale
 
 NETWORKS: list[Network] = [
     residual(5, "tanh", scaling="inverse_depth", layers=4),
@@ -55,7 +56,7 @@ def test_scaling_divides_the_branch_gain() -> None:
     plain = gs.sweep(residual(8), depth=9, seeds=2, branch_gain=1 / 3, dtype="float64")
     scaled = gs.sweep(residual(8, scaling="inverse_sqrt_depth", layers=9), depth=9, seeds=2, dtype="float64")
     np.testing.assert_allclose(scaled.log_gain, plain.log_gain, rtol=0, atol=1e-12)
-    assert [branch_scale(s, 9) for s in SCALINGS] == [1.0, 1 / 3, 1 / 9]
+    assert [branch_scale(s, 9) for s in ("constant", "inverse_sqrt_depth", "inverse_depth")] == [1.0, 1 / 3, 1 / 9]
 
 
 def test_inverse_sqrt_depth_bounds_the_gradient_at_any_depth() -> None:

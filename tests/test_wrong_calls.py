@@ -19,8 +19,10 @@ NETWORK_KINDS = {
     "tokens": "size", "order": "size", "values": "size", "layer": "fraction",
     "mlp": "count", "dimensions": "size", "features": "size or None", "chrono": "size or None",
     "layers": "size or None", "activation": "function", "initializer": "function", "input_initializer": "function",
-    "tied": "flag", "skip": "flag", "causal": "flag", "epsilon": "numbers", "form": "choice", "norm": "choice",
-    "scaling": "choice", "place": "choice", "padding": "choice", "of": "choice", "initial": "choice",
+    "tied": "flag", "skip": "flag", "causal": "flag", "gated": "flag", "qk_norm": "flag", "final_norm": "flag",
+    "epsilon": "numbers", "form": "choice", "norm": "choice", "scaling": "choice", "position": "choice",
+    "place": "choice", "padding": "choice", "of": "choice", "initial": "choice",
+    "transformer.heads": "count",
 }  # fmt: skip
 RECURRENT: dict[str, Any] = {"width": 4, "initializer": "gaussian", "features": 3, "initial": "zero", "tied": True}
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -45,6 +47,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "attention": {
         "width": 4, "heads": 2, "tokens": 3, "mlp": 2, "activation": "tanh", "initializer": "gaussian", "norm": "pre",
         "skip": True, "causal": False, "epsilon": 1e-6, "scaling": "inverse_depth", "layers": 3, "tied": False,
+    },
+    "transformer": {
+        "width": 4, "heads": 2, "tokens": 3, "mlp": 2, "activation": "tanh", "initializer": "gaussian", "gated": False,
+        "norm": "rms", "position": "pre", "qk_norm": True, "causal": False, "skip": True, "epsilon": 1e-6,
+        "scaling": "inverse_depth", "layers": 3, "final_norm": True, "tied": False,
     },
     "vanilla_rnn": {
         "width": 4, "activation": "tanh", "initializer": "gaussian", "features": 3, "input_initializer": "gaussian",
@@ -116,7 +123,11 @@ SWEEP_KINDS = {
 
 def cases(calls: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str], rest: str = "") -> list[Any]:
     """(function, argument, kind) of all these calls; an argument without a kind of its own is of the kind `rest`."""
-    found = [(name, argument, kinds.get(argument, rest)) for name, base in calls.items() for argument in base]
+    found = [
+        (name, argument, kinds.get(f"{name}.{argument}", kinds.get(argument, rest)))
+        for name, base in calls.items()
+        for argument in base
+    ]
     return [pytest.param(*case, id=f"{case[0]}-{case[1]}") for case in found]
 
 

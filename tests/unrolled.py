@@ -90,7 +90,13 @@ class Unrolled(NamedTuple):
 
     def whole(self, state: Array) -> Array:
         """All of the network's own steps."""
-        return self.chain(lambda x, weights: self.network.step(weights, self.gains, x, None)[0])(state)
+        network, depth = self.network, jax.tree.leaves(self.weights)[0].shape[0]
+        numbers = jnp.arange(depth, dtype=jnp.int32) if network.numbered else None
+
+        def step(x: Array, drawn: tuple[Any, Array | None]) -> tuple[Array, None]:
+            return network.step(drawn[0], self.gains, x, drawn[1])[0], None
+
+        return jax.lax.scan(step, state, (self.weights, numbers))[0]
 
 
 @partial(jax.jit, static_argnames=("network", "depth"))

@@ -30,7 +30,8 @@ def families() -> list[gs.Network]:
         gs.indrnn, gs.min_gru, gs.min_lstm, gs.antisymmetric_rnn, gs.cornn, gs.unitary_rnn, gs.mamba2, gs.retnet,
         gs.rwkv6, gs.rwkv7, gs.delta_net, gs.mlstm,
     )  # fmt: skip
-    several = [gs.batchnorm(WIDTH, 8), gs.convolutional(WIDTH, 8), gs.attention(WIDTH, 4, 8), gs.s4d(4), gs.mamba(4)]
+    blocks = [gs.attention(WIDTH, 4, 8), gs.transformer(WIDTH, 4, 8, activation="silu", gated=True, qk_norm=True)]
+    several = [gs.batchnorm(WIDTH, 8), gs.convolutional(WIDTH, 8), *blocks, gs.s4d(4), gs.mamba(4)]
     return [*several, *(family(WIDTH) for family in (*plain, *recurrent, *today))]
 
 

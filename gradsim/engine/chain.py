@@ -95,7 +95,7 @@ class Drawn(NamedTuple):
     """What a step reads beside the state: its weights (None where all steps share them) and its input."""
 
     weights: Weights | None
-    inputs: Array | None
+    inputs: Array | None  # or its number, where the network is `numbered`
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,8 @@ class Source:
     def drawn(self, t: Array | int) -> Drawn:
         """What step t alone reads."""
         weights = None if self.network.tied else self.weights(t)
+        if self.network.numbered:
+            return Drawn(weights, jnp.asarray(t, jnp.int32))
         return Drawn(weights, self.input(t) if self.network.driven else None)
 
     def bind(self) -> Callable[[Gains], "Chain"]:

@@ -74,9 +74,11 @@ def _declared(network: Network) -> Iterator[str]:
         yield _line(network, "family", f"got {family!r}", "declare its name, family: ClassVar[str] = …")
     if network.axis not in AXES:
         yield _line(network, "axis", f"got {network.axis!r}", f"declare one of: {', '.join(AXES)}")
-    for part in ("driven", "tied"):
+    for part in ("driven", "tied", "numbered"):
         if not isinstance(getattr(network, part), bool):
             yield _line(network, part, arguments.got(getattr(network, part)), "True or False is needed")
+    if network.numbered and network.driven:
+        yield _line(network, "numbered", "got True beside driven", "a step reads its number or an input")
     for part, check in (
         ("gains", _gains), ("input_shape", _shape), ("initial_shape", _shape), ("activations", _activations),
         ("parameters", _parameters),
@@ -162,6 +164,7 @@ def _one_step(network: Network, dtype: str) -> Iterator[str]:
     gains = {name: jax.ShapeDtypeStruct((), dtype) for name in network.gains}
     first = jax.ShapeDtypeStruct(network.initial_shape if network.driven else network.input_shape, dtype)
     inputs = jax.ShapeDtypeStruct(network.input_shape, dtype) if network.driven else None
+    inputs = jax.ShapeDtypeStruct((), "int32") if network.numbered else inputs
     try:
         weights = run("draw", lambda: network.draw(random.key(0), dtype))
         yield from _of_dtype(network, "draw", weights, dtype)

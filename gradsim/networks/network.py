@@ -54,6 +54,11 @@ class Network(ABC):
         return self.input_shape
 
     @property
+    def numbered(self) -> bool:
+        """Does a step read its number, 0 for the first, as its `inputs` (int32)? Of families that are not `driven`."""
+        return False
+
+    @property
     @abstractmethod
     def gains(self) -> dict[str, float]:
         """The gains that a sweep may vary, with their defaults."""

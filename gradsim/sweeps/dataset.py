@@ -51,6 +51,8 @@ GAINS = {
     "damping": "damping",
     "stiffness": "stiffness",
     "sigma_u": "second MLP gain σ_u",
+    "sigma_g": "MLP gate gain σ_g",
+    "logit_gain": "logit gain",
     "sigma_in": "read-in gain σ_in",
     "sigma_out": "read-out gain σ_out",
 }

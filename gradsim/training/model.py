@@ -153,12 +153,18 @@ def logits(
         new = step(weights, gains, state, one)[0]
         return new, new
 
-    over_time = jnp.swapaxes(entries, 0, 1) if network.driven else None
-    xs = (None if shared else (layers, rest), over_time)
     depth = model.plan.depth
+    xs = (None if shared else (layers, rest), step_inputs(model, entries))
     unroll = depth if unrolled and not shared and depth <= UNROLLED else 1
     last, states = lax.scan(body, first_states(model, fixed, entries), xs, length=depth, unroll=unroll)
     return read_out(model, parameters, network.output(last), inputs.shape[0]), states
+
+
+def step_inputs(model: Model, entries: Array) -> Array | None:
+    """What every step reads beside its weights, [depth, …]: the inputs of a batch, or its own number."""
+    if model.network.numbered:
+        return jnp.arange(model.plan.depth, dtype=jnp.int32)
+    return jnp.swapaxes(entries, 0, 1) if model.network.driven else None
 
 
 def read_out(model: Model, parameters: Parameters, output: State, batch: int) -> Array:

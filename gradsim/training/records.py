@@ -29,6 +29,7 @@ from gradsim.training.model import (
     read_out,
     right,
     stacked,
+    step_inputs,
     weights_of,
 )  # fmt: skip
 from gradsim.training.tasks import Sample
@@ -94,7 +95,7 @@ def exact_gradient(model: Model, parameters: Parameters, fixed: Fixed, batch: Sa
     network, gains = model.network, unit_gains(model.network, fixed.gains)
     entries, targets = read(model, parameters, batch.inputs), batch.targets
     state = first_states(model, fixed, entries)
-    over_time = jnp.swapaxes(entries, 0, 1) if network.driven else None
+    over_time = step_inputs(model, entries)
     if tasks.coupled(network):  # one network for the whole batch
         state, targets = jax.tree.map(lambda leaf: leaf[None], (state, targets))
     else:
@@ -133,8 +134,9 @@ def _step(chain: Chain, one: Array | None) -> Any:
 
 
 def _each(function: Any, *args: Any) -> Any:
-    """`function` of every sample; an input may be None."""
-    return jax.vmap(function, in_axes=tuple(None if arg is None else 0 for arg in args))(*args)
+    """`function` of every sample; an input may be None, or a number that all share."""
+    shared = tuple(arg is None or (isinstance(arg, Array) and not arg.ndim) for arg in args)
+    return jax.vmap(function, in_axes=tuple(None if one else 0 for one in shared))(*args)
 
 
 def _turn(model: Model, parameters: Parameters, last: Scaled, targets: Array) -> Bundle:

@@ -10,7 +10,7 @@ from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
 from gradsim.networks.depth.dense import Dense, Weights, checked
-from gradsim.networks.depth.normalized import checked_epsilon, standardize
+from gradsim.networks.depth.norm import checked_epsilon, standardize
 from gradsim.networks.network import Gains
 
 PLACES = ("before", "after")

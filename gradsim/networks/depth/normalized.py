@@ -1,93 +1,22 @@
 """Layer norm and RMS norm: in place of a layer's scale, before a residual branch, or after the sum."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float
 
-from gradsim import activations, arguments, initializers, scaled
+from gradsim import activations, arguments, initializers
 from gradsim.activations import Activation
 from gradsim.initializers import Initializer
+from gradsim.networks.depth import scaling as schemes
 from gradsim.networks.depth.dense import Dense, Weights, checked
-from gradsim.networks.depth.residual import SCALINGS, branch_scale, checked_layers
+from gradsim.networks.depth.norm import NORMS, checked_epsilon, standardize, standardize_affine
+from gradsim.networks.depth.scaling import FACTORS, checked_layers
 from gradsim.networks.network import Gains
 
 FORMS = ("plain", "pre", "post")
-NORMS = ("layer", "rms")
-LARGEST_EPSILON = 1e30  # in float32 a larger one, or its product with a scale, would be infinite
-
-
-def _mean(x: Array, axis: int) -> Array:
-    """The mean along axis −1 or −2, kept as an axis of length 1.
-
-    Over the last axis but one the sum is written out: XLA then makes one pass of vector instructions of
-    it, where its reduction after a matrix product took up to 80 times as long on a CPU.
-    """
-    if axis == -1:
-        return jnp.mean(x, axis, keepdims=True)
-    terms = [x[..., i : i + 1, :] for i in range(x.shape[-2])]
-    return sum(terms[1:], start=terms[0]) / len(terms)
-
-
-def _divided(x: Array, axis: int, epsilon: float) -> tuple[Array, Array]:
-    """x / s and 1 / s for s = √(mean x² + ε) along the axis; both 0 where s is.
-
-    A state may be as large as 2**94 in float32: the squares are taken after an exact division.
-    """
-    largest = jnp.max(jnp.abs(x), axis, keepdims=True)
-    largest = jnp.maximum(largest, epsilon**0.5)
-    shrink = scaled.power_of_two(-scaled.exponent_of(largest), x.dtype)
-    small = x * shrink
-    variance = _mean(small * small, axis) + (epsilon**0.5 * shrink) ** 2
-    # The limit ε -> 0 of a vector without any variance, as a layer of dead ReLUs leaves it.
-    inverse = jnp.where(variance > 0, jax.lax.rsqrt(jnp.where(variance > 0, variance, 1)), 0)
-    return small * inverse, shrink * inverse
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-def standardize(x: Array, axis: int, epsilon: float, centre: bool = True) -> Array:
-    """(x − mean x) / √(var x + ε) along axis −1 or −2; without centring x / √(mean x² + ε)."""
-    return _divided(x - _mean(x, axis) if centre else x, axis, epsilon)[0]
-
-
-@standardize.defjvp
-def _(axis: int, epsilon: float, centre: bool, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # dy = (dx − mean dx − y mean(y dx)) / s: two sums and one product for each tangent, where
-    # automatic differentiation follows the mean, the square and the root one by one.
-    (x,), (dx,) = primals, tangents
-    y, inverse = _divided(x - _mean(x, axis) if centre else x, axis, epsilon)
-    if axis == -2:
-        moved = dx - _mean(dx, axis) if centre else dx
-        return y, inverse * (moved - y * _mean(y * dx, axis))
-    # Over the last axis both sums are one thin matrix product, at twice the speed of reductions on a CPU.
-    directions = jnp.stack([y, jnp.ones_like(y)] if centre else [y], axis=-1)
-    means = (dx[..., None, :] @ directions)[..., 0, :] / x.shape[-1]
-    moved = dx - means[..., 1:] if centre else dx
-    return y, inverse * (moved - y * means[..., :1])
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
-def standardize_affine(x: Float[Array, " n"], gain: Array, shift: Float[Array, " n"], epsilon: float) -> Array:
-    """v / √(mean v² + ε) for v = gain x + shift: `standardize` of a layer, whose mean has been taken off before."""
-    return _divided(gain * x + shift, -1, epsilon)[0]
-
-
-@partial(standardize_affine.defjvp, symbolic_zeros=True)
-def _(epsilon: float, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-    # The tangents of x meet y before they meet the gain: another pass over them is spared.
-    (x, gain, shift), (dx, *others) = primals, tangents
-    y, inverse = _divided(gain * x + shift, -1, epsilon)
-    moved = (inverse * gain) * (dx - y * ((dx @ y) / x.shape[-1]))
-    for tangent, by in zip(others, (x, jnp.ones_like(x)), strict=True):
-        if not isinstance(tangent, SymbolicZero):  # of the gain or the shift
-            value = tangent * by
-            moved = moved + inverse * (value - y * jnp.mean(y * value))
-    return y, moved
 
 
 @dataclass(frozen=True)
@@ -105,6 +34,10 @@ class LayerNorm(Dense):
     def gains(self) -> dict[str, float]:
         return super().gains if self.form == "plain" else {**super().gains, "branch_gain": 1.0}
 
+    @property
+    def numbered(self) -> bool:
+        return schemes.numbered(self.scaling)
+
     def step(
         self, weights: Weights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
     ) -> tuple[Float[Array, " n"], tuple[Float[Array, " n"], ...]]:
@@ -116,7 +49,7 @@ class LayerNorm(Dense):
                 w, bias = w - jnp.mean(w, axis=1, keepdims=True), bias - jnp.mean(bias)
             z = standardize_affine(x @ w, gains["sigma_w"], bias, self.epsilon)
             return self.activation(z), (z,)
-        scale = gains["branch_gain"] * branch_scale(self.scaling, self.layers)
+        scale = schemes.branch_gain(self.scaling, self.layers, gains, inputs)
         z = x if self.form == "post" else standardize(x, -1, self.epsilon, centre)
         x = x + scale * (gains["sigma_w"] * (self.activation(z) @ weights.w) + bias)
         return (x if self.form == "pre" else standardize(x, -1, self.epsilon, centre)), (z,)
@@ -140,7 +73,7 @@ def layernorm(
         form="post"   x_l = N(x + a s (σ_w φ(x) W + σ_b b))
 
     norm="rms" leaves the mean in, x / √(mean x² + ε). ε is 1e-6 as in Flax; with epsilon=0 the norm is
-    exactly free of scale. s is 1, 1/√L or 1/L by `scaling` and L = `layers`, as in `residual`.
+    exactly free of scale. s is 1, 1/√L, 1/L, 1/√l or 1/l by `scaling` and L = `layers`, as in `residual`.
 
     The Jacobian is ∂x_L/∂x_0, through the norms. Gains: sigma_w and sigma_b (the initializer's own
     unless given), and branch_gain (a) in the residual forms. The norm's own scale and shift are 1 and 0.
@@ -151,7 +84,7 @@ def layernorm(
     Source: Ba, Kiros & Hinton 2016; Zhang & Sennrich 2019; Xiong et al. 2020.
     """
     form = arguments.choice("form", form, FORMS)
-    scaling = arguments.choice("scaling", scaling, SCALINGS if form != "plain" else SCALINGS[:1])
+    scaling = arguments.choice("scaling", scaling, FACTORS if form != "plain" else FACTORS[:1])
     return LayerNorm(
         **checked(width, activation, initializer, tied, narrowest=2),
         form=form,
@@ -160,13 +93,3 @@ def layernorm(
         scaling=scaling,
         layers=checked_layers(scaling, layers),
     )
-
-
-def checked_epsilon(epsilon: float) -> float:
-    """`epsilon` as one number that is not negative, and that float32 holds."""
-    value = arguments.gain("epsilon", epsilon)
-    if value.ndim:
-        raise ValueError(f"epsilon: got an array of shape {value.shape}; pass one number of at least 0")
-    if value > LARGEST_EPSILON:
-        raise ValueError(f"epsilon: got {value}; pass one number from 0 to {LARGEST_EPSILON:g}")
-    return float(value)

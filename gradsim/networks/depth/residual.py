@@ -3,7 +3,6 @@
 Without the path a gradient is a product of L factors; with it, of L factors near one.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -17,33 +16,12 @@ from gradsim import activations, arguments, initializers
 from gradsim.activations import ACTIVATIONS, Activation
 from gradsim.draws import Part, together
 from gradsim.initializers import Initializer
-from gradsim.networks.depth.dense import Dense, Weights, checked
+from gradsim.networks.depth import scaling as schemes
+from gradsim.networks.depth.dense import Dense, checked
+from gradsim.networks.depth.scaling import RESIDUAL, Branch, checked_layers
 from gradsim.networks.network import Gains
 
 FORMS = ("two_layer", "pre_activation", "post_activation")
-SCALINGS = ("constant", "inverse_sqrt_depth", "inverse_depth")
-
-
-def checked_layers(scaling: str, layers: int | None) -> int | None:
-    """`layers`, which a scaling by the depth needs and which means nothing without one."""
-    if scaling == "constant":
-        if layers is not None:
-            raise ValueError(
-                f"layers: got {arguments.shown(layers)} with scaling='constant'; leave it out, or take another scaling"
-            )
-        return None
-    if layers is None:
-        raise ValueError(f"layers: got None; pass the depth L that scaling={scaling!r} divides by")
-    return arguments.size("layers", layers)
-
-
-def branch_scale(scaling: str, layers: int | None) -> float:
-    """The factor on a branch that keeps the sum of L of them bounded: 1, 1/√L or 1/L."""
-    if scaling == "inverse_sqrt_depth" and layers is not None:
-        return 1 / math.sqrt(layers)
-    if scaling == "inverse_depth" and layers is not None:
-        return 1 / layers
-    return 1.0
 
 
 class TwoLayerWeights(NamedTuple):
@@ -55,55 +33,53 @@ class TwoLayerWeights(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Residual(Dense):
-    """What the residual forms share."""
+class Residual(Dense):
+    """See `residual`."""
 
+    form: str
     scaling: str
     layers: int | None
     family: ClassVar[str] = "residual"
 
     @property
-    def gains(self) -> dict[str, float]:
-        return {**super().gains, "branch_gain": 1.0}
-
-    def _scale(self, gains: Gains) -> Array:
-        return gains["branch_gain"] * branch_scale(self.scaling, self.layers)
-
-
-@dataclass(frozen=True)
-class Residual(_Residual):
-    """A branch of one matrix, its activation before or after it; see `residual`."""
-
-    form: str
-
-    def step(
-        self, weights: Weights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
-    ) -> tuple[Float[Array, " n"], tuple[Float[Array, " n"], ...]]:
-        x, before = state, self.form == "pre_activation"
-        z = gains["sigma_w"] * ((self.activation(x) if before else x) @ weights.w) + gains["sigma_b"] * weights.b
-        return x + self._scale(gains) * (z if before else self.activation(z)), (x if before else z,)
-
-
-@dataclass(frozen=True)
-class TwoLayerResidual(_Residual):
-    """A branch of two matrices, its activation between them; see `residual`."""
-
-    parameters: ClassVar[Mapping[str, str]] = {"w": "sigma_w", "b": "sigma_b", "v": "sigma_v"}
+    def parameters(self) -> Mapping[str, str]:  # type: ignore[override]
+        """The weights by form, and with some schemes those that the branch gain multiplies."""
+        second = {"v": "sigma_v"} if self.form == "two_layer" else {}
+        return schemes.parameters(self.scaling, {**Dense.parameters, **second})
 
     @property
     def gains(self) -> dict[str, float]:
-        return {**super().gains, "sigma_v": self.initializer.weight_gain(self.width, self.width)}
+        found, matrices = {**super().gains, "branch_gain": 1.0}, Branch((), "sigma_w")
+        if self.form == "two_layer":
+            found["sigma_v"] = self.initializer.weight_gain(self.width, self.width)
+            matrices = Branch(("sigma_w",), "sigma_v")
+        return schemes.started(self.scaling, self.layers, found, [matrices])
 
-    def draw(self, key: Array, dtype: DTypeLike) -> TwoLayerWeights:
+    @property
+    def numbered(self) -> bool:
+        return schemes.numbered(self.scaling)
+
+    def draw(self, key: Array, dtype: DTypeLike) -> Any:
         n, law = self.width, self.initializer
-        (w, v), b = together(key, dtype, Part(law.draw, (n, n), 2), Part(law.draw_bias, (n,)))
-        return TwoLayerWeights(w, b, v)
+        if self.form == "two_layer":
+            (w, v), b = together(key, dtype, Part(law.draw, (n, n), 2), Part(law.draw_bias, (n,)))
+            drawn: Any = TwoLayerWeights(w, b, v)
+        else:
+            drawn = super().draw(key, dtype)
+        return schemes.with_scale(self.scaling, drawn, 1, n, dtype)
 
     def step(
-        self, weights: TwoLayerWeights, gains: Gains, state: Float[Array, " n"], inputs: Array | None
+        self, weights: Any, gains: Gains, state: Float[Array, " n"], inputs: Array | None
     ) -> tuple[Float[Array, " n"], tuple[Float[Array, " n"], ...]]:
-        z = gains["sigma_w"] * (state @ weights.w) + gains["sigma_b"] * weights.b
-        return state + (self._scale(gains) * gains["sigma_v"]) * (self.activation(z) @ weights.v), (z,)
+        x = state
+        a = schemes.branch_gain(self.scaling, self.layers, gains, inputs, getattr(weights, "scale", None))
+        before = self.form == "pre_activation"
+        z = gains["sigma_w"] * ((self.activation(x) if before else x) @ weights.w) + gains["sigma_b"] * weights.b
+        if before:
+            return x + a * z, (x,)
+        if self.form == "post_activation":
+            return x + a * self.activation(z), (z,)
+        return x + (a * gains["sigma_v"]) * (self.activation(z) @ weights.v), (z,)
 
 
 def residual(
@@ -114,14 +90,17 @@ def residual(
     scaling: str = "constant",
     layers: int | None = None,
     tied: bool = False,
-) -> Residual | TwoLayerResidual:
+) -> Residual:
     """A residual network of constant width, x_l = x_{l−1} + a s f(x_{l−1}).
 
         form="two_layer"        f(x) = σ_v φ(σ_w x W + σ_b b) V
         form="pre_activation"   f(x) = σ_w φ(x) W + σ_b b
         form="post_activation"  f(x) = φ(σ_w x W + σ_b b)
 
-    with s = 1 (scaling="constant"), 1/√L ("inverse_sqrt_depth") or 1/L ("inverse_depth"), L = `layers`.
+    with s = 1 (scaling="constant"), 1/√L ("inverse_sqrt_depth"), 1/L ("inverse_depth"), 1/√l ("inverse_sqrt_index") or
+    1/l ("inverse_index"), L = `layers` and l the block's number; or a = 0 ("rezero", "skipinit"), a = 1e-5
+    ("layerscale"), a weight that is trained, one a block or one a unit; or by default σ_w = 0, in the two-layer form
+    σ_v = 0 and σ_w times L^−½ ("fixup").
 
     The Jacobian is ∂x_L/∂x_0 = Π_l (1 + a s ∂f_l/∂x), skips included. Gains: sigma_w, sigma_b,
     branch_gain (a), and sigma_v where the branch has two matrices; the initializer's own unless given.
@@ -130,16 +109,17 @@ def residual(
     Raises: ValueError or TypeError for a width or layers that are not positive whole numbers, an
     unknown name (the known ones are listed), layers missing where the scaling needs them or given
     where it does not.
-    Source: He et al. 2015, 2016; Yang & Schoenholz 2017; De & Smith 2020 for the scalings.
+    Source: He et al. 2015, 2016; Yang & Schoenholz 2017; for the scalings De & Smith 2020, Hayou et al. 2021,
+    Bachlechner et al. 2021, Touvron et al. 2021, Zhang, Dauphin & Ma 2019.
     """
     form = arguments.choice("form", form, FORMS)
-    scaling = arguments.choice("scaling", scaling, SCALINGS)
-    shared: dict[str, Any] = {
+    scaling = arguments.choice("scaling", scaling, RESIDUAL)
+    return Residual(
         **checked(width, activation, initializer, tied),
-        "scaling": scaling,
-        "layers": checked_layers(scaling, layers),
-    }
-    return TwoLayerResidual(**shared) if form == "two_layer" else Residual(form=form, **shared)
+        form=form,
+        scaling=scaling,
+        layers=checked_layers(scaling, layers),
+    )
 
 
 class HighwayWeights(NamedTuple):
