@@ -8,6 +8,7 @@ from scipy import stats
 from scipy.special import betaln, binom, digamma, loggamma, polygamma, zeta
 
 from gradsim import arguments
+from gradsim.networks.depth.scaling import FACTORS, SCHEMES
 from gradsim.theory.given import Number, broadcast
 
 SMALL = 0.02  # of n v: from here on 14 terms of a series in v are exact to rounding
@@ -98,9 +99,6 @@ def _relu_block(n: int, s: float) -> tuple[float, float]:
     return total, weight @ (variance + (mean - total) ** 2) + dead * total**2
 
 
-STACKS = ("constant", "inverse_sqrt_depth", "inverse_depth", "inverse_sqrt_index", "inverse_index")
-
-
 def residual_stack(share: Number, depth: Number, scaling: str = "constant") -> Float[np.ndarray, "*shape"]:
     """½ ln E‖Ju‖² = ½ Σ ln(1 + s a_l²) of a linear or ReLU residual network, at every width.
 
@@ -125,15 +123,14 @@ def residual_stack(share: Number, depth: Number, scaling: str = "constant") -> F
     >>> print(f"{np.exp(2 * residual_stack(1.0, 100, 'inverse_sqrt_depth')):.12f}")
     2.704813829422
     """
-    scaling = arguments.choice("scaling", scaling, STACKS)
+    scaling = arguments.choice("scaling", scaling, FACTORS)
     (s, length), shape = broadcast({"depth": (1.0, 1e15)}, share=share, depth=depth)
     if scaling == "inverse_sqrt_index":
         total = np.where(s > 0, -np.log(length + 1 + s) - betaln(length + 1, 1 + s), 0.0)
     elif scaling == "inverse_index":
         total = _inverse_squares(s, length)
     else:
-        power = {"constant": 0, "inverse_sqrt_depth": 1, "inverse_depth": 2}[scaling]
-        total = length * np.log1p(s / length**power)
+        total = length * np.log1p(s * length ** (2 * SCHEMES[scaling].power))
     return (total / 2).reshape(shape)
 
 

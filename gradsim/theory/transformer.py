@@ -1,6 +1,5 @@
 """Transformers at infinite width, block by block: length and correlation of tokens, and the power of the Jacobian."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,21 +8,13 @@ from jaxtyping import Float
 
 from gradsim import activations, arguments
 from gradsim.activations import Activation
-from gradsim.networks.depth.attention import DEEPNORM, deepnorm
+from gradsim.networks.depth.scaling import FACTORS, SCHEMES, deepnorm
+from gradsim.networks.depth.transformer import POSITIONS
 from gradsim.theory.channels import kernel
 from gradsim.theory.given import RANGE, ActivationLike, Number, layers
 from gradsim.theory.softmax import LARGEST_TOKENS, LARGEST_VARIANCE, softmax_moments
 
-POSITIONS = ("pre", "post", "peri", "none")
-# The factor on the branches of a block, counted from 1.
-SCALINGS: dict[str, Callable[[int, int], float]] = {
-    "constant": lambda block, depth: 1.0,
-    "inverse_sqrt_depth": lambda block, depth: 1 / math.sqrt(depth),
-    "inverse_depth": lambda block, depth: 1 / depth,
-    "inverse_sqrt_index": lambda block, depth: 1 / math.sqrt(block),
-    "inverse_index": lambda block, depth: 1 / block,
-    DEEPNORM: lambda block, depth: 1.0,
-}
+SCALINGS = (*FACTORS, "deepnorm")
 
 Cells = Float[np.ndarray, " cells"]
 Path = Float[np.ndarray, "depth cells"]
@@ -127,7 +118,7 @@ def transformer(
     n = arguments.whole("tokens", tokens, maximum=LARGEST_TOKENS)
     position = arguments.choice("position", position, POSITIONS)
     skip = arguments.flag("skip", skip)
-    scaling = arguments.choice("scaling", scaling, tuple(SCALINGS) if skip else ("constant",))
+    scaling = arguments.choice("scaling", scaling, SCALINGS if skip else ("constant",))
     parts = arguments.flag("attention", attention), arguments.flag("mlp", mlp)
     phi, gated = activations.get(activation), arguments.flag("gated", gated)
     qk_norm, final_norm = arguments.flag("qk_norm", qk_norm), arguments.flag("final_norm", final_norm)
@@ -138,7 +129,7 @@ def transformer(
         sigma_v=sigma_v, sigma_o=sigma_o, sigma_w=sigma_w, sigma_u=sigma_u, sigma_g=sigma_g, branch_gain=branch_gain,
     )  # fmt: skip
     query, logit, value, out, first, second, gate, branch = gains
-    alpha, beta = deepnorm(depth) if scaling == DEEPNORM else (1.0 if skip else 0.0, 1.0)
+    alpha, beta = deepnorm(depth) if scaling == "deepnorm" else (1.0 if skip else 0.0, 1.0)
     sublayers: list[_Sublayer] = []
     if parts[0]:
         grows = position in ("none", "post") and not qk_norm  # logits go with the square of the tokens, as they come
@@ -146,7 +137,8 @@ def transformer(
     if parts[1]:
         _check_unnormalized(phi, gated, position, bool(parts[0] or np.all(q == 1)))
         sublayers.append(_channels(phi, first * beta, second * beta, gate if gated else None))
-    a2 = [(branch * SCALINGS[scaling](block, depth)) ** 2 for block in range(1, depth + 1)]
+    scheme = SCHEMES[scaling]
+    a2 = [branch**2 * (depth if scheme.of == "depth" else block) ** (2 * scheme.power) for block in range(1, depth + 1)]
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         length, gap, steps = _followed(_State(q, q * (1 - c)), sublayers, a2, alpha**2, position)
         last = -np.log(length) if final_norm else np.zeros_like(length)  # what the final norm divides by
@@ -159,7 +151,7 @@ def transformer(
 def _check(parts: tuple[bool, bool], position: str, scaling: str) -> None:
     if not any(parts):
         raise ValueError("attention: got False with mlp=False; leave one of them in")
-    if scaling == DEEPNORM and position != "post":
+    if scaling == "deepnorm" and position != "post":
         raise ValueError(f"position: got {position!r} with scaling='deepnorm'; pass 'post', or another scaling")
 
 
