@@ -15,13 +15,13 @@ from gradsim.laws import ERRORS, LAWS, Law
 from gradsim.laws.record import bound, estimated, exact, sampled, sampled_variance
 
 OF_MEMORY = tuple(f"I{number}" for number in range(1, 10))
-QUICK = ("A1", "A3", "A10", "A14", "B1", "B2", "B3", "B4", "C1", "C2", "F1", *OF_MEMORY)
+QUICK = ("A1", "A3", "A10", "A14", "B1", "B2", "B3", "B4", "C1", "C2", "F1", "G1", "G12", "G13", *OF_MEMORY)
 BUILT = {"A1", "A3", "A4", "A5", "A7", "A8", "A9", "A10", "A14", "B1", "B2", "B3", "B4", "B7", "C1", "C2"}
 BUILT |= {
     *(f"I{number}" for number in range(1, 10)),
     "A2",
     "A12",
-    "G2",
+    *(f"G{number}" for number in range(1, 16)),
     "D1",
     "D2",
     "D3",

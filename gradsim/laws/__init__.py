@@ -5,12 +5,12 @@
 [True]
 """
 
-from gradsim.laws import architectures, exact, exponents, initialization, mean_field, memory
+from gradsim.laws import architectures, exact, exponents, initialization, mean_field, memory, transformers
 from gradsim.laws.record import ERRORS, Check, Law
 
 LAWS: dict[str, Law] = {
     law.id: law
-    for module in (exact, mean_field, architectures, exponents, memory, initialization)
+    for module in (exact, mean_field, architectures, exponents, transformers, memory, initialization)
     for law in module.LAWS
 }
 """Laws by id, in the order of their subjects."""
