@@ -161,7 +161,7 @@ BLOCKS = {
 
 
 def blocks(effort: int, key: int) -> list[Check]:
-    """Heads as many as they are large, at widths 36 and 144: corrections fall as the root of the width."""
+    """Heads as many as they are large. What their size changes is small beside what the width does, as 1/d."""
     taus, checks = (0.0, 1.0), []
     for position in ("pre", "post"):
 
@@ -169,7 +169,7 @@ def blocks(effort: int, key: int) -> list[Check]:
             return transformer(width, math.isqrt(width), 2, 1, "relu", position=position, **EXACT)
 
         limit, error = at_infinity(
-            make, (36, 144), 0.5, (800 * effort, 200 * effort), 4, key=key, sigma_q=taus, sigma_w=ROOT2
+            make, (64, 256), 1.0, (240 * effort, 40 * effort), 4, key=key, sigma_q=taus, sigma_w=ROOT2
         )["log_gain"]
         path = theory.transformer(2, 4, sigma_q=taus, sigma_w=ROOT2, position=position)
         for i, tau in enumerate(taus):
@@ -196,12 +196,12 @@ def causal(effort: int, key: int) -> list[Check]:
 
 
 def softmax_alone(effort: int, key: int) -> list[Check]:
-    """Orthogonal tokens, heads as many as they are large."""
+    """Orthogonal tokens; means of one block are the same for any number of heads of one size."""
     taus = np.array([0.5, 1.0])
     targets = np.array([[0.550753264013, 0.636838153968], [0.653478298094, 0.933051050654]])
     limits = at_infinity(
-        lambda width: transformer(width, math.isqrt(width), 2, mlp=0, skip=False, position="none"), (64, 256), 0.5,
-        (600 * effort, 120 * effort), 1, ("length", "log_gain"), key=key, sigma_q=np.sqrt(taus),
+        lambda width: transformer(width, 1, 2, mlp=0, skip=False, position="none"), (32, 64), 1.0,
+        (2000 * effort, 1000 * effort), 1, ("length", "log_gain"), key=key, sigma_q=np.sqrt(taus),
     )  # fmt: skip
     moments = theory.softmax_moments(2, taus**2)
     closed = (moments.square, moments.square + 2 * taus**2 * moments.slope)
