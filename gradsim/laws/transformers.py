@@ -118,37 +118,39 @@ def normalized_mlps(effort: int, key: int) -> list[Check]:
     for position, depth, target in (("pre", 8, 9.0), ("peri", 12, 13.0)):
         limit = at_infinity(make(position), (24, 48), 1.0, seeds, depth, key=key, sigma_w=ROOT2)["log_gain"]
         checks.append(in_the_limit(f"{position}-norm: E‖J‖²/n, q₀ = s = 1, L = {depth}", limit, target))
-    depth = 10
-    network = transformer(96, 0, 1, 1, "relu", final_norm=True, layers=depth, **EXACT)
+    ratios, errors = zip(*(_over_the_last(width, 150 * effort, key) for width in (48, 96)), strict=True)
+    for i, (block, target) in enumerate(((1, 11 / 2), (5, 11 / 6))):
+        limit, error = 2 * ratios[1][i] - ratios[0][i], math.hypot(2 * errors[1][i], errors[0][i])
+        checks.append(estimated(f"E‖∂loss/∂U_{block}‖² over that of block 10", limit, error, target))
+    return checks
+
+
+def _over_the_last(width: int, seeds: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squares of the gradient of U in blocks 1 and 5 over that in block 10, with jackknife errors."""
+    network = transformer(width, 0, 1, 1, "relu", final_norm=True, layers=10, **EXACT)
     data = sweep(
-        network, depth=depth, seeds=300 * effort, key=key, direction="backward", statistics="log_weight_gradient",
-        sigma_w=ROOT2,
-    )  # fmt: skip
+        network, depth=10, seeds=seeds, key=key, direction="backward", statistics="log_weight_gradient", sigma_w=ROOT2
+    )
     squares = np.exp(2 * data.log_weight_gradient.sel(parameter="u").transpose("seed", "depth").to_numpy())
-    ratio = squares[:, [0, 4]].mean(axis=0) / squares[:, 9].mean()
-    left_out = [np.delete(squares, i, axis=0).mean(axis=0) for i in range(len(squares))]
-    scatter = np.std([one[[0, 4]] / one[9] for one in left_out], axis=0) * math.sqrt(len(squares) - 1)
-    labels = ((1, 11 / 2), (5, 11 / 6))
-    return [*checks, *(
-        estimated(f"E‖∂loss/∂U_{block}‖² over that of block 10", ratio[i], scatter[i], target)
-        for i, (block, target) in enumerate(labels)
-    )]  # fmt: skip
+    left_out = (squares.sum(axis=0) - squares) / (seeds - 1)
+    each = left_out[:, [0, 4]] / left_out[:, [9]]
+    return squares.mean(axis=0)[[0, 4]] / squares[:, 9].mean(), each.std(axis=0) * math.sqrt(seeds - 1)
 
 
 def uniform(position: str, tokens: int, c: float, power: float, correlation: float) -> Callable[..., list[Check]]:
-    """Attention alone, without queries; what the theory says of it, and networks of two widths."""
+    """Attention alone, without queries: what theory says of 4 blocks, and networks of two widths and 8 blocks."""
 
     def measure(effort: int, key: int) -> list[Check]:
-        path = theory.transformer(tokens, 4, mlp=False, sigma_q=0.0, position=position, c0=c)
+        path = theory.transformer(tokens, 8, mlp=False, sigma_q=0.0, position=position, c0=c)
         limits = at_infinity(
-            lambda width: transformer(width, 1, tokens, mlp=0, position=position, **EXACT), (32, 64), 1.0,
-            (400 * effort, 200 * effort), 4, ("log_gain", "token_spread"), c, key, sigma_q=0.0,
+            lambda width: transformer(width, 1, tokens, mlp=0, position=position, **EXACT), (64, 128), 1.0,
+            (200 * effort, 100 * effort), 8, ("log_gain", "token_spread"), c, key, sigma_q=0.0,
         )  # fmt: skip
-        size = f"n = {tokens}, c₀ = {c:g}, L = 4"
+        size = f"n = {tokens}, c₀ = {c:g}, L = "
         return [
-            exact(f"theory: c and P, {size}", (path.correlation[-1], path.power[-1]), (correlation, power), 1e-12),
-            in_the_limit(f"E‖J‖²/(n d), {size}", limits["log_gain"], power),
-            in_the_limit(f"correlation of tokens, {size}", limits["token_spread"], correlation),
+            exact(f"theory: c and P, {size}4", (path.correlation[3], path.power[3]), (correlation, power), 1e-12),
+            in_the_limit(f"E‖J‖²/(n d), {size}8", limits["log_gain"], float(path.power[-1])),
+            in_the_limit(f"correlation of tokens, {size}8", limits["token_spread"], float(path.correlation[-1])),
         ]
 
     return measure
