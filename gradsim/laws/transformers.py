@@ -57,6 +57,11 @@ def at_infinity(
     return limits
 
 
+def exactly(quantity: str, measured: Any, predicted: Any, tolerance: float) -> Check:
+    """Of several numbers together."""
+    return exact(quantity, np.array(measured, np.float64), np.array(predicted, np.float64), tolerance)
+
+
 def in_the_limit(quantity: str, limit: tuple[np.ndarray, np.ndarray], target: float) -> Check:
     """Of one cell."""
     return estimated(quantity, float(limit[0]), float(limit[1]), target)
@@ -68,8 +73,8 @@ def linear_residual(effort: int, key: int) -> list[Check]:
     log = sweep(network, depth=16, seeds=1000 * effort, key=key, statistics="log_jvp").log_jvp
     block, wide, sample = theory.residual_block(n, 1.0), theory.residual_block(64, 1.0), added(log)
     return [
-        exact("mean, variance at n = 8, of the book", block[:2], (0.296761403201, 0.054141061590), 1e-12),
-        exact("mean, variance at n = 64, of the book", wide[:2], (0.340670625767, 0.005960245332), 1e-12),
+        exactly("mean, variance at n = 8, of the book", block[:2], (0.296761403201, 0.054141061590), 1e-12),
+        exactly("mean, variance at n = 64, of the book", wide[:2], (0.340670625767, 0.005960245332), 1e-12),
         sampled("mean a block, n = 8, a = 1", sample, float(block.mean), math.sqrt(block.variance)),
         sampled_variance("variance a block", sample, float(block.variance)),
         sampled("E‖Ju‖⁴, L = 2", np.exp(4 * log.sel(depth=2)), float(block.fourth) ** 2),
@@ -85,13 +90,13 @@ def scaled_relu(effort: int, key: int) -> list[Check]:
     book = [math.exp(2 * theory.residual_stack(1.0, 100, one)) for one in ("inverse_sqrt_depth", "inverse_depth")]
     book.append(math.exp(2 * theory.residual_stack(1.0, 1e15, "inverse_index")))
     return [
-        exact("1/√L and 1/L at L = 100, 1/l at ∞", book, (2.704813829422, 1.010049662093, 3.676077910375), 1e-12),
-        exact("mean ln‖Ju‖ a block, of the book", block.mean, 0.2702921152, 1e-10),
+        exactly("1/√L and 1/L at L = 100, 1/l at ∞", book, (2.704813829422, 1.010049662093, 3.676077910375), 1e-12),
+        exactly("mean ln‖Ju‖ a block, of the book", block.mean, 0.2702921152, 1e-10),
         sampled("mean ln‖Ju‖ a block, n = 8, s = a = 1", sample, float(block.mean)),
         sampled_variance("variance of ln‖Ju‖ a block", sample, float(block.variance)),
         sampled("E‖Ju‖², a = 1/l, n = 8, L = 8", np.exp(2 * harmonic.sel(depth=8)),
                 math.exp(2 * theory.residual_stack(1.0, 8, "inverse_index"))),
-        exact("ReZero: |ln‖J‖|", [abs(zero.log_gain).max(), abs(zero.log_jvp).max()], 0.0, 1e-7),
+        exactly("ReZero: |ln‖J‖|", [abs(zero.log_gain).max(), abs(zero.log_jvp).max()], 0.0, 1e-7),
     ]  # fmt: skip
 
 
@@ -144,11 +149,11 @@ def uniform(position: str, tokens: int, c: float, power: float, correlation: flo
         path = theory.transformer(tokens, 8, mlp=False, sigma_q=0.0, position=position, c0=c)
         limits = at_infinity(
             lambda width: transformer(width, 1, tokens, mlp=0, position=position, **EXACT), (64, 128), 1.0,
-            (200 * effort, 100 * effort), 8, ("log_gain", "token_spread"), c, key, sigma_q=0.0,
+            (100 * effort, 50 * effort), 8, ("log_gain", "token_spread"), c, key, sigma_q=0.0,
         )  # fmt: skip
         size = f"n = {tokens}, c₀ = {c:g}, L = "
         return [
-            exact(f"theory: c and P, {size}4", (path.correlation[3], path.power[3]), (correlation, power), 1e-12),
+            exactly(f"theory: c and P, {size}4", (path.correlation[3], path.power[3]), (correlation, power), 1e-12),
             in_the_limit(f"E‖J‖²/(n d), {size}8", limits["log_gain"], float(path.power[-1])),
             in_the_limit(f"correlation of tokens, {size}8", limits["token_spread"], float(path.correlation[-1])),
         ]
@@ -176,13 +181,13 @@ def blocks(effort: int, key: int) -> list[Check]:
         path = theory.transformer(2, 4, sigma_q=taus, sigma_w=ROOT2, position=position)
         for i, tau in enumerate(taus):
             target = BLOCKS[position, tau]
-            checks.append(exact(f"theory: {position}-norm, τ = {tau:g}, L = 4", path.power[i, -1], target, 1e-12))
+            checks.append(exactly(f"theory: {position}-norm, τ = {tau:g}, L = 4", path.power[i, -1], target, 1e-12))
             checks.append(estimated(f"{position}-norm: E‖J‖²/(n d), τ = {tau:g}", limit[i], error[i], target))
     four = [theory.transformer(4, 6, sigma_q=0.0, sigma_w=ROOT2, position=one) for one in ("pre", "post")]
     found = (four[0].power[-1], four[0].correlation[-1], four[1].power[-1])
     return [
         *checks,
-        exact("theory: n = 4, τ = 0, L = 6", found, (8.952444330737, 0.687622369447, 0.594268477535), 1e-12),
+        exactly("theory: n = 4, τ = 0, L = 6", found, (8.952444330737, 0.687622369447, 0.594268477535), 1e-12),
     ]
 
 
@@ -192,7 +197,7 @@ def causal(effort: int, key: int) -> list[Check]:
     each = theory.fixed_attention(np.tri(4) / np.arange(1, 5)[:, None], 3)
     found = (each.sum() / 4, each[:, 0].sum() / each.sum())
     return [
-        exact("theory: P and the first token's share", found, (5.154898686664, 0.7176018008), 1e-10),
+        exactly("theory: P and the first token's share", found, (5.154898686664, 0.7176018008), 1e-10),
         sampled("E‖J‖²/(n d), d = n = 4, L = 3", np.exp(2 * data.sel(depth=3)), 5.154898686664),
     ]
 
@@ -207,7 +212,7 @@ def softmax_alone(effort: int, key: int) -> list[Check]:
     )  # fmt: skip
     moments = theory.softmax_moments(2, taus**2)
     closed = (moments.square, moments.square + 2 * taus**2 * moments.slope)
-    checks = [exact("theory: E y², P at τ = ½, 1", closed, targets, 1e-12)]
+    checks = [exactly("theory: E y², P at τ = ½, 1", closed, targets, 1e-12)]
     for name, quantity, target in zip(("length", "log_gain"), ("E y²", "E‖J‖²/(n d)"), targets, strict=True):
         limit, error = limits[name]
         checks += [estimated(f"{quantity}, τ = {taus[i]:g}, n = 2", limit[i], error[i], target[i]) for i in range(2)]
@@ -226,8 +231,8 @@ def gauges(effort: int, key: int) -> list[Check]:
     q, k = standardize(draws, -1, 0.0, False)
     logits = np.asarray(jnp.sum(q * k, axis=-1)) / math.sqrt(size)
     return [
-        exact("QK-norm: change of log gain, σ_q = ½, 3", abs(one - other).max(), 0.0, 1e-12),
-        exact("peri-norm ReLU: change of log gain, σ_w = 0.4, 2", abs(small - large).max(), 0.0, 1e-12),
+        exactly("QK-norm: change of log gain, σ_q = ½, 3", abs(one - other).max(), 0.0, 1e-12),
+        exactly("peri-norm ReLU: change of log gain, σ_w = 0.4, 2", abs(small - large).max(), 0.0, 1e-12),
         sampled("fourth moment of a logit, d_k = 8", logits**4, 2.4),
     ]
 
@@ -240,8 +245,8 @@ def gated(effort: int, key: int) -> list[Check]:
     found = (closed.square, closed.exponent, relu.square, relu.exponent)
     path = theory.transformer(1, 6, attention=False, gated=True, sigma_w=ROOT2)
     return [
-        exact("theory: SiLU and ReLU, n = 8, and ζ", found, (0.856802308972, 2.066634241242, 1.125, 2), 1e-12),
-        exact("theory: ReGLU after a norm, P = (L + 1)(L + 2)/2", path.power[-1], 28.0, 1e-11),
+        exactly("theory: SiLU and ReLU, n = 8, and ζ", found, (0.856802308972, 2.066634241242, 1.125, 2), 1e-12),
+        exactly("theory: ReGLU after a norm, P = (L + 1)(L + 2)/2", path.power[-1], 28.0, 1e-11),
         sampled("E‖J‖²/n, SiLU, n = 8, r = 1", np.exp(2 * log), 0.856802308972),
     ]
 
@@ -287,8 +292,8 @@ def deepnorm(effort: int, key: int) -> list[Check]:
     path = theory.transformer(n, depth, sigma_q=0.0, sigma_w=ROOT2, position="post", scaling="deepnorm")
     alone = theory.transformer(n, 900, mlp=False, sigma_q=0.0, position="post", scaling="deepnorm")
     return [
-        exact("theory: P, c, L = 16", (path.power[-1], path.correlation[-1]), (0.9999454567, 0.0125419595), 1e-10),
-        exact("theory: 8√2 n √L c_L, attention alone, L = 900", alone.correlation[-1] * 960 * ROOT2, 1.0, 3e-3),
+        exactly("theory: P, c, L = 16", (path.power[-1], path.correlation[-1]), (0.9999454567, 0.0125419595), 1e-10),
+        exactly("theory: 8√2 n √L c_L, attention alone, L = 900", alone.correlation[-1] * 960 * ROOT2, 1.0, 3e-3),
         in_the_limit("E‖J‖²/(n d), n = 4, L = 16", limits["log_gain"], 0.9999454567),
         in_the_limit("correlation of tokens", limits["token_spread"], 0.0125419595),
     ]
@@ -323,8 +328,8 @@ def weighted_skip(effort: int, key: int) -> list[Check]:
     chi = float(theory.weighted_skip_growth("tanh", mu))
     relu = theory.weighted_skip_growth("relu", [0.0, 0.5, 1.0], [0.5, 1.0, 3.0])
     return [
-        exact("theory: tanh, μ = ½", chi, 1.133355424228, 1e-12),
-        exact("theory: a ReLU is critical at every μ, σ_w", relu, 1.0, 1e-12),
+        exactly("theory: tanh, μ = ½", chi, 1.133355424228, 1e-12),
+        exactly("theory: a ReLU is critical at every μ, σ_w", relu, 1.0, 1e-12),
         estimated("ln χ, tanh, μ = ½", 2 * rates[1] - rates[0], math.hypot(2 * errors[1], errors[0]), math.log(chi)),
     ]
 
