@@ -105,7 +105,8 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path) -> str:
     order = ["law", "statement", "source", *Check._fields, "z", "holds"]  # that of a store is not kept
     table.to_dataframe()[order].to_csv(folder / "laws.csv", index=False)
     (folder / "laws.md").write_text(page(table, rows), encoding="utf-8")
-    wrong = [one for one in CLAIMS if one.law in set(table["law"].values.tolist())]
+    there = set(zip(table["law"].values.tolist(), table["quantity"].values.tolist(), strict=True))
+    wrong = [one for one in CLAIMS if (one.law, one.quantity) in there]
     if wrong:
         lines += write_claims(table, wrong, folder)
     lines += [summary(table), f"table   {folder / 'laws.csv'}", f"page    {folder / 'laws.md'}"]

@@ -30,6 +30,8 @@ PANELS = {
 
 def summary(one: xarray.Dataset) -> xarray.Dataset:
     """Of a network's Dataset over seed and depth: gain and back, in nat, and correlation; means, errors and theory."""
+    fields = ("log_gain", "log_back", "correlation")
+    one = one[[*fields, *(f"{field}_theory" for field in fields)]]
     found: dict[str, Any] = {}
     for name, variable in (("gain", "log_gain"), ("back", "log_back")):
         logs = 2 * one[variable].transpose("seed", "depth").to_numpy()
