@@ -104,6 +104,11 @@ def shapes() -> list[Shape]:
     ]
     rows += [Shape(f"{name} {n}", one, 128, k, m) for name, one, k, m in cures]
     rows.append(Shape(f"batchnorm {n}, batch {batch}", gs.batchnorm(n, batch), 8, batch * n * batch, (n, n)))
+    tokens = 8
+    block = gs.transformer(n, 4, tokens)
+    for direction in ("forward", "backward"):  # four matrices of n x n, and two of n x 4 n
+        name = f"transformer {n}, {tokens} tokens" + " backward" * (direction == "backward")
+        rows.append(Shape(name, block, 8, tokens * n * tokens, (n, 12 * n), direction))
     return rows
 
 

@@ -47,7 +47,7 @@ def test_shares_count_the_products_of_the_tangents_alone() -> None:
         network: Any = shape.network
         assert shape.rows % network.width == 0
         assert shape.matrix[0] == network.width
-        gates = {"lstm": 4, "gru": 3, "residual": 2}.get(network.family, 1)
+        gates = {"lstm": 4, "gru": 3, "residual": 2, "transformer": 12}.get(network.family, 1)
         assert shape.matrix[1] == gates * network.width
 
 

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from jax import Array
 
 import gradsim as gs
-from gradsim.engine import statistics
+from gradsim.engine import products, statistics
 from gradsim.engine.chain import Source, network_keys
 from gradsim.engine.forward import Cells, Task, forward
+from gradsim.engine.plan import planned
 from gradsim.engine.tiling import Tiling, joined
+from gradsim.sweeps import chunks
 
 
 @settings(deadline=None, max_examples=25)
@@ -69,3 +71,25 @@ def test_a_call_holds_the_tangents_of_its_grid_once_at_any_depth() -> None:
     tangents = cells * width * width * 4
     assert tangents < shallow.temp_size_in_bytes < 2 * tangents
     assert deep.temp_size_in_bytes - shallow.temp_size_in_bytes <= deep.output_size_in_bytes
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_tangents_that_go_a_tile_after_the_other_are_those_that_go_at_once(transposed: bool) -> None:
+    rng = np.random.default_rng(0)
+    matrix, rows = (jnp.asarray(rng.normal(size=size).astype(np.float32)) for size in ((5, 5), (12, 5)))
+
+    def push(tile: int) -> Any:
+        return products.push(products.start(rows), lambda row: row @ matrix, tile=tile, transposed=transposed)
+
+    for one, other in zip(push(4), push(0), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_tangents_are_cut_into_equal_parts_where_those_of_one_cell_are_many() -> None:
+    def tile(network: gs.Network) -> int:
+        return chunks._tile(planned(network, depth=2, statistics="log_gain"))
+
+    assert tile(gs.transformer(128, 4, 8)) == 128  # of 1,024, each of 4 KiB
+    assert tile(gs.transformer(120, 4, 7)) == 140  # a divisor of 840
+    assert tile(gs.transformer(32, 4, 8)) == 0
+    assert tile(gs.feedforward(1024)) == 0

@@ -176,6 +176,29 @@ def test_products_equal_jacfwd_of_the_whole_with_its_final_norm() -> None:
         np.testing.assert_allclose(jnp.mean(end**2, axis=-1), 1, rtol=1e-6)
 
 
+def test_gradients_of_trained_branch_gains_are_those_of_the_whole() -> None:
+    """Of blocks that do nothing yet (a = 0): all other gradients are zero."""
+    network = block(0, 1, "silu", gated=True, position="none", scaling="skipinit")
+    measured = gs.sweep(
+        network, depth=2, seeds=1, direction="backward", statistics="log_weight_gradient", dtype="float64", loss=energy
+    ).log_weight_gradient.isel(seed=0, depth=0)
+    with jax.enable_x64(True):
+        unrolled, _ = unroll(network, depth=2)
+
+        def loss(change: jax.Array) -> jax.Array:
+            gains = {**unrolled.gains, "branch_gain": jnp.ones(())}
+            weights = unrolled.weights._replace(scale=change)
+            return energy(unrolled._replace(weights=weights, gains=gains).whole(unrolled.state))
+
+        expected = np.linalg.norm(jax.grad(loss)(jnp.zeros((2, 1)))[0])
+    np.testing.assert_allclose(measured.sel(parameter=["all", "scale"]), np.log(expected), rtol=0, atol=1e-12)
+    assert np.all(np.isnan(measured.sel(parameter=["w", "b", "u", "g"])))
+
+
+def energy(state: jax.Array) -> jax.Array:
+    return jnp.sum(state**3) / 3
+
+
 def test_a_stack_is_as_deep_as_its_layers() -> None:
     with pytest.raises(ValueError, match=r"^layers: the branches of transformer are scaled for 4 layers, and .* is 5"):
         gs.sweep(block(final_norm=True, layers=4), depth=5, seeds=1)

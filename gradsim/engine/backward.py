@@ -79,7 +79,9 @@ def backward(
         def back(cotangent: State) -> State:
             return pullback(cotangent)[0]
 
-        bundles = {name: products.push(bundle, back, transposed=True) for name, bundle in bundles.items()}
+        bundles = {
+            name: products.push(bundle, back, tile=tiling.tangents, transposed=True) for name, bundle in bundles.items()
+        }
         spectrum = None if spectrum is None else spectra.push_states(spectrum, here, back)
         values = task.singular_values(spectrum, network, here, t)
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}

@@ -99,7 +99,7 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
         here, missing = in_range(state)
         new, linear, preactivations = jax.linearize(step, here, has_aux=True)
         state = beyond(step, here, missing, new)
-        bundles = {name: products.push(bundle, linear) for name, bundle in bundles.items()}
+        bundles = {name: products.push(bundle, linear, tile=task.tiling.tangents) for name, bundle in bundles.items()}
         seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
         spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
         values = task.singular_values(spectrum, network, here, t)

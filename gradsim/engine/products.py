@@ -32,17 +32,26 @@ def start(vectors: State, exponent: Array | int = 0) -> Bundle:
     return Bundle(vectors, jnp.asarray(exponent, jnp.int32), scaled.square_sum(vectors))
 
 
-def push(bundle: Bundle, linear: Callable[[State], State], *, transposed: bool = False) -> Bundle:
-    """The bundle after one step, whose derivative (or its transpose) is `linear`.
+def push(bundle: Bundle, linear: Callable[[State], State], *, tile: int = 0, transposed: bool = False) -> Bundle:
+    """The bundle after one step, whose derivative (or its transpose) is `linear`, so many tangents at once.
 
     The division is done where the step is elementwise, at its end or, transposed, its start: a compiler joins the two.
     """
     shift = scaled.exponent_of(bundle.squares) >> 1
     factor = scaled.power_of_two(-shift, bundle.squares.dtype)  # within 2**±FAR, and so one number
     mantissa = jax.tree.map(factor.__mul__, bundle.mantissa) if transposed else bundle.mantissa
-    moved = jax.vmap(linear)(mantissa)
+    moved = _tiled(linear, mantissa, tile)
     moved = moved if transposed else jax.tree.map(factor.__mul__, moved)
     return _settle(Bundle(moved, bundle.exponent + shift, scaled.square_sum(moved)), bundle.squares > 0)
+
+
+def _tiled(linear: Callable[[State], State], vectors: State, tile: int) -> State:
+    """`linear` of each, all of them at once or a tile after the other: what lies within a step then fits a cache."""
+    count = jax.tree.leaves(vectors)[0].shape[0]
+    if not tile or count <= tile:
+        return jax.vmap(linear)(vectors)
+    tiles = jax.tree.map(lambda leaf: leaf.reshape(count // tile, tile, *leaf.shape[1:]), vectors)
+    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), lax.map(jax.vmap(linear), tiles))
 
 
 def _settle(bundle: Bundle, alive: Array) -> Bundle:

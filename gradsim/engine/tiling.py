@@ -2,7 +2,8 @@
 
 for segment of steps:            the weights and inputs of its steps are drawn
     for block of cells:          their tangents fit a cache, and stay there
-        for step of segment:     one tall matrix product over the cells of the block
+        for step of segment:     one tall matrix product over the cells of the block, or where the tangents of
+                                 one cell are too many for a cache, over some of them after the others
 """
 
 import math
@@ -39,10 +40,11 @@ def segment(network: Network, dtype: DTypeLike, depth: int) -> int:
 
 
 class Tiling(NamedTuple):
-    """The cells of a block and the steps of a segment."""
+    """The cells of a block, the steps of a segment, and the tangents of a cell that take a step at once (0 is all)."""
 
     cells: int
     steps: int
+    tangents: int = 0
 
     def segments(self, first: int, count: int, *, to_end: bool = False) -> Array:
         """The numbers of `count` steps from `first` on, [segments, steps], all segments of one length.

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import psutil
 
-from gradsim.engine.chain import extent
+from gradsim.engine.chain import extent, observed_size
 from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
 
@@ -22,6 +22,9 @@ COPIES = 4
 # On a CPU the tangents of a block stay in the cache of its cores, and those of a chunk near it.
 BLOCK_BYTES = 4 * 2**20
 CPU_BYTES = 128 * 2**20
+# Where those of one cell are more than TANGENT_BYTES, so many take a step at once as these bytes hold: what lies within
+# a step, some times wider, then stays in a core's cache.
+TANGENT_BYTES, TILE_BYTES = 2 * 2**20, 2**19
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
 # In products' operations: a number drawn, a step's work on an entry of a tangent, that on a weight for the state alone.
@@ -152,7 +155,19 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
-    return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps))
+    tile = _tile(plan) if on_cpu else 0
+    return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps, tile))
+
+
+def _tile(plan: Plan) -> int:
+    """How many tangents of a product take a step at once, a divisor of all; 0 where all do.
+
+    Of states whose rows share the weights, tokens or a batch: few tangents are then rows enough for a matrix product.
+    """
+    count, each = observed_size(plan.network), _bytes(plan.state_shape())
+    if count * each <= TANGENT_BYTES or not plan.network.state_axes:
+        return 0
+    return max(size for size in range(1, max(1, TILE_BYTES // each) + 1) if count % size == 0)
 
 
 def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
