@@ -5,7 +5,8 @@ Each law is a formula with a source: exact results at finite width (A), mean-fie
 are drawn, measured through the public interface, and compared with the formula: random numbers in standard errors,
 all others within a tolerance. One row that does not hold, and the script ends with an error.
 
-Writes laws.csv, laws.md (the same table to read) and a figure beside it.
+Writes laws.csv, laws.md (the same table to read) and a figure beside it; and claims.csv and claims.md, popular claims
+that are wrong or loose with the measured number beside each.
 
 examples:
   python scripts/laws.py
@@ -14,6 +15,7 @@ examples:
   python scripts/laws.py --data figures/laws.zarr
 """
 
+import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ import xarray
 
 from gradsim import cli
 from gradsim.laws import ERRORS, LAWS, Check, Law
+from gradsim.laws.claims import CLAIMS, Claim
 from gradsim.plot.laws import laws as laws_figure
 from gradsim.sweeps import dataset
 
@@ -102,8 +105,40 @@ def report(datasets: Mapping[str, xarray.Dataset], folder: Path) -> str:
     order = ["law", "statement", "source", *Check._fields, "z", "holds"]  # that of a store is not kept
     table.to_dataframe()[order].to_csv(folder / "laws.csv", index=False)
     (folder / "laws.md").write_text(page(table, rows), encoding="utf-8")
+    there = set(zip(table["law"].values.tolist(), table["quantity"].values.tolist(), strict=True))
+    wrong = [one for one in CLAIMS if (one.law, one.quantity) in there]
+    if wrong:
+        lines += write_claims(table, wrong, folder)
     lines += [summary(table), f"table   {folder / 'laws.csv'}", f"page    {folder / 'laws.md'}"]
     return "\n".join(lines)
+
+
+def write_claims(table: xarray.Dataset, wrong: Sequence[Claim], folder: Path) -> list[str]:
+    """What is said and is not so, each with the check that says otherwise, as claims.csv and claims.md."""
+    frame = table.to_dataframe().set_index(["law", "quantity"])
+    rows = []
+    for one in wrong:
+        check = frame.loc[(one.law, one.quantity)]
+        rows.append({**one._asdict(), **{name: float(check[name]) for name in ("predicted", "measured", "error")}})
+    heads = list(rows[0])
+    with (folder / "claims.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, heads)
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [
+        "# Popular claims that are wrong or loose",
+        "",
+        f"The last columns are checks of [the laws](laws.md) (`{table.attrs['command']}`).",
+        "",
+        "| claim | what holds | law | quantity | if it were so | predicted | measured |",
+        "|" + "---|" * 7,
+    ]
+    for row in rows:
+        numbers = (f"{row['predicted']:.4g}", f"{row['measured']:.4g} ± {row['error']:.2g}")
+        cells = [*(str(row[key]) for key in ("claim", "holds", "law", "quantity", "claimed")), *numbers]
+        lines.append("| " + " | ".join(cells) + " |")
+    (folder / "claims.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [f"claims  {folder / 'claims.md'}"]
 
 
 def summary(table: xarray.Dataset) -> str:

@@ -12,17 +12,19 @@ import pytest
 from script_modules import load
 
 from gradsim.laws import ERRORS, LAWS, Law
+from gradsim.laws.claims import CLAIMS
 from gradsim.laws.record import bound, estimated, exact, sampled, sampled_variance
 
 OF_MEMORY = tuple(f"I{number}" for number in range(1, 10))
-QUICK = ("A1", "A3", "A10", "A14", "B1", "B2", "B3", "B4", "C1", "C2", "F1", *OF_MEMORY, "H4", "K1", "K2")
+QUICK = ("A1", "A3", "A10", "A14", "B1", "B2", "B3", "B4", "C1", "C2", "F1", "G1", "G12", "G13", *OF_MEMORY)
+QUICK += ("H4", "K1", "K2")
 BUILT = {"A1", "A3", "A4", "A5", "A7", "A8", "A9", "A10", "A14", "B1", "B2", "B3", "B4", "B7", "C1", "C2"}
 BUILT |= {
     *(f"I{number}" for number in range(1, 10)),
     *(f"H{number}" for number in range(1, 5)),
     "A2",
     "A12",
-    "G2",
+    *(f"G{number}" for number in range(1, 16)),
     "D1",
     "D2",
     "D3",
@@ -87,6 +89,16 @@ def test_script_writes_table_page_and_figure_and_redraws_them(
     again = tmp_path / "again"
     script.main(["--data", str(tmp_path / "laws.zarr"), "--out", str(again)])
     assert (again / "laws.md").read_bytes() == (tmp_path / "laws.md").read_bytes()
+
+
+def test_claims_stand_beside_what_is_measured(script: Any, tmp_path: Path) -> None:
+    script.main(["--only", "I3", "--out", str(tmp_path)])
+    page = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    rows = (tmp_path / "claims.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "claim,holds,law,quantity,claimed,predicted,measured,error"
+    assert [row.split(",")[0] for row in rows[1:]] == ["minGRU remembers", "minLSTM remembers"]
+    assert "| minGRU remembers | It forgets e-fold in 1.2 steps at b = 0 | I3 | min_gru: E ln g |" in page
+    assert {one.law for one in CLAIMS} <= set(LAWS)
 
 
 def test_a_law_that_does_not_hold_is_an_error(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

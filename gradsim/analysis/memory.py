@@ -26,7 +26,8 @@ def mean_square(dataset: xarray.Dataset) -> xarray.Dataset:
     found = dataset.drop_vars([name for name in dataset.data_vars if name != "theory"]).drop_dims(
         "seed", errors="ignore"
     )
-    found = found.assign(dict(zip(("log_root", "error"), _mean(np.ascontiguousarray(logs.values)), strict=True)))
+    root, deviation = root_mean_square(np.ascontiguousarray(logs.values))
+    found = found.assign(log_root=("time", root), error=("time", deviation))
     error = found["error"]
     few = ~(error < FEW)
     found = found.assign(carried_by_few=few)
@@ -36,11 +37,11 @@ def mean_square(dataset: xarray.Dataset) -> xarray.Dataset:
     return found
 
 
-def _mean(logs: np.ndarray) -> tuple[tuple[str, np.ndarray], ...]:
+def root_mean_square(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """½ ln of the mean of e^logs over the first axis, and its standard error."""
     largest = logs.max(axis=0)
     relative = np.exp(logs - np.where(np.isfinite(largest), largest, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         root = 0.5 * (logsumexp(logs, axis=0) - np.log(len(logs)))
         error = 0.5 * relative.std(axis=0, ddof=1) / relative.mean(axis=0) / np.sqrt(len(logs))
-    return ("time", root), ("time", error)
+    return root, error

@@ -5,12 +5,32 @@
 [True]
 """
 
-from gradsim.laws import architectures, exact, exponents, initialization, mean_field, memory, precision, two_inputs
+from gradsim.laws import (
+    architectures,
+    exact,
+    exponents,
+    initialization,
+    mean_field,
+    memory,
+    precision,
+    transformers,
+    two_inputs,
+)
 from gradsim.laws.record import ERRORS, Check, Law
 
 LAWS: dict[str, Law] = {
     law.id: law
-    for module in (exact, mean_field, architectures, exponents, memory, two_inputs, initialization, precision)
+    for module in (
+        exact,
+        mean_field,
+        architectures,
+        exponents,
+        transformers,
+        two_inputs,
+        memory,
+        initialization,
+        precision,
+    )
     for law in module.LAWS
 }
 """Laws by id, in the order of their subjects."""

@@ -1,4 +1,4 @@
-"""Normalized networks at infinite width: batch norm's explosion, and the power law of a normalized branch."""
+"""Normalized networks at infinite width: batch norm's explosion, and the powers of depth of normalized branches."""
 
 import numpy as np
 from jaxtyping import Float
@@ -57,3 +57,22 @@ def pre_norm_exponent(
     with np.errstate(over="ignore"):
         bias = np.divide(sigma_b, sigma_w, out=np.full_like(sigma_w, np.inf), where=sigma_w > 0)
         return (slope / (square + bias**2)).reshape(shape)
+
+
+def weighted_skip_growth(
+    activation: ActivationLike, mu: Number, sigma_w: Number = 1.0, sigma_b: Number = 0.0
+) -> Float[np.ndarray, "*shape"]:
+    """χ, by which a block x' = μ x + σ_w φ(N x) W + σ_b b multiplies a squared gradient once its length is stationary.
+
+        χ = μ² + (1 − μ²) σ_w² D(1)/(σ_w² V(1) + σ_b²),   0 ≤ μ ≤ 1
+
+    μ = 1 is a pre-norm residual, where χ → 1 and a power of depth is left (`pre_norm_exponent`). A ReLU without bias
+    has χ = 1 whatever μ and σ_w: critical everywhere.
+
+    Raises: TypeError or ValueError naming the argument. Source: Doshi, He & Gromov 2023, arXiv:2304.09240.
+
+    >>> print(f"{weighted_skip_growth('tanh', 0.5):.12f}")
+    1.133355424228
+    """
+    (mu, sigma_w, sigma_b), shape = broadcast({"mu": (0.0, 1.0)}, mu=mu, sigma_w=sigma_w, sigma_b=sigma_b)
+    return (mu**2 + (1 - mu**2) * pre_norm_exponent(activation, sigma_w, sigma_b)).reshape(shape)

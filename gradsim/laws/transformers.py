@@ -1,0 +1,354 @@
+"""Laws of residual scalings, transformers and gated MLPs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradsim import theory
+from gradsim.laws.record import Check, Law, added, estimated, exact, sampled, sampled_variance
+from gradsim.networks.depth.dense import Weights
+from gradsim.networks.depth.norm import standardize
+from gradsim.networks.depth.normalized import LayerNorm, layernorm
+from gradsim.networks.depth.residual import residual
+from gradsim.networks.depth.transformer import Transformer, transformer
+from gradsim.networks.network import Gains
+from gradsim.sweeps.sweep import sweep
+
+ROOT2 = math.sqrt(2)
+EXACT: dict[str, Any] = {"norm": "rms", "epsilon": 0.0}
+
+
+def alike(tokens: int, width: int, c: float = 0.0, q: float = 1.0) -> np.ndarray:
+    """One input [1, tokens, width] whose tokens have squares q · width and correlations c, both exactly."""
+    gram = q * width * ((1 - c) * np.eye(tokens) + c)
+    return np.linalg.cholesky(gram)[None] @ np.eye(tokens, width)
+
+
+def at_infinity(
+    make: Callable[[int], Transformer], widths: tuple[int, int], power: float, seeds: tuple[int, int], depth: int,
+    statistics: tuple[str, ...] = ("log_gain",), c: float = 0.0, key: int = 0, **gains: Any,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Powers E‖J‖²/n and lengths after the last block, [cells], of two widths extrapolated by width^−power; errors."""
+    found: list[dict[str, np.ndarray]] = []
+    for width, count in zip(widths, seeds, strict=True):
+        network = make(width)
+        data = sweep(
+            network, depth=depth, seeds=count, key=key, statistics=statistics, inputs=alike(network.tokens, width, c),
+            **gains,
+        )  # fmt: skip
+        last = data.isel(depth=-1).transpose(..., "seed")
+        found.append({name: np.asarray(last[name]) for name in statistics})
+        found[-1] |= {"log_gain": np.exp(2 * found[-1]["log_gain"])} if "log_gain" in statistics else {}
+        if "token_spread" in statistics:  # squared it is (1 − 1/n)(1 − c)
+            found[-1]["token_spread"] = 1 - found[-1]["token_spread"] ** 2 / (1 - 1 / network.tokens)
+    ratio = (widths[1] / widths[0]) ** power
+    far, near = ratio / (ratio - 1), 1 / (ratio - 1)
+    limits = {}
+    for name in statistics:
+        small, large = found[0][name], found[1][name]
+        errors = [one.std(axis=-1, ddof=1) / math.sqrt(one.shape[-1]) for one in (small, large)]
+        limits[name] = (far * large.mean(-1) - near * small.mean(-1), np.hypot(far * errors[1], near * errors[0]))
+    return limits
+
+
+def exactly(quantity: str, measured: Any, predicted: Any, tolerance: float) -> Check:
+    """Of several numbers together."""
+    return exact(quantity, np.array(measured, np.float64), np.array(predicted, np.float64), tolerance)
+
+
+def in_the_limit(quantity: str, limit: tuple[np.ndarray, np.ndarray], target: float) -> Check:
+    """Of one cell."""
+    return estimated(quantity, float(limit[0]), float(limit[1]), target)
+
+
+def linear_residual(effort: int, key: int) -> list[Check]:
+    n = 8
+    network = residual(n, "identity", form="pre_activation")
+    log = sweep(network, depth=16, seeds=1000 * effort, key=key, statistics="log_jvp").log_jvp
+    block, wide, sample = theory.residual_block(n, 1.0), theory.residual_block(64, 1.0), added(log)
+    return [
+        exactly("mean, variance at n = 8, of the book", block[:2], (0.296761403201, 0.054141061590), 1e-12),
+        exactly("mean, variance at n = 64, of the book", wide[:2], (0.340670625767, 0.005960245332), 1e-12),
+        sampled("mean a block, n = 8, a = 1", sample, float(block.mean), math.sqrt(block.variance)),
+        sampled_variance("variance a block", sample, float(block.variance)),
+        sampled("E‖Ju‖⁴, L = 2", np.exp(4 * log.sel(depth=2)), float(block.fourth) ** 2),
+    ]
+
+
+def scaled_relu(effort: int, key: int) -> list[Check]:
+    n, options = 8, dict[str, Any](key=key, sigma_w=ROOT2)
+    log = sweep(residual(n), depth=8, seeds=1000 * effort, statistics="log_jvp", **options).log_jvp
+    harmonic = sweep(residual(n, scaling="inverse_index"), depth=8, seeds=2000 * effort, **options).log_gain
+    zero = sweep(residual(n, scaling="rezero"), depth=8, seeds=2, **options, statistics=("log_gain", "log_jvp"))
+    block, sample = theory.residual_block(n, 1.0, "relu"), added(log)
+    book = [math.exp(2 * theory.residual_stack(1.0, 100, one)) for one in ("inverse_sqrt_depth", "inverse_depth")]
+    book.append(math.exp(2 * theory.residual_stack(1.0, 1e15, "inverse_index")))
+    return [
+        exactly("1/√L and 1/L at L = 100, 1/l at ∞", book, (2.704813829422, 1.010049662093, 3.676077910375), 1e-12),
+        exactly("mean ln‖Ju‖ a block, of the book", block.mean, 0.2702921152, 1e-10),
+        sampled("mean ln‖Ju‖ a block, n = 8, s = a = 1", sample, float(block.mean)),
+        sampled_variance("variance of ln‖Ju‖ a block", sample, float(block.variance)),
+        sampled("E‖Ju‖², a = 1/l, n = 8, L = 8", np.exp(2 * harmonic.sel(depth=8)),
+                math.exp(2 * theory.residual_stack(1.0, 8, "inverse_index"))),
+        exactly("ReZero: |ln‖J‖|", [abs(zero.log_gain).max(), abs(zero.log_jvp).max()], 0.0, 1e-7),
+    ]  # fmt: skip
+
+
+def lengths(effort: int, key: int) -> list[Check]:
+    """At width 6, dead branches and all."""
+    n, checks = 6, []
+    for position, target in (("pre", 5.5), ("peri", 6.421875)):
+        network = transformer(n, 0, 1, mlp=1, activation="relu", position=position, epsilon=0.0)
+        data = sweep(
+            network, depth=5, seeds=2000 * effort, key=key, statistics="length", inputs=alike(1, n, q=1.5),
+            sigma_w=math.sqrt(1.6),
+        )  # fmt: skip
+        checks.append(sampled(f"{position}-norm: E‖x‖²/n, q₀ = 1.5, L = 5", data.length.sel(depth=5), target))
+    return checks
+
+
+def normalized_mlps(effort: int, key: int) -> list[Check]:
+    """Through the RMS norm, two widths extrapolated."""
+
+    def make(position: str) -> Callable[[int], Transformer]:
+        return lambda width: transformer(width, 0, 1, mlp=2, activation="relu", position=position, **EXACT)
+
+    checks, seeds = [], (200 * effort, 100 * effort)
+    for position, depth, target in (("pre", 8, 9.0), ("peri", 12, 13.0)):
+        limit = at_infinity(make(position), (24, 48), 1.0, seeds, depth, key=key, sigma_w=ROOT2)["log_gain"]
+        checks.append(in_the_limit(f"{position}-norm: E‖J‖²/n, q₀ = s = 1, L = {depth}", limit, target))
+    ratios, errors = zip(*(_over_the_last(width, 150 * effort, key) for width in (48, 96)), strict=True)
+    for i, (block, target) in enumerate(((1, 11 / 2), (5, 11 / 6))):
+        limit, error = 2 * ratios[1][i] - ratios[0][i], math.hypot(2 * errors[1][i], errors[0][i])
+        checks.append(estimated(f"E‖∂loss/∂U_{block}‖² over that of block 10", limit, error, target))
+    return checks
+
+
+def _over_the_last(width: int, seeds: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squares of the gradient of U in blocks 1 and 5 over that in block 10, with jackknife errors."""
+    network = transformer(width, 0, 1, 1, "relu", final_norm=True, layers=10, **EXACT)
+    data = sweep(
+        network, depth=10, seeds=seeds, key=key, direction="backward", statistics="log_weight_gradient", sigma_w=ROOT2
+    )
+    squares = np.exp(2 * data.log_weight_gradient.sel(parameter="u").transpose("seed", "depth").to_numpy())
+    left_out = (squares.sum(axis=0) - squares) / (seeds - 1)
+    each = left_out[:, [0, 4]] / left_out[:, [9]]
+    return squares.mean(axis=0)[[0, 4]] / squares[:, 9].mean(), each.std(axis=0) * math.sqrt(seeds - 1)
+
+
+def uniform(position: str, tokens: int, c: float, power: float, correlation: float) -> Callable[..., list[Check]]:
+    """Attention alone, without queries: what theory says of 4 blocks, and networks of two widths and 8 blocks."""
+
+    def measure(effort: int, key: int) -> list[Check]:
+        path = theory.transformer(tokens, 8, mlp=False, sigma_q=0.0, position=position, c0=c)
+        limits = at_infinity(
+            lambda width: transformer(width, 1, tokens, mlp=0, position=position, **EXACT), (64, 128), 1.0,
+            (100 * effort, 50 * effort), 8, ("log_gain", "token_spread"), c, key, sigma_q=0.0,
+        )  # fmt: skip
+        size = f"n = {tokens}, c₀ = {c:g}, L = "
+        return [
+            exactly(f"theory: c and P, {size}4", (path.correlation[3], path.power[3]), (correlation, power), 1e-12),
+            in_the_limit(f"E‖J‖²/(n d), {size}8", limits["log_gain"], float(path.power[-1])),
+            in_the_limit(f"correlation of tokens, {size}8", limits["token_spread"], float(path.correlation[-1])),
+        ]
+
+    return measure
+
+
+BLOCKS = {
+    ("pre", 0.0): 7.428238245298, ("pre", 1.0): 9.735096109588,
+    ("post", 0.0): 0.852145677894, ("post", 1.0): 1.137979659185,
+}  # fmt: skip
+
+
+def blocks(effort: int, key: int) -> list[Check]:
+    """Heads as many as they are large. What their size changes is small beside what the width does, as 1/d."""
+    taus, checks = (0.0, 1.0), []
+    for position in ("pre", "post"):
+
+        def make(width: int, position: str = position) -> Transformer:
+            return transformer(width, math.isqrt(width), 2, 1, "relu", position=position, **EXACT)
+
+        limit, error = at_infinity(
+            make, (64, 256), 1.0, (240 * effort, 40 * effort), 4, key=key, sigma_q=taus, sigma_w=ROOT2
+        )["log_gain"]
+        path = theory.transformer(2, 4, sigma_q=taus, sigma_w=ROOT2, position=position)
+        for i, tau in enumerate(taus):
+            target = BLOCKS[position, tau]
+            checks.append(exactly(f"theory: {position}-norm, τ = {tau:g}, L = 4", path.power[i, -1], target, 1e-12))
+            checks.append(estimated(f"{position}-norm: E‖J‖²/(n d), τ = {tau:g}", limit[i], error[i], target))
+    four = [theory.transformer(4, 6, sigma_q=0.0, sigma_w=ROOT2, position=one) for one in ("pre", "post")]
+    found = (four[0].power[-1], four[0].correlation[-1], four[1].power[-1])
+    return [
+        *checks,
+        exactly("theory: n = 4, τ = 0, L = 6", found, (8.952444330737, 0.687622369447, 0.594268477535), 1e-12),
+    ]
+
+
+def causal(effort: int, key: int) -> list[Check]:
+    network = transformer(4, 1, 4, mlp=0, position="none", causal=True)
+    data = sweep(network, depth=3, seeds=2000 * effort, key=key, sigma_q=0.0).log_gain
+    each = theory.fixed_attention(np.tri(4) / np.arange(1, 5)[:, None], 3)
+    found = (each.sum() / 4, each[:, 0].sum() / each.sum())
+    return [
+        exactly("theory: P and the first token's share", found, (5.154898686664, 0.7176018008), 1e-10),
+        sampled("E‖J‖²/(n d), d = n = 4, L = 3", np.exp(2 * data.sel(depth=3)), 5.154898686664),
+    ]
+
+
+def softmax_alone(effort: int, key: int) -> list[Check]:
+    """Orthogonal tokens; means of one block are the same for any number of heads of one size."""
+    taus = np.array([0.5, 1.0])
+    targets = np.array([[0.550753264013, 0.636838153968], [0.653478298094, 0.933051050654]])
+    limits = at_infinity(
+        lambda width: transformer(width, 1, 2, mlp=0, skip=False, position="none"), (32, 64), 1.0,
+        (2000 * effort, 1000 * effort), 1, ("length", "log_gain"), key=key, sigma_q=np.sqrt(taus),
+    )  # fmt: skip
+    moments = theory.softmax_moments(2, taus**2)
+    closed = (moments.square, moments.square + 2 * taus**2 * moments.slope)
+    checks = [exactly("theory: E y², P at τ = ½, 1", closed, targets, 1e-12)]
+    for name, quantity, target in zip(("length", "log_gain"), ("E y²", "E‖J‖²/(n d)"), targets, strict=True):
+        limit, error = limits[name]
+        checks += [estimated(f"{quantity}, τ = {taus[i]:g}, n = 2", limit[i], error[i], target[i]) for i in range(2)]
+    return checks
+
+
+def gauges(effort: int, key: int) -> list[Check]:
+    """What norms take away, in every single network; and a normalized logit, from the network's own draws."""
+    options: dict[str, Any] = {"depth": 3, "seeds": 3, "key": key, "dtype": "float64"}
+    queries = transformer(8, 2, 3, 1, "relu", qk_norm=True, epsilon=0.0)
+    around = transformer(8, 0, 1, 2, "relu", position="peri", epsilon=0.0)
+    one, other = sweep(queries, **options, sigma_q=[0.5, 3.0]).log_gain.transpose("sigma_q", ...)
+    small, large = sweep(around, **options, sigma_w=[0.4, 2.0]).log_gain.transpose("sigma_w", ...)
+    size, count = 8, 4000 * effort
+    draws = jax.random.normal(jax.random.key(key), (2, count, size))
+    q, k = standardize(draws, -1, 0.0, False)
+    logits = np.asarray(jnp.sum(q * k, axis=-1)) / math.sqrt(size)
+    return [
+        exactly("QK-norm: change of log gain, σ_q = ½, 3", abs(one - other).max(), 0.0, 1e-12),
+        exactly("peri-norm ReLU: change of log gain, σ_w = 0.4, 2", abs(small - large).max(), 0.0, 1e-12),
+        sampled("fourth moment of a logit, d_k = 8", logits**4, 2.4),
+    ]
+
+
+def gated(effort: int, key: int) -> list[Check]:
+    n, closed = 8, theory.gated_mlp("silu", 1.0, 8)
+    network = transformer(n, 0, 1, 2, "silu", gated=True, position="none", skip=False)
+    log = sweep(network, depth=1, seeds=2000 * effort, key=key, inputs=alike(1, n)).log_gain
+    relu = theory.gated_mlp("relu", 1.0, n)
+    found = (closed.square, closed.exponent, relu.square, relu.exponent)
+    path = theory.transformer(1, 6, attention=False, gated=True, sigma_w=ROOT2)
+    return [
+        exactly("theory: SiLU and ReLU, n = 8, and ζ", found, (0.856802308972, 2.066634241242, 1.125, 2), 1e-12),
+        exactly("theory: ReGLU after a norm, P = (L + 1)(L + 2)/2", path.power[-1], 28.0, 1e-11),
+        sampled("E‖J‖²/n, SiLU, n = 8, r = 1", np.exp(2 * log), 0.856802308972),
+    ]
+
+
+def query_gradient(effort: int, key: int) -> list[Check]:
+    """The derivative of the network's own step with respect to W_Q, at W_Q = 0."""
+    n, d = 3, 4
+    network = transformer(d, 1, n, mlp=0, position="none", skip=False)
+    x = np.random.default_rng(0).standard_normal((n, d))
+    gains = {name: jnp.asarray(value) for name, value in network.gains.items()}
+
+    @jax.jit
+    def squares(keys: Array) -> Array:
+        def one(key: Array) -> Array:
+            weights = network.draw(key, "float32")
+
+            def output(q: Array, v: Array) -> Array:
+                return network.step(weights._replace(q=q, v=v), gains, jnp.asarray(x, "float32"), None)[0]
+
+            jacobians = jax.jacfwd(output, (0, 1))(jnp.zeros_like(weights.q), weights.v)
+            return jnp.stack([jnp.sum(one**2) for one in jacobians])
+
+        return jax.lax.map(one, keys, batch_size=500)
+
+    found = np.asarray(squares(jax.random.split(jax.random.key(key), 4000 * effort)))
+    centred = x - x.mean(axis=0)
+    query = np.sum(x**2) * np.sum((centred.T @ centred) ** 2) * d / (n * d) ** 2
+    value = n * np.sum(x.mean(axis=0) ** 2) * d  # of the values, through the same output weights
+    return [
+        sampled("E‖∂Y/∂W_Q‖², n = 3, d = 4", found[:, 0], query),
+        sampled("E‖∂Y/∂W_V‖²", found[:, 1], value),
+    ]
+
+
+def deepnorm(effort: int, key: int) -> list[Check]:
+    n, depth = 4, 16
+    limits = at_infinity(
+        lambda width: transformer(
+            width, 1, n, 1, "relu", position="post", scaling="deepnorm", layers=depth, **EXACT
+        ), (32, 64), 1.0, (200 * effort, 100 * effort), depth, ("log_gain", "token_spread"), 0.0, key,
+        sigma_q=0.0, sigma_w=ROOT2,
+    )  # fmt: skip
+    path = theory.transformer(n, depth, sigma_q=0.0, sigma_w=ROOT2, position="post", scaling="deepnorm")
+    alone = theory.transformer(n, 900, mlp=False, sigma_q=0.0, position="post", scaling="deepnorm")
+    return [
+        exactly("theory: P, c, L = 16", (path.power[-1], path.correlation[-1]), (0.9999454567, 0.0125419595), 1e-10),
+        exactly("theory: 8√2 n √L c_L, attention alone, L = 900", alone.correlation[-1] * 960 * ROOT2, 1.0, 3e-3),
+        in_the_limit("E‖J‖²/(n d), n = 4, L = 16", limits["log_gain"], 0.9999454567),
+        in_the_limit("correlation of tokens", limits["token_spread"], 0.0125419595),
+    ]
+
+
+@dataclass(frozen=True)
+class WeightedSkip(LayerNorm):
+    """μ x + σ_w φ(N x) W + σ_b b."""
+
+    @property
+    def gains(self) -> dict[str, float]:
+        return {**super().gains, "mu": 1.0}
+
+    def step(self, weights: Weights, gains: Gains, state: Array, inputs: Array | None) -> Any:
+        moved, seen = super().step(weights, gains, state, inputs)
+        return moved + (gains["mu"] - 1) * state, seen
+
+
+def weighted_skip(effort: int, key: int) -> list[Check]:
+    """Stationary after some blocks; two widths."""
+    mu, rates, errors, depth = 0.5, [], [], 12
+    for width, seeds in ((64, 200 * effort), (128, 100 * effort)):
+        base = layernorm(width, "tanh", form="pre", norm="rms", epsilon=0.0)
+        network = WeightedSkip(**{one.name: getattr(base, one.name) for one in fields(base)})
+        data = sweep(network, depth=depth, seeds=seeds, key=key, burn_in=8, mu=mu)
+        square = np.exp(2 * data.log_gain.to_numpy())
+        rate = math.log(square[:, depth - 1].mean() / square[:, 3].mean()) / (depth - 4)
+        left = [np.delete(square, i, axis=0).mean(axis=0) for i in range(seeds)]
+        jackknife = np.std([math.log(one[depth - 1] / one[3]) / (depth - 4) for one in left]) * math.sqrt(seeds - 1)
+        rates.append(rate)
+        errors.append(jackknife)
+    chi = float(theory.weighted_skip_growth("tanh", mu))
+    relu = theory.weighted_skip_growth("relu", [0.0, 0.5, 1.0], [0.5, 1.0, 3.0])
+    return [
+        exactly("theory: tanh, μ = ½", chi, 1.133355424228, 1e-12),
+        exactly("theory: a ReLU is critical at every μ, σ_w", relu, 1.0, 1e-12),
+        estimated("ln χ, tanh, μ = ½", 2 * rates[1] - rates[0], math.hypot(2 * errors[1], errors[0]), math.log(chi)),
+    ]
+
+
+LAWS = (
+    Law("G1", "x + aWx: ‖Ju‖² a block is (a²/n) χ'²_n(n/a²)", "noncentral χ²", linear_residual),
+    Law("G3", "ReLU residual: E‖Ju‖² = Π(1 + s a_l²) at every width", "Hayou et al. 2021", scaled_relu),
+    Law("G4", "Pre-norm E‖x_L‖²/n = q₀ + Ls; peri-norm q₀ + L(1 − 2^−n)", "Gaussian weights", lengths),
+    Law("G5", "MLPs: pre-norm P = q_L/q₀, peri-norm 1 + L/q₀; gradients 1/(q₀ + ls)", "mean field", normalized_mlps),
+    Law("G6", "Post-norm, uniform attention: P → 1/(nρ₀), no exponential", "mean field",
+        uniform("post", 4, 0.5, 0.457831325301, 0.951807228916)),
+    Law("G7", "Pre-norm, uniform attention: tokens collapse as 1/L", "mean field",
+        uniform("pre", 8, 0.0, 2.182345934432, 0.541777504555)),
+    Law("G8", "Whole blocks: a recursion in q, k, P and R", "Cowsik et al. 2024", blocks),
+    Law("G9", "Fixed attention: E‖J_ij‖²/d = Σ C(L,k) σ_a^k (A^k)_ij²", "Gaussian values", causal),
+    Law("G10", "Softmax attention: P = σ_a E[S₂ + 2τ²(S₂ − 2S₃ + S₂²)]", "mean field", softmax_alone),
+    Law("G11", "QK-norm and peri-norm take gains out of J", "scale invariance", gauges),
+    Law("G12", "Gated MLP: (1 − 1/n)(V + rD) + E(φ + gφ')²/n", "Gaussian weights", gated),
+    Law("G13", "At W_Q = 0: E‖∂Y/∂W_Q‖² = ‖X‖²‖X̃ᵀX̃‖² d_v/(nd)²", "Noci et al. 2022", query_gradient),
+    Law("G14", "DeepNorm: J → I, tokens stay apart", "Wang et al. 2022", deepnorm),
+    Law("G15", "μx + σ_w φ(Nx)W: χ = μ² + (1 − μ²) σ_w²D/(σ_w²V + σ_b²)", "Doshi et al. 2023", weighted_skip),
+)  # fmt: skip
