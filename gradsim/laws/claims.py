@@ -33,6 +33,14 @@ CLAIMS = (
         "E‖J‖²/(n d), τ = 1, n = 2", "0.5",
     ),
     Claim(
+        "Gradients of plain networks shatter as 2^−L", "He ReLU as L^−3, smooth φ on its edge as L^−2", "H1",
+        "g, L = 10, N → ∞", "0.001",
+    ),
+    Claim(
+        "Gradients of residual networks shatter as L^−½", "With ReLU as L^−3, with or without a skip", "H2",
+        "g, s = 1, L = 10, N → ∞", "0.32",
+    ),
+    Claim(
         "Antisymmetric RNNs are stable", "Their Euler step grows, tied weights unless γ ≥ 4εσ_w²", "I8",
         "antisymmetric_rnn: E‖Ju‖², T = 40", "at most 1",
     ),

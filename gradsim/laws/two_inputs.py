@@ -13,7 +13,6 @@ from gradsim.laws.mean_field import EDGE
 from gradsim.laws.record import Check, Law, estimated, exact, sampled
 from gradsim.networks.depth.feedforward import feedforward
 from gradsim.networks.depth.mirrored import mirrored
-from gradsim.networks.depth.normalized import layernorm
 from gradsim.networks.depth.residual import residual
 from gradsim.networks.network import Network
 from gradsim.networks.pair import pair
@@ -131,47 +130,6 @@ def looks_linear(effort: int, key: int) -> list[Check]:
     return [
         exact("cosine of J(x) and J(x')", data.gradient_correlation, 1.0, 1e-14),
         exact("ln‖J(x')‖ − ln‖J(x)‖", apart, 0.0, 1e-14),
-    ]
-
-
-SHATTERED = "Gradients of plain networks shatter exponentially in depth, those of residual ones as L^−1/2"
-
-
-def shattered(effort: int, key: int) -> list[Check]:
-    """What networks say to `SHATTERED`: the power p of g ~ L^−p between two depths, from orthogonal inputs.
-
-    An exponential would have p double with the depth. Of networks 256 wide beside their own mean field.
-    """
-    width, depths = 256, (4, 8, 16)
-    found = []
-    for name, network, form, gains, last in _shattering(width):
-        options: dict[str, Any] = {"depth": depths[-1], "seeds": 24 * effort, "key": key, **gains}
-        data = sweep(pair(network), inputs=two(width, 0.0), statistics=BOTH, **options).sel(depth=list(depths))
-        weight, bias = gains["sigma_w"], gains.get("sigma_b", 0.0)
-        path = theory.gradient_correlation(
-            network.activations[0], weight, bias, depths[-1], form=form, sigma_v=gains.get("sigma_v", 1.0)
-        )
-        expected = path.gradient_correlation[np.array(depths) - 1]
-        ratio, apart = mean_ratio(*overlaps(data))
-        apart = apart / ratio
-        for i in range(last):
-            scale = math.log(depths[i + 1] / depths[i])
-            error = (apart[:, i + 1] - apart[:, i]).std(ddof=1) / math.sqrt(len(apart)) / scale
-            power, wanted = (float(np.log(values[i] / values[i + 1])) / scale for values in (ratio, expected))
-            said = f"{name}: p, L = {depths[i]} to {depths[i + 1]}"
-            found.append(estimated(said, power, float(error), wanted))
-    return found
-
-
-def _shattering(width: int) -> list[tuple[str, Network, str, dict[str, float], int]]:
-    """(name, network, theory's form, gains, pairs of depths at which chaos has left something to measure)."""
-    edge = {"sigma_w": EDGE, "sigma_b": BIAS}
-    return [
-        ("He ReLU", feedforward(width, "relu"), "plain", {"sigma_w": HE}, 2),
-        ("He ReLU, skips", residual(width, "relu"), "two_layer", {"sigma_w": 1.0, "sigma_v": HE}, 2),
-        ("pre-norm ReLU", layernorm(width, "relu", form="pre"), "pre_norm", {"sigma_w": HE}, 2),
-        ("tanh on its edge", feedforward(width, "tanh"), "plain", edge, 2),
-        ("tanh in chaos", feedforward(width, "tanh"), "plain", {"sigma_w": 2.0, "sigma_b": BIAS}, 1),
     ]
 
 
