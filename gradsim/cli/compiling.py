@@ -24,7 +24,7 @@ SCRIPTS = ("phase_diagram", "remedies")
 
 def families() -> list[gs.Network]:
     """Every family of this width, all else as it is by default."""
-    plain = (gs.feedforward, gs.residual, gs.highway, gs.layernorm)
+    plain = (gs.feedforward, gs.residual, gs.highway, gs.layernorm, gs.mirrored)
     recurrent = (gs.vanilla_rnn, gs.minimal_rnn, gs.lstm, gs.gru, gs.linear_recurrence)
     today = (
         gs.indrnn, gs.min_gru, gs.min_lstm, gs.antisymmetric_rnn, gs.cornn, gs.unitary_rnn, gs.mamba2, gs.retnet,
