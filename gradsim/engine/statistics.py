@@ -8,8 +8,9 @@ from jax import Array
 from jaxtyping import Float
 
 from gradsim import arguments, scaled
-from gradsim.engine import cosine, isometry, rounding
-from gradsim.engine.products import Bundle, matrix
+from gradsim.engine import isometry, rounding
+from gradsim.engine.correlations import of_pairs
+from gradsim.engine.products import matrix
 from gradsim.engine.statistic import Statistic, View
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled
@@ -29,11 +30,6 @@ def _vector(view: View) -> Scaled:
 def _product(view: View) -> tuple[Array, Array]:
     assert view.product is not None
     return matrix(view.product.mantissa), view.product.exponent
-
-
-def _bundle_cosine(bundle: Bundle | None) -> Array:
-    assert bundle is not None
-    return cosine.of_bundles(bundle)
 
 
 def _spectral(view: View) -> Scaled:
@@ -188,67 +184,7 @@ STATISTICS: dict[str, Statistic] = {
             lambda view: token_spread(view.state.mantissa),
             missing=_without_tokens,
         ),
-        Statistic(
-            "correlation",
-            "cosine of the two states of a pair",
-            "1",
-            lambda view: cosine.cosine(view.state.mantissa),
-            of_pair=True,
-        ),
-        Statistic(
-            "log_decorrelation",
-            "log distance ln(1 − c) of the two states of a pair",
-            "nat",
-            lambda view: cosine.distance(view.state.mantissa),
-            logarithm=True,
-            of_pair=True,
-        ),
-        Statistic(
-            "gradient_correlation",
-            "cosine of two inputs' Jacobians, tr JᵀJ'/(‖J‖‖J'‖)",
-            "1",
-            lambda view: _bundle_cosine(view.product),
-            ("all",),
-            of_pair=True,
-        ),
-        Statistic(
-            "jvp_correlation",
-            "cosine of J u and J' u",
-            "1",
-            lambda view: _bundle_cosine(view.vector),
-            ("one",),
-            directions=("forward",),
-            of_pair=True,
-        ),
-        Statistic(
-            "loss_gradient_correlation",
-            "cosine of two inputs' ∂loss/∂state",
-            "1",
-            lambda view: _bundle_cosine(view.vector),
-            ("one",),
-            directions=("backward",),
-            of_pair=True,
-        ),
-        Statistic(
-            "weight_gradient_correlation",
-            "cosine of two inputs' ∂loss/∂W at this step",
-            "1",
-            lambda view: cosine.by_parameter(view.weight_gradients, view.network.parameters),
-            ("one", "weights"),
-            directions=("backward",),
-            by_parameter=True,
-            of_pair=True,
-        ),
-        Statistic(
-            "weight_gradient_sum_correlation",
-            "cosine of two inputs' ∂loss/∂W summed over this step and all later ones",
-            "1",
-            lambda view: cosine.by_parameter(view.weight_gradient_sums, view.network.parameters),
-            ("one", "weights", "weight_sums"),
-            directions=("backward",),
-            by_parameter=True,
-            of_pair=True,
-        ),
+        *of_pairs(),
         Statistic("slope", "mean square of φ'", "1", _slope, missing=_without_activation),
         Statistic(
             "saturated",
