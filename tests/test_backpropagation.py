@@ -14,7 +14,7 @@ from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import Network, initializers
-from gradsim.engine.chain import Keys, network_keys
+from gradsim.engine.streams import Keys, network_keys
 
 WIDTH, DEPTH, SEEDS, KEY, SIGMA_W, SIGMA_B = 6, 8, 2, 3, (0.8, 1.5), 0.3
 EXACT = 1e-12  # nats, float64

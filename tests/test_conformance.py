@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 import gradsim as gs
 from gradsim import Network, initializers, scaled
 from gradsim.engine import products
-from gradsim.engine.chain import Keys, network_keys
+from gradsim.engine.streams import Keys, network_keys
 from gradsim.networks.network import leaves_of
 
 DEPTH, KEY, SEED, BURN_IN = 4, 13, 1, 3

@@ -10,8 +10,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import gradsim as gs
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
 from gradsim.engine.lyapunov import advance, factored
+from gradsim.engine.streams import network_keys
 from gradsim.laws import LAWS
 from gradsim.sweeps import lyapunov
 from gradsim.sweeps.exponents import dimension, entropy_rate

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import gradsim as gs
-from gradsim.engine.chain import network_keys
+from gradsim.engine.streams import network_keys
 
 
 def test_a_mirrored_relu_network_has_one_jacobian_for_all_inputs() -> None:

@@ -14,11 +14,12 @@ from unrolled import own_checks
 import gradsim as gs
 from gradsim import Network
 from gradsim.engine.backward import backward
-from gradsim.engine.chain import Source, ahead, extent, network_keys
+from gradsim.engine.chain import Source
 from gradsim.engine.formats import FORMATS
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.rounding import of_chain
 from gradsim.engine.statistic import Statistic, View
+from gradsim.engine.streams import ahead, extent, network_keys
 from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled
 

@@ -17,7 +17,7 @@ from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import Network, Statistic, initializers
-from gradsim.engine.chain import network_keys, observed_size
+from gradsim.engine.streams import network_keys, observed_size
 from gradsim.networks.network import leaves_of
 
 DEPTH, KEY, SEED, C = 4, 5, 1, (-0.6, 0.8)

@@ -11,8 +11,8 @@ from jax import random
 import gradsim as gs
 from gradsim.cli.compiling import families
 from gradsim.draws import GAUSSIAN, Part, Transform, interval, together
-from gradsim.engine.chain import ahead, extent, network_keys
 from gradsim.engine.plan import planned
+from gradsim.engine.streams import ahead, extent, network_keys
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, loop
 

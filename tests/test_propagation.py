@@ -14,7 +14,7 @@ from jax import Array, nn, random
 import gradsim as gs
 from gradsim import Activation, initializers
 from gradsim.engine import products
-from gradsim.engine.chain import Keys, network_keys
+from gradsim.engine.streams import Keys, network_keys
 from gradsim.networks.depth.feedforward import Feedforward
 
 DEPTH, KEY = 5, 11

@@ -11,7 +11,8 @@ import pytest
 from jax import Array, nn, random
 
 import gradsim as gs
-from gradsim.engine.chain import Keys, kind, network_keys
+from gradsim.engine.chain import kind
+from gradsim.engine.streams import Keys, network_keys
 from gradsim.networks.depth.feedforward import Feedforward
 
 KEY = 11

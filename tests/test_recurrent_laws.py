@@ -11,7 +11,8 @@ import pytest
 from scipy.optimize import brentq
 
 import gradsim as gs
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
+from gradsim.engine.streams import network_keys
 from gradsim.networks.network import Network
 from gradsim.networks.time.gated import LSTMState, gru, lstm
 from gradsim.networks.time.linear_recurrence import linear_recurrence

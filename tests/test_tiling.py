@@ -12,9 +12,10 @@ from jax import Array
 
 import gradsim as gs
 from gradsim.engine import products, statistics
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import planned
+from gradsim.engine.streams import network_keys
 from gradsim.engine.tiling import Tiling, joined
 from gradsim.sweeps import chunks
 

@@ -13,7 +13,8 @@ import xarray
 
 import gradsim as gs
 from gradsim.draws import normal
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
+from gradsim.engine.streams import network_keys
 from gradsim.training import loop, programs, tasks
 from gradsim.training.loop import order
 

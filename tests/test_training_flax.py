@@ -12,7 +12,8 @@ from jax import Array
 
 import gradsim as gs
 from gradsim.draws import normal
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
+from gradsim.engine.streams import network_keys
 from gradsim.training import tasks
 from gradsim.training.loop import order
 from gradsim.training.tasks import Data

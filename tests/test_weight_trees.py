@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 import gradsim as gs
 from gradsim import Network, initializers
-from gradsim.engine.chain import network_keys
+from gradsim.engine.streams import network_keys
 from gradsim.networks.network import Gains, leaves_of
 
 WIDTH, DEPTH, KEY = 4, 3, 5

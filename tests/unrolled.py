@@ -13,9 +13,10 @@ import numpy as np
 from jax import Array
 
 from gradsim import Network, scaled
-from gradsim.engine.chain import Ahead, Chain, Source, ahead, extent, network_keys
+from gradsim.engine.chain import Chain, Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistic import Statistic, View
+from gradsim.engine.streams import Ahead, ahead, extent, network_keys
 from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled
 

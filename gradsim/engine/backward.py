@@ -14,12 +14,13 @@ from jax import Array
 
 from gradsim import scaled
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Chain, Drawn, Source, carry_over, each, in_range, times
+from gradsim.engine.chain import Chain, Drawn, Source, carry_over, in_range, times
 from gradsim.engine.forward import Cells, Task
 from gradsim.engine.hardware import States, first_states, next_states, unscaled
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import View
+from gradsim.engine.streams import each
 from gradsim.engine.tiling import drawing, joined
 from gradsim.networks.network import Gains, Network, State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled

@@ -10,10 +10,11 @@ from jax.flatten_util import ravel_pytree
 
 from gradsim import arguments
 from gradsim.engine.backward import backward
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.products import matrix
 from gradsim.engine.statistic import Statistic, View
+from gradsim.engine.streams import network_keys
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.check import problems
 from gradsim.networks.network import Network

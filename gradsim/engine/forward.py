@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Binding, Drawn, Source, beyond, each, in_range, paired
+from gradsim.engine.chain import Binding, Drawn, Source, beyond, in_range
 from gradsim.engine.formats import FORMATS
 from gradsim.engine.hardware import Hardware, Rounded, States, first_states, unscaled
 from gradsim.engine.jacobi import SingularValues, not_taken
@@ -22,6 +22,7 @@ from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import Statistic, View
 from gradsim.engine.statistics import measure
+from gradsim.engine.streams import each, paired
 from gradsim.engine.tiling import Tiling, drawing, joined
 from gradsim.networks.network import Gains, Network, State
 from gradsim.scaled import Scaled

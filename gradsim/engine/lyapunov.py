@@ -21,9 +21,10 @@ from jaxtyping import Bool, Float, Int
 from gradsim import scaled
 from gradsim.draws import normal
 from gradsim.engine import products
-from gradsim.engine.chain import Ahead, Chain, Drawn, Keys, Source, beyond, in_range
+from gradsim.engine.chain import Chain, Drawn, Source, beyond, in_range
 from gradsim.engine.orthogonal import orthonormalized
 from gradsim.engine.products import Bundle, matrix
+from gradsim.engine.streams import Ahead, Keys
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 

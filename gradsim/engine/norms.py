@@ -15,10 +15,11 @@ from jax.typing import ArrayLike
 from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
 from gradsim.engine.backward import backward
-from gradsim.engine.chain import Ahead, Source, ahead, extent, streams
+from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import LOSS_SCALE, Plan
 from gradsim.engine.statistic import Statistic
+from gradsim.engine.streams import Ahead, ahead, extent, streams
 from gradsim.engine.tiling import Tiling, segment
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled

@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from gradsim import arguments, scaled
-from gradsim.engine.chain import observed_size, paired
 from gradsim.engine.products import Bundle
+from gradsim.engine.streams import observed_size, paired
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from gradsim import arguments
 from gradsim.engine.backward import backward
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
+from gradsim.engine.streams import network_keys
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled

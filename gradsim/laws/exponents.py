@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import digamma, polygamma
 
-from gradsim.engine.chain import Source, network_keys
+from gradsim.engine.chain import Source
+from gradsim.engine.streams import network_keys
 from gradsim.laws.record import Check, Law, estimated, exact, sampled
 from gradsim.networks.depth.feedforward import feedforward
 from gradsim.networks.depth.residual import residual

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from gradsim import arguments
-from gradsim.engine.chain import Ahead
+from gradsim.engine.streams import Ahead
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks

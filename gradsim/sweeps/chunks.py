@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import psutil
 
-from gradsim.engine.chain import extent, observed_size, paired
 from gradsim.engine.plan import Plan
+from gradsim.engine.streams import extent, observed_size, paired
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.

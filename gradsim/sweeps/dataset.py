@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from gradsim.engine.chain import observed_size
 from gradsim.engine.plan import LOSS_SCALE, Plan
 from gradsim.engine.rounding import is_narrow
 from gradsim.engine.statistic import Statistic
+from gradsim.engine.streams import observed_size
 from gradsim.networks.network import Network
 from gradsim.sweeps import flags
 from gradsim.sweeps.grid import Networks

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradsim import arguments
-from gradsim.engine.chain import paired
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
+from gradsim.engine.streams import paired
 
 RANK = "singular values that are not zero"
 LOST = "has {} left the range of floats?"

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradsim import arguments
-from gradsim.engine.chain import paired
 from gradsim.engine.plan import LOSS_SCALE, Plan, checked_network
 from gradsim.engine.statistic import Statistic
+from gradsim.engine.streams import paired
 from gradsim.networks.network import Network
 
 

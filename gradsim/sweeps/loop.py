@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from gradsim.engine.chain import Ahead, Extent, ahead, extent, network_keys, power_above
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistic import Statistic
+from gradsim.engine.streams import Ahead, Extent, ahead, extent, network_keys, power_above
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled

@@ -15,10 +15,10 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
-from gradsim.engine.chain import Keys, ahead, extent, network_keys
 from gradsim.engine.covariant import covariant
 from gradsim.engine.lyapunov import Frame, advance, begin
 from gradsim.engine.plan import Plan
+from gradsim.engine.streams import Keys, ahead, extent, network_keys
 from gradsim.engine.tiling import draw_bytes
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, grid

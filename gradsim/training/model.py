@@ -14,8 +14,9 @@ from jax import Array, lax, random
 
 from gradsim.draws import normal
 from gradsim.engine.backward import trained, unit_gains
-from gradsim.engine.chain import Ahead, Chain, Source
+from gradsim.engine.chain import Chain, Source
 from gradsim.engine.plan import Plan
+from gradsim.engine.streams import Ahead
 from gradsim.networks.network import Gains, Network, State, Weights, path_name
 from gradsim.training import tasks
 from gradsim.training.tasks import Sample, Task

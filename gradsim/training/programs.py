@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax, random
 
 from gradsim import arguments, scaled
-from gradsim.engine.chain import Ahead, ahead, extent, network_keys
+from gradsim.engine.streams import Ahead, ahead, extent, network_keys
 from gradsim.sweeps.chunks import LEVEL_1
 from gradsim.training import model as models
 from gradsim.training import records
