@@ -261,7 +261,7 @@ def checks(data: str, count: int) -> xarray.Dataset:
     size = {"flat": 0.0, "usual": 3.0, "huge": 1e5}[data]
     columns = {
         "law": [f"A{k}" for k in range(count)],
-        "quantity": [f"variance of the log gain, case {k}" for k in range(count)],
+        "statement": [f"what is stated of the log gain, case {k}" for k in range(count)],
         "z": size * np.linspace(-1, 1, count), "kind": [("sampled", "exact", "bound")[k % 3] for k in range(count)],
         "holds": [True] * count,
     }  # fmt: skip

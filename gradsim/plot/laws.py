@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST = 60  # checks in a column
 KINDS = {  # marker, colour and meaning
     "sampled": ("o", COLOURS[0], "sampled: in {:g} standard errors"),
     "exact": ("D", COLOURS[1], "exact: in tolerances"),
@@ -23,20 +22,16 @@ KINDS = {  # marker, colour and meaning
 
 @styled
 def laws(table: xarray.Dataset) -> Figure:
-    """(measured − predicted)/error of each check, law by law, on a scale where all must lie inside the band.
+    """(measured − predicted)/error of each check, a row for each law, on a scale where all must lie inside the band.
 
     Sampled numbers are in standard errors over 4.5, exact ones and bounds in tolerances: ±1 is the limit of both.
 
     Args:
-        table: over `check`: law, quantity, z, kind and holds, as `scripts/laws.py` measures them.
+        table: over `check`: law, statement, z and kind, as `scripts/laws.py` measures them.
     """
-    columns = -(-table.sizes["check"] // MOST)
-    count = -(-table.sizes["check"] // columns)
-    figure = new_figure(0.8 + 0.145 * count)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for place, ax in enumerate(axes):
-        _column(ax, table.isel(check=slice(place * count, (place + 1) * count)), table.attrs["standard_errors"])
-        ax.set_ylim(count - 0.4, -0.6)
+    statements = dict(zip(table["law"].values.tolist(), table["statement"].values.tolist(), strict=True))
+    figure = new_figure(0.8 + 0.145 * len(statements))
+    _rows(figure.subplots(), table, statements, table.attrs["standard_errors"])
     figure.supxlabel("(measured − predicted) / allowed", fontsize=8)
     handles = [
         proxy(meaning.format(table.attrs["standard_errors"]), marker=marker, color=colour, markersize=3.5, linewidth=0)
@@ -46,16 +41,17 @@ def laws(table: xarray.Dataset) -> Figure:
     return figure
 
 
-def _column(ax: Axes, table: xarray.Dataset, limit: float) -> None:
+def _rows(ax: Axes, table: xarray.Dataset, statements: dict[str, str], limit: float) -> None:
     ax.axvspan(-1, 1, color="0.93", zorder=0)
     ax.axvline(0, color="0.6", linewidth=0.7, zorder=1)
-    rows = np.arange(table.sizes["check"])
+    places = {law: place for place, law in enumerate(statements)}
+    rows = np.array([places[law] for law in table["law"].values.tolist()])
     for kind, (marker, colour, _) in KINDS.items():
         chosen = table["kind"].values == kind
         share = table["z"].values[chosen] / (limit if kind == "sampled" else 1)
-        ax.plot(np.clip(share, -1.25, 1.25), rows[chosen], marker, color=colour, markersize=3.5)
-    names = zip(table["law"].values.tolist(), table["quantity"].values.tolist(), strict=True)
-    ax.set_yticks(rows, [f"{quantity}   {law}" for law, quantity in names], fontsize=5.8)
+        ax.plot(np.clip(share, -1.25, 1.25), rows[chosen], marker, color=colour, markersize=3.5, alpha=0.8)
+    ax.set_yticks(range(len(places)), [f"{said}   {law}" for law, said in statements.items()], fontsize=5.8)
+    ax.set_ylim(len(places) - 0.4, -0.6)
     ax.set_xlim(-1.35, 1.35)
     ax.tick_params(axis="y", length=0)
     for spine in ("top", "right", "left"):
