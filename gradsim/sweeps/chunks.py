@@ -16,6 +16,7 @@ import psutil
 from gradsim.engine.chain import extent, observed_size, paired
 from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
+from gradsim.sweeps.machine import at_hand
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4
@@ -47,12 +48,14 @@ class Chunk(NamedTuple):
 
 
 def memory_at_hand() -> int:
-    """Bytes that the default device can still give."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    return int(psutil.virtual_memory().available)
+    """Bytes that each device can still give."""
+    return at_hand().free_memory()
+
+
+def allowed() -> int:
+    """Bytes of each device that are planned with."""
+    free, most = memory_at_hand() // 2, at_hand().max_memory
+    return free if most is None else min(free, most)
 
 
 def _bytes(tree: Any) -> int:
@@ -137,13 +140,13 @@ def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, s
 
 
 def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
-    """The chunk for this sweep.
+    """The chunk for this sweep, such that each device has one where there are networks enough.
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
     cell, tangents, one_draw, inputs, rows, *_ = predicted(plan)
     draw = 2 * one_draw + inputs  # while it is made
-    available = memory_at_hand() // 2
+    machine, available = at_hand(), allowed()
     if cell + draw > available:
         fits = math.sqrt(available / (cell + draw))
         raise ValueError(
@@ -151,7 +154,9 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
             f"{available / 2**30:.1f} GiB may be used; a state about {fits:.2g} times as wide fits"
             + (", or a statistic of one vector (log_jvp, log_gradient) in place of all tangents" if rows > 1 else "")
         )
-    on_cpu = jax.local_devices()[0].platform == "cpu"
+    apart = min(len(machine.devices), seeds)  # seeds go to different devices, and cells where seeds are few
+    cells, seeds = math.ceil(cells / (len(machine.devices) // apart)), math.ceil(seeds / apart)
+    on_cpu = machine.platform == "cpu"
     budget = min(available, CPU_BYTES) if on_cpu else available
     fit = max(1, (budget - draw) // cell)
     block = _part(cells, min(fit, max(1, BLOCK_BYTES // tangents)) if on_cpu else fit)
@@ -210,7 +215,7 @@ def _rounded(count: int, operations: float) -> int:
 
 def optimization_level(plan: Plan, chunk: Chunk, calls: int) -> int | None:
     """LLVM's level on a CPU: its own default compiles longer, and pays where many calls mostly draw numbers."""
-    on_cpu = jax.local_devices()[0].platform == "cpu"
+    on_cpu = at_hand().platform == "cpu"
     needs = predicted(plan)
     draws_most = chunk.cells * needs.step < needs.drawing
     return None if not on_cpu or (draws_most and calls > MANY_CALLS) else 1
