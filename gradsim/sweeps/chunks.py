@@ -153,6 +153,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
             f"width: one {plan.network.family} network with these statistics needs {(cell + draw) / 2**30:.1f} GiB and "
             f"{available / 2**30:.1f} GiB may be used; a state about {fits:.2g} times as wide fits"
             + (", or a statistic of one vector (log_jvp, log_gradient) in place of all tangents" if rows > 1 else "")
+            + ("" if machine.max_memory is None else ", or pass a larger max_memory")
         )
     apart = min(len(machine.devices), seeds)  # seeds go to different devices, and cells where seeds are few
     cells, seeds = math.ceil(cells / (len(machine.devices) // apart)), math.ceil(seeds / apart)
@@ -165,7 +166,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     if on_cpu:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
     room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, operations(plan, blocks * block)))
-    steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
+    segment = min(SEGMENT_BYTES, budget // 16)  # some times as much while it is drawn
+    steps = min(plan.depth, max(1, segment // max(1, one_draw * room)))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
     tile = _tile(plan) if on_cpu else 0
