@@ -15,8 +15,10 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backen
 import jax
 import numpy as np
 import xarray
+from jax import export
 
 import gradsim as gs
+from gradsim.cli.compiling import program
 from gradsim.engine import plan as plans
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import calls, chunks, loop
@@ -65,9 +67,18 @@ def main(folder: Path) -> None:
     xarray.testing.assert_equal(kept.load(), one)
     said["device"] = kept.attrs["device"]
     said["collectives"] = sorted({word for text in texts for word in COLLECTIVES if word in text})
+    said["lowered"] = lowered()
     said["spread"] = sum("num_partitions=8" in text for text in texts[alone:])
     said["halved"] = halved(one)
     print(json.dumps(said))
+
+
+def lowered() -> list[str]:
+    """The accelerators for which the program of eight devices lowers."""
+    jitted, given = program(NETWORK, depth=3, seeds=2)
+    module = export.export(jitted, platforms=("cuda", "tpu"))(*given)
+    assert module.nr_devices == 8
+    return list(module.platforms)
 
 
 def planned_sizes(planned: Any) -> list[int]:
