@@ -1,6 +1,7 @@
-"""A sweep whose process is killed again and again at random instants: python tests/kills.py [kills] [cells]
+"""A sweep whose process is killed again and again at random instants: python tests/kills.py [kills] [cells] [counts …]
 
-Each process is a fork of this one, which has imported everything and run nothing. At the end two go on at once.
+Each process is a fork of this one, which has imported everything and run nothing. At the end two go on at once. Then so
+many processes share a sweep, one of which is killed midway, and so many more, one of which …, until the last go on.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ import numpy as np
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, loop
+from gradsim.sweeps.store import read
 
 warnings.filterwarnings("ignore", "os.fork")  # there is no backend yet, and no thread of it
 REFUSED = 3
 STARTING = 2.0  # seconds that a process takes to its first chunk, about
 
 
-def sweep(store: Path | None, cells: int, calls: Path | None = None) -> Any:
+def sweep(store: Path | None, cells: int, calls: Path | None = None, share: tuple[int, int] | None = None) -> Any:
     """Half as many chunks as cells times seeds; a byte is added to `calls` before each goes to the device."""
     chunks.plan_chunk = lambda plan, **_: chunks.Chunk(2, 1, Tiling(2, 8))
     chosen = loop.program
@@ -41,17 +44,18 @@ def sweep(store: Path | None, cells: int, calls: Path | None = None) -> Any:
 
     vars(loop)["program"] = program
     axis = np.linspace(0.5, 2, cells)
-    return gs.sweep(gs.feedforward(4), depth=8, seeds=4, sigma_w=axis, store=store, progress=False)
+    options: dict[str, Any] = dict(zip(("process", "processes"), share or (), strict=False))
+    return gs.sweep(gs.feedforward(4), depth=8, seeds=4, sigma_w=axis, store=store, progress=False, **options)
 
 
-def start(store: Path, cells: int, calls: Path) -> int:
+def start(store: Path, cells: int, calls: Path, share: tuple[int, int] | None = None) -> int:
     """The number of a process that sweeps; it ends with 0, or REFUSED where another has the store."""
     process = os.fork()
     if process:
         return process
     code = 1
     try:
-        sweep(store, cells, calls)
+        sweep(store, cells, calls, share)
         code = 0
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -79,6 +83,29 @@ def killed(folder: Path, kills: int, cells: int) -> dict[str, Any]:
     return {"ends": ends, "calls": calls.stat().st_size, "done": shares, "same": same}
 
 
+def together(folder: Path, cells: int, counts: Sequence[int]) -> dict[str, Any]:
+    """What became of a store into which so many processes measured at once, and then so many, and so on.
+
+    In each round but the last one of them is killed midway: how the others ended; and, as in `killed`, the calls and
+    whether each file of numbers is that of one process.
+    """
+    store, calls, ends = folder / "together.zarr", folder / "calls together", []
+    for turn, count in enumerate(counts, 1):
+        started = [start(store, cells, calls, (process, count)) for process in range(count)]
+        if turn < len(counts):
+            victim = started.pop(random.randrange(count))
+            _wait_for_calls(calls, 3 * count, patience=60.0)
+            os.kill(victim, signal.SIGKILL)
+            os.waitpid(victim, 0)
+        ends += [_end(process) for process in started]
+    whole = _end(start(folder / "one.zarr", cells, folder / "other"))
+    found, one = ({name: data for name, data in contents(some).items() if "done" not in name}
+                  for some in (store, folder / "one.zarr"))  # fmt: skip
+    marks = [read(some).marks for some in (store, folder / "one.zarr")]  # type: ignore[union-attr]
+    same = not whole and found == one and marks[0] == marks[1]
+    return {"ends": ends, "calls": calls.stat().st_size, "same": same}
+
+
 def _end(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
@@ -93,13 +120,14 @@ def _wait_for_calls(calls: Path, count: int, patience: float) -> None:
 
 def contents(store: Path) -> dict[str, bytes]:
     """The files of a store, but for when it was made and by whom."""
-    files = (file for file in store.rglob("*") if file.is_file() and file.name not in ("lock", "owner"))
+    files = (file for file in store.rglob("*") if file.is_file() and not file.name.startswith(("lock", "owner")))
     return {str(file.relative_to(store)): file.read_bytes() for file in files if file != store / "zarr.json"}
 
 
-def main(kills: int = 100, cells: int = 400) -> None:
+def main(kills: int = 100, cells: int = 400, *counts: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(killed(Path(folder), kills, cells) | {"chunks": 2 * cells}))
+        found = killed(Path(folder), kills, cells) | {"chunks": 2 * cells}
+        print(json.dumps(found | {"together": together(Path(folder), cells, counts or (2, 4))}))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from wrong import refused
 
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
-from gradsim.sweeps import chunks, folder, loop
+from gradsim.sweeps import chunks, folder, loop, members
 from gradsim.sweeps.calls import DeviceError, halved
 
 NETWORK = gs.feedforward(6)
@@ -75,12 +75,16 @@ def test_killed_at_any_instant_it_ends_as_if_nothing_had_been() -> None:
     assert found["same"]
     assert found["ends"] in ([0, 0], [0, 3])  # the second of two processes is refused, or has nothing left to do
     assert found["chunks"] <= found["calls"] <= found["chunks"] + 2 * 3
+    shared = found["together"]  # by two, one of them killed, and then by four
+    assert shared["same"]
+    assert not any(shared["ends"])
+    assert found["chunks"] <= shared["calls"] <= found["chunks"] + 2
 
 
 def test_who_holds_the_store_is_named(tmp_path: Path) -> None:
     """It refuses before anything is written; two processes at once are in the test above."""
     with (
-        folder.locked(tmp_path),
+        members.Member(tmp_path, 0, 1),
         pytest.raises(ValueError, match=f"^store: {tmp_path} is being written by process {os.getpid()} on "),
     ):
         sweep(store=tmp_path)

@@ -16,11 +16,12 @@ from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, cost, loop, progress
 
 NAMES = (("map", "tanh/2"), "plain")
+JOB: dict[str, Any] = {"network": gs.feedforward(6), "depth": 4, "seeds": 4, "sigma_w": [0.5, 1.0]}
 
 
 def script(options: cli.Options, depth: int = 4) -> Any:
     """A run of a script of two sweeps, of four chunks each."""
-    job = partial(gs.sweep, gs.feedforward(6), depth=depth, seeds=4, sigma_w=[0.5, 1.0])
+    job = partial(gs.sweep, **JOB | {"depth": depth})
 
     def measure(_: Any) -> dict[str, xarray.Dataset]:
         found = cli.perform(dict.fromkeys(NAMES, job))
@@ -76,6 +77,42 @@ def test_a_full_disk_is_said_in_a_line(tmp_path: Path, calls: list[int], monkeyp
     monkeypatch.setattr("gradsim.sweeps.store.Store.keep", full)
     with pytest.raises(SystemExit, match=r"^error: store: cannot write into .* \(No space left.*\); 0 of 4 chunks"):
         script(cli.Options(out=tmp_path / "out", store=tmp_path / "kept"))
+
+
+def test_processes_share_a_script_and_one_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each says what it has done; the same command without them measures nothing more."""
+    monkeypatch.setattr(chunks, "plan_chunk", lambda plan, **_: chunks.Chunk(2, 1, Tiling(2, 4)))
+    options: dict[str, Any] = {"out": tmp_path / "out", "store": tmp_path / "kept"}
+    for process, share in ((1, "50%"), (0, "100%")):
+        assert script(cli.Options(**options, process=process, processes=2)) == []
+        said = capsys.readouterr().out
+        assert f"process {process} of 2 is done, and {share} of all is there" in said
+    assert not list((tmp_path / "out").iterdir())
+    monkeypatch.setattr(loop, "program", None)
+    script(cli.Options(**options, devices=1, max_memory="1GiB"))
+    found = cli.load(tmp_path / "out" / "some.zarr")["both"].load()
+    monkeypatch.undo()
+    xarray.testing.assert_allclose(found.isel(name=0), gs.sweep(**JOB), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"process": 0, "processes": 2}, "store: several processes meet in one; pass a folder"),
+        ({"coordinator": "auto"}, "store: several processes meet in one; pass a folder"),
+        ({"coordinator": "localhost:1", "store": Path("x")}, "process: got none; pass --process and --processes"),
+        ({"process": 0, "store": Path("x")}, "processes: got None; pass process and processes together"),
+        ({"process": 2, "processes": 2, "store": Path("x")}, "process: got 2; pass a whole number"),
+        ({"devices": 99}, "devices: got 99; pass a whole number of at least 1 and at most"),
+        ({"max_memory": "much"}, "max_memory: got 'much'; pass a number of bytes"),
+    ],
+)
+def test_what_processes_and_devices_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script(cli.Options(out=tmp_path, **options))
+    assert str(stopped.value).startswith(f"error: {message}")
 
 
 class Terminal(io.StringIO):

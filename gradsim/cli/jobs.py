@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -14,6 +14,7 @@ from urllib.parse import quote
 from gradsim.analysis import critical as bracketed
 from gradsim.engine import plan as plans
 from gradsim.sweeps import cost, grid
+from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, bar_or_lines
 from gradsim.sweeps.sweep import partial_products, sweep
 
@@ -104,7 +105,8 @@ class Jobs:
             return {name: self._one(name, job) for name, job in jobs.items()}
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
-                return dict(zip(jobs, pool.map(self._one, *zip(*jobs.items(), strict=True)), strict=True))
+                started = [pool.submit(copy_context().run, self._one, name, job) for name, job in jobs.items()]
+                return {name: one.result() for name, one in zip(jobs, started, strict=True)}
             except BaseException:
                 self.progress.stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -122,10 +124,25 @@ def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.D
 
     Each sweep has a store of its own in the folder `kept`, if there is one.
 
-    Raises: ValueError or TypeError for what is wrong with any of them, before the first is measured.
+    Raises: ValueError or TypeError for what is wrong with any of them, before the first is measured; `Shared` where
+        this is one of several processes.
     """
+    process, processes = at_hand().share()
+    if processes > 1:  # what has no store is measured by who draws
+        jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}) as several:
-        return several.run({name: _stored(name, job) for name, job in jobs.items()})
+        found = several.run({name: _stored(name, job) for name, job in jobs.items()})
+    if processes > 1:
+        there = sum(one.attrs["done"] for one in found.values()) / max(1, len(found))
+        raise Shared(
+            f"process {process} of {processes} is done, and {there:.0%} of all is there; when all is, the same command "
+            f"without --process, --processes and --coordinator draws from {kept.get()}"
+        )
+    return found
+
+
+class Shared(Exception):
+    """One of several processes has done its share: there is nothing whole to go on with."""
 
 
 # The folder of all stores of a script.

@@ -18,7 +18,7 @@ from gradsim.arguments import gain, whole
 class Options:
     """Options of every script."""
 
-    may_be_none: ClassVar[tuple[str, ...]] = ("key", "burn_in", "formats")
+    may_be_none: ClassVar[tuple[str, ...]] = ("key", "burn_in", "formats", "process")
     """Whole numbers that may be 0, and lists that may be empty."""
 
     redraws: ClassVar[tuple[str, ...]] = ("out", "data", "formats", "quiet")
@@ -46,6 +46,24 @@ class Options:
 
     quiet: bool = False
     """Say how far it is in lines now and then, also where a bar could move."""
+
+    devices: int | None = None
+    """How many of the devices here measure, a chunk each at a time; all unless given."""
+
+    max_memory: str | None = None
+    """The most memory of a device that sweeps use, such as 2GiB; half of what is free unless given."""
+
+    process: int | None = None
+    """The number of this process, from 0, of several that measure into the same store; the same command without it
+    draws when all are done."""
+
+    processes: int | None = None
+    """How many processes there are."""
+
+    coordinator: str | None = None
+    """HOST:PORT of the first process, where JAX shall join all of them; or auto, where it finds that, and which process
+    this is, by Slurm, Open MPI, Kubernetes or a TPU pod. Chunks need nothing from each other: --process and --processes
+    alone do as well, and one that dies then ends no other."""
 
 
 Chosen = TypeVar("Chosen", bound=Options)

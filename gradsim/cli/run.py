@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradsim.cli.jobs import kept
+import jax
+
+from gradsim.arguments import reason
+from gradsim.cli.jobs import Shared, kept
 from gradsim.cli.options import Chosen, Options, check_counts
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
+from gradsim.sweeps.machine import used
 from gradsim.sweeps.progress import lines_only
 
 if TYPE_CHECKING:
@@ -44,7 +48,11 @@ def run(
             if options.data is None:
                 enable_compilation_cache()
                 with kept_on_interrupt(saved, options.out / f"{name}.zarr", name), kept_in(options):
-                    datasets = measure(options)
+                    try:
+                        datasets = measure(options)
+                    except Shared as done:
+                        print(done)
+                        return []
                 saved.append(save(datasets, options.out / f"{name}.zarr", name))
                 print(f"data    {saved[0]}")
             else:
@@ -75,10 +83,16 @@ def interruptible(saved: list[Path]) -> Iterator[None]:
 
 @contextmanager
 def kept_in(options: Options) -> Iterator[None]:
-    """While it is open, sweeps are kept in the folder of the options, and progress is said as they ask."""
+    """While it is open, sweeps are kept in the folder of the options, by the devices and processes that they name, and
+    progress is said as they ask.
+
+    Raises: ValueError naming the option.
+    """
+    join(options)
     folder, lines = kept.set(options.store), lines_only.set(options.quiet)
     try:
-        yield
+        with used(options.devices, options.max_memory, options.process, options.processes):
+            yield
     except KeyboardInterrupt:
         if options.store is not None:
             print(f"the same command goes on from {options.store}", file=sys.stderr)
@@ -86,6 +100,31 @@ def kept_in(options: Options) -> Iterator[None]:
     finally:
         kept.reset(folder)
         lines_only.reset(lines)
+
+
+def join(options: Options) -> None:
+    """Join the processes through JAX, where the options ask for it.
+
+    Raises: ValueError where they cannot be joined, or have no store to meet in.
+    """
+    several = options.coordinator is not None or (options.processes or 1) > 1
+    if several and options.store is None:
+        raise ValueError("store: several processes meet in one; pass a folder that all of them see")
+    if options.coordinator is None or jax.distributed.is_initialized():
+        return
+    found = options.coordinator == "auto"
+    if not found and (options.process is None or options.processes is None):
+        raise ValueError("process: got none; pass --process and --processes with --coordinator HOST:PORT")
+    try:
+        if found:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(options.coordinator, options.processes, options.process)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"coordinator: JAX cannot join the processes ({reason(error)}); pass HOST:PORT of the first one, or "
+            "--process and --processes alone"
+        ) from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.course import Course
+from gradsim.sweeps.machine import Machine, at_hand
 
 EXHAUSTED = ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")  # how XLA says so
 
@@ -20,43 +21,54 @@ class DeviceError(RuntimeError):
     """A chunk that the device has failed for good."""
 
 
+class TooLarge(Exception):
+    """A program needs more memory than it may have."""
+
+
 class Calls:
-    """A chunk's arrays on the host, again and again; in smaller calls once the device has run out of memory.
+    """Chunks' arrays on the host, again and again; in smaller calls once the device has run out of memory.
 
     Args:
         program: jitted, as `gradsim.sweeps.loop.program` gives it.
+        spread: whether each call is of one chunk for each device, which all arrays then have as their first axis.
     """
 
-    def __init__(self, program: Callable[..., Any], course: Course) -> None:
+    def __init__(self, program: Callable[..., Any], course: Course, *, spread: bool = False) -> None:
         self._program, self._course = program, course
+        self._front = (slice(None),) if spread else ()
+        self._most = limit(at_hand())
+        self._known: chunks.Chunk | None = None  # whose memory has been looked at
         self.piece = course.chunk
 
     def __call__(
         self, gains: dict[str, np.ndarray], drawn: Ahead, inputs: np.ndarray | None, cotangent: State | None
     ) -> dict[str, Scaled]:
-        """What the statistics of a chunk are, leaves [seeds, cells, …].
+        """What the statistics of a chunk are, leaves [seeds, cells, …], or those of one for each device.
 
-        Where memory is exhausted the chunk is halved, with one warning, and again until it fits; another error of the
-        device is tried once more.
+        Where the program needs more memory than there is the chunk is halved, with one warning, and again until it
+        fits; another error of the device is tried once more.
 
-        Raises: DeviceError where the second try fails as well, or one network alone does not fit.
+        Raises: DeviceError where the second try fails as well, or one network alone does not fit; ValueError where
+            that is for `max_memory`.
         """
         again = True
         while True:
             try:
                 return self._in_pieces(gains, drawn, inputs, cotangent)
+            except TooLarge as error:
+                self._halve(str(error))
             except jax.errors.JaxRuntimeError as error:
                 if any(words in str(error) for words in EXHAUSTED) and self.piece[:2] != (1, 1):
-                    self._halve()
+                    self._halve("out of memory")
                 elif again:
                     again = False
                 else:
                     raise DeviceError(f"device: it failed a chunk twice ({arguments.reason(error)})") from error
 
-    def _halve(self) -> None:
+    def _halve(self, why: str) -> None:
         if self.piece == self._course.chunk:
             arguments.warn(
-                f"device: out of memory with {self.piece.cells} cells x {self.piece.seeds} seeds at once; goes on with "
+                f"device: {why} with {self.piece.cells} cells x {self.piece.seeds} seeds at once; goes on with "
                 "half of that, or less where it takes less. The numbers are the same within rounding"
             )
         self.piece = halved(self.piece, starts=self._course.plan.depth if self._course.plan.pairs else 1)
@@ -68,30 +80,68 @@ class Calls:
             return self._one(gains, drawn, inputs, cotangent)
         whole: dict[str, Scaled] = {}
         for seeds in chunks.slices(self._course.chunk.seeds, self.piece.seeds):
-            keys, data = jax.tree.map(lambda leaf, seeds=seeds: np.asarray(leaf)[seeds], (drawn, inputs))
+            keys, data = jax.tree.map(lambda leaf, at=(*self._front, seeds): np.asarray(leaf)[at], (drawn, inputs))
             for cells in chunks.slices(self._course.chunk.cells, self.piece.cells):
-                part = self._one({name: values[cells] for name, values in gains.items()}, keys, data, cotangent)
+                some = {name: values[(*self._front, cells)] for name, values in gains.items()}
+                part = self._one(some, keys, data, cotangent)
                 if not whole:
                     whole = jax.tree.map(self._empty, part)
                 for name, value in part.items():
                     for leaf, piece in zip(whole[name], value, strict=True):
-                        leaf[np.ix_(seeds, cells)] = piece
+                        leaf[(*self._front, *np.ix_(seeds, cells))] = piece
         return whole
 
     def _empty(self, leaf: np.ndarray) -> np.ndarray:
         """Room for a leaf of the whole chunk, like this one of a part."""
-        return np.empty((self._course.chunk.seeds, self._course.chunk.cells, *leaf.shape[2:]), leaf.dtype)
+        front = len(self._front)
+        size = (self._course.chunk.seeds, self._course.chunk.cells)
+        return np.empty((*leaf.shape[:front], *size, *leaf.shape[front + 2 :]), leaf.dtype)
 
     def _one(
         self, gains: dict[str, np.ndarray], drawn: Ahead, inputs: np.ndarray | None, cotangent: State | None
     ) -> dict[str, Scaled]:
         plan, depth = self._course.plan, self._course.depth
-        measured = self._program(plan, self.piece.tiling, gains, drawn, inputs, cotangent)
+        given = (plan, self.piece.tiling, gains, drawn, inputs, cotangent)
+        if self._known != self.piece:
+            self._look(given)
+        measured = self._program(*given)
+        kept = (*self._front, slice(None), slice(None), slice(depth))
         # One after the other, and none of the device's kept: they are the largest arrays of a call.
         return {
-            one.name: jax.tree.map(lambda leaf: np.asarray(leaf)[:, :, :depth], measured.pop(one.name))
+            one.name: jax.tree.map(lambda leaf: np.asarray(leaf)[kept], measured.pop(one.name))
             for one in plan.statistics
         }
+
+    def _look(self, given: tuple[Any, ...]) -> None:
+        """Compile the program, whose memory is then known. Raises: TooLarge, or ValueError for one network."""
+        needed = memory(self._program, *given)
+        if needed is not None and needed > self._most:
+            if self.piece[:2] == (1, 1):
+                name = "width" if at_hand().max_memory is None else "max_memory"
+                raise ValueError(
+                    f"{name}: one {self._course.plan.network.family} network with these statistics needs "
+                    f"{needed / 2**30:.3g} GiB as it is compiled, and {self._most / 2**30:.3g} GiB may be used"
+                )
+            raise TooLarge(f"{needed / 2**30:.3g} GiB are needed, and {self._most / 2**30:.3g} GiB may be used,")
+        self._known = self.piece
+
+
+def memory(program: Any, *given: Any) -> int | None:
+    """Bytes of a device that a call takes at its peak, its arguments and results with it, as it is compiled.
+
+    What is compiled stays: the call finds it. None where XLA does not say.
+    """
+    lower = getattr(program, "lower", None)
+    told = None if lower is None else lower(*given).compile().memory_analysis()
+    if told is None:
+        return None
+    arrays = told.argument_size_in_bytes + told.output_size_in_bytes - told.alias_size_in_bytes
+    return int(arrays + told.temp_size_in_bytes)
+
+
+def limit(machine: Machine) -> int:
+    """The most bytes of a device that a program may take."""
+    return machine.free_memory() if machine.max_memory is None else machine.max_memory
 
 
 def halved(chunk: chunks.Chunk, starts: int = 1) -> chunks.Chunk:

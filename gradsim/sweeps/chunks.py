@@ -16,6 +16,7 @@ import psutil
 from gradsim.engine.plan import Plan
 from gradsim.engine.streams import extent, observed_size, paired
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
+from gradsim.sweeps.machine import at_hand
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4
@@ -47,12 +48,14 @@ class Chunk(NamedTuple):
 
 
 def memory_at_hand() -> int:
-    """Bytes that the default device can still give."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    return int(psutil.virtual_memory().available)
+    """Bytes that each device can still give."""
+    return at_hand().free_memory()
+
+
+def allowed() -> int:
+    """Bytes of each device that are planned with."""
+    free, most = memory_at_hand() // 2, at_hand().max_memory
+    return free if most is None else min(free, most)
 
 
 def _bytes(tree: Any) -> int:
@@ -137,21 +140,24 @@ def check_result(plan: Plan, axes: Mapping[str, np.ndarray], *, networks: int, s
 
 
 def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
-    """The chunk for this sweep.
+    """The chunk for this sweep, such that each device has one where there are networks enough.
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
     cell, tangents, one_draw, inputs, rows, *_ = predicted(plan)
     draw = 2 * one_draw + inputs  # while it is made
-    available = memory_at_hand() // 2
+    machine, available = at_hand(), allowed()
     if cell + draw > available:
         fits = math.sqrt(available / (cell + draw))
         raise ValueError(
             f"width: one {plan.network.family} network with these statistics needs {(cell + draw) / 2**30:.1f} GiB and "
             f"{available / 2**30:.1f} GiB may be used; a state about {fits:.2g} times as wide fits"
             + (", or a statistic of one vector (log_jvp, log_gradient) in place of all tangents" if rows > 1 else "")
+            + ("" if machine.max_memory is None else ", or pass a larger max_memory")
         )
-    on_cpu = jax.local_devices()[0].platform == "cpu"
+    apart = min(len(machine.devices), seeds)  # seeds go to different devices, and cells where seeds are few
+    cells, seeds = math.ceil(cells / (len(machine.devices) // apart)), math.ceil(seeds / apart)
+    on_cpu = machine.platform == "cpu"
     budget = min(available, CPU_BYTES) if on_cpu else available
     fit = max(1, (budget - draw) // cell)
     block = _part(cells, min(fit, max(1, BLOCK_BYTES // tangents)) if on_cpu else fit)
@@ -160,7 +166,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     if on_cpu:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
     room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, operations(plan, blocks * block)))
-    steps = min(plan.depth, max(1, SEGMENT_BYTES // max(1, one_draw * room)))
+    segment = min(SEGMENT_BYTES, budget // 16)  # some times as much while it is drawn
+    steps = min(plan.depth, max(1, segment // max(1, one_draw * room)))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
     tile = _tile(plan) if on_cpu else 0
@@ -210,7 +217,7 @@ def _rounded(count: int, operations: float) -> int:
 
 def optimization_level(plan: Plan, chunk: Chunk, calls: int) -> int | None:
     """LLVM's level on a CPU: its own default compiles longer, and pays where many calls mostly draw numbers."""
-    on_cpu = jax.local_devices()[0].platform == "cpu"
+    on_cpu = at_hand().platform == "cpu"
     needs = predicted(plan)
     draws_most = chunk.cells * needs.step < needs.drawing
     return None if not on_cpu or (draws_most and calls > MANY_CALLS) else 1

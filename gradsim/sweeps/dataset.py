@@ -23,6 +23,7 @@ from gradsim.engine.streams import observed_size
 from gradsim.networks.network import Network
 from gradsim.sweeps import flags
 from gradsim.sweeps.grid import Networks
+from gradsim.sweeps.machine import at_hand
 
 if TYPE_CHECKING:
     import xarray
@@ -258,12 +259,12 @@ def gain_coordinates(
 
 def provenance() -> dict[str, str]:
     """What made these numbers: versions, commit, command, device and time."""
-    device = jax.local_devices()[0]
+    devices = at_hand().devices
     return {
         "gradsim_version": _version(),
         "gradsim_commit": _commit(),
         "jax_version": jax.__version__,
-        "device": f"{len(jax.local_devices())} x {device.device_kind} ({device.platform})",
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "command": " ".join(sys.argv),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

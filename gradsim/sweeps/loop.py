@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Collection, Iterator
-from functools import partial
+from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
+from jax.sharding import Mesh, PartitionSpec
 
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
@@ -20,6 +22,7 @@ from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import Calls
 from gradsim.sweeps.course import Course, Place, course, result_shape
+from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
 
 PIECE = 2**17  # numbers that are finished at once
@@ -61,15 +64,39 @@ def _measure(
 
 # By level of optimization. LLVM's level 1 takes half the time to compile and gives the same numbers, to rounding where
 # a row does not fill the machine's vectors (level 0 rounds differently, and runs at half the speed).
+_OPTIONS = {None: None, 1: chunks.LEVEL_1}
 _MEASURE = {
     level: jax.jit(_measure, static_argnames=("plan", "tiling"), compiler_options=options)
-    for level, options in {None: None, 1: chunks.LEVEL_1}.items()
+    for level, options in _OPTIONS.items()
 }
 
 
-def program(plan: Plan, chunk: chunks.Chunk, calls: int = 1) -> Any:
-    """The jitted `_measure` for so many calls of it."""
-    return _MEASURE[chunks.optimization_level(plan, chunk, calls)]
+@cache
+def _spread(level: int | None, devices: tuple[Any, ...]) -> Any:
+    """`_measure` jitted for one chunk on each device: all arrays, but the cotangent, have those as their first axis.
+
+    One program, compiled once; the devices run it side by side and never wait for each other.
+    """
+    mesh, each = Mesh(np.array(devices), ("chunk",)), PartitionSpec("chunk")
+
+    def measure(plan: Plan, tiling: Tiling, *given: Any) -> dict[str, Scaled]:
+        def one(gains: Any, drawn: Any, inputs: Any, cotangent: Any) -> dict[str, Scaled]:
+            gains, drawn, inputs = jax.tree.map(lambda leaf: leaf[0], (gains, drawn, inputs))
+            found = _measure(plan, tiling, gains, drawn, inputs, cotangent)
+            return jax.tree.map(lambda leaf: leaf[None], found)
+
+        split = jax.shard_map(
+            one, mesh=mesh, in_specs=(each, each, each, PartitionSpec()), out_specs=each, check_vma=False
+        )
+        return split(*given)
+
+    return jax.jit(measure, static_argnums=(0, 1), compiler_options=_OPTIONS[level])
+
+
+def program(plan: Plan, chunk: chunks.Chunk, calls: int = 1, devices: tuple[Any, ...] | None = None) -> Any:
+    """The jitted `_measure` for so many calls of it, or that of one chunk for each of these devices."""
+    level = chunks.optimization_level(plan, chunk, calls)
+    return _MEASURE[level] if devices is None else _spread(level, devices)
 
 
 def measured_chunks(
@@ -85,27 +112,56 @@ def measured_chunks(
 ) -> Iterator[tuple[Place, dict[str, Scaled]]]:
     """Each chunk of one network in turn, or those `missing`: its place, and its statistics, leaves [seeds, cells, …].
 
+    As many are measured at once as there are devices, one on each, by the program that one device alone would run.
+
     Raises: DeviceError where the device fails one for good.
     """
-    plan, chunk = course.plan, course.chunk
-    call = Calls(program(plan, chunk, course.size), course)
+    plan, chunk, machine = course.plan, course.chunk, at_hand()
+    devices = () if machine.plain else (machine.devices,)
+    call = Calls(program(plan, chunk, course.size, *devices), course, spread=bool(devices))
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
-    hashed, begun = -1, None
-    for number in sorted(range(course.size) if missing is None else missing):
-        place = course.place(number)
-        if hashed != place.seeds[0]:
-            hashed, numbers = place.seeds[0], seeds[place.seeds]
-            drawn = hashed_ahead(plan, key, numbers, given=inputs is not None)
-            data = None if inputs is None else inputs[numbers % len(inputs)]
-        measured = call({name: values[place.cells] for name, values in gains.items()}, drawn, data, cotangent)
+    known: dict[int, tuple[Ahead, np.ndarray | None]] = {}
+    for turn, places in enumerate(_turns(course, missing, len(machine.devices))):
+        begun = time.monotonic()
+        first = {place.seeds[0]: seeds[place.seeds] for place in places}
+        known = {
+            one: known[one]
+            if one in known
+            else (
+                hashed_ahead(plan, key, numbers, given=inputs is not None),
+                None if inputs is None else inputs[numbers % len(inputs)],
+            )
+            for one, numbers in first.items()
+        }
+        given = [
+            ({name: values[place.cells] for name, values in gains.items()}, *known[place.seeds[0]]) for place in places
+        ]
+        if devices:
+            given += given[-1:] * (len(machine.devices) - len(given))  # the last turn may lack some
+            some, drawn, data = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
+        else:
+            some, drawn, data = given[0]
+        measured = call(some, drawn, data, cotangent)
         bar.phase(f"measuring {plan.network.family}")
         chunks.release_compiler_memory(plan, chunk)
-        yield place, measured
-        if begun is not None:  # the first was compiled
-            products = place.networks * plan.depth * chunks.predicted(plan).products
-            bar.counted(place.networks, products, time.monotonic() - begun)
-        bar.update(place.networks)
-        begun = time.monotonic()
+        for number, place in enumerate(places):
+            yield place, _of_device(measured, number) if devices else measured
+        networks = sum(place.networks for place in places)
+        if turn:  # the first was compiled
+            products = networks * plan.depth * chunks.predicted(plan).products
+            bar.counted(networks, products, time.monotonic() - begun)
+        bar.update(networks)
+
+
+def _turns(course: Course, missing: Collection[int] | None, size: int) -> Iterator[list[Place]]:
+    """The places of the chunks that are measured at once."""
+    numbers = iter(sorted(range(course.size) if missing is None else missing))
+    while some := list(islice(numbers, size)):
+        yield [course.place(number) for number in some]
+
+
+def _of_device(measured: dict[str, Scaled], number: int) -> dict[str, Scaled]:
+    return jax.tree.map(lambda leaf: leaf[number], measured)
 
 
 class Results:

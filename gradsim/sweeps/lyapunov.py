@@ -158,7 +158,7 @@ def _many(plan: Plan, count: int, kept: int, *, cells: int, seeds: int) -> Many:
     size = np.dtype(plan.dtype).itemsize
     network = size * (COPIES * (count + 2) * n + 4 * count**2 + kept * count**2)
     draw = 3 * draw_bytes(plan.network, plan.dtype)
-    available = chunks.memory_at_hand() // 2
+    available = chunks.allowed()
     if network + draw > available:
         raise ValueError(
             f"{'depth' if kept else 'count'}: one {plan.network.family} network needs "

@@ -3,7 +3,8 @@
 map.zarr/zarr.json            the sheet: arguments, axes, coordinates, parts and their chunk plans
 map.zarr/part0/log_gain/      a Zarr array [cells, seeds, depth, …] for each statistic, float64 with crc32c
 map.zarr/done                 a line for each chunk that is done
-map.zarr/lock, owner          of the process that writes
+map.zarr/lock.own, owner      of the process that writes; done.1, lock.1.own, owner.1 of a second one, and so on
+map.zarr/lock                 of who lays out or joins
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,7 +26,7 @@ import numpy as np
 from gradsim import arguments
 from gradsim.sweeps import folder, sheet
 from gradsim.sweeps.course import Place
-from gradsim.sweeps.folder import Journal, Mark
+from gradsim.sweeps.journal import Journal, Mark
 from gradsim.sweeps.sheet import Part, Sheet, Told
 
 if TYPE_CHECKING:
@@ -36,11 +38,16 @@ Lost = dict[str, tuple[int, int, int]]
 
 
 class Store:
-    """One store: what its sheet says, and the marks of its chunks as they were when it was opened."""
+    """One store: what its sheet says, and the marks of its chunks as they were when it was opened.
 
-    def __init__(self, path: Path, told: Sheet) -> None:
-        self.path, self.sheet = path, told
-        self.journal = Journal(path, len(told.statistics))
+    Args:
+        share: the number of the process that writes, and how many there are.
+    """
+
+    def __init__(self, path: Path, told: Sheet, share: tuple[int, int] = (0, 1)) -> None:
+        self.path, self.sheet, self.share = path, told, share
+        self.journal = Journal(path, len(told.statistics), share[0])
+        self._first = list(accumulate((part.size for part in told.parts), initial=0))  # the chunks before each part's
         known = [part.size for part in told.parts]
         self.marks = {
             (part, chunk): mark
@@ -117,14 +124,29 @@ class Store:
         return array
 
     def missing(self, part: int) -> list[int]:
-        """The chunks of a part that are still to be done."""
-        return [chunk for chunk in range(self.sheet.parts[part].size) if (part, chunk) not in self.marks]
+        """The chunks of a part that this process has still to do."""
+        chunks = range(self.sheet.parts[part].size)
+        return [chunk for chunk in chunks if self._mine(part, chunk) and (part, chunk) not in self.marks]
+
+    def _mine(self, part: int, chunk: int) -> bool:
+        """Whether the chunk is this process's: they take turns through all parts."""
+        process, processes = self.share
+        return (self._first[part] + chunk) % processes == process
 
     def networks(self) -> int:
         """How many are done."""
+        return self._networks(self.marks)
+
+    def others(self) -> int:
+        """How many networks are done, or another process's."""
+        missing = [(part, chunk) for part in range(len(self.sheet.parts)) for chunk in self.missing(part)]
+        return sum(part.cells * part.seeds.size for part in self.sheet.parts) - self._networks(missing)
+
+    def _networks(self, some: Collection[tuple[int, int]]) -> int:
+        """Those of some parts' chunks."""
         count = 0
         for number, part in enumerate(self.sheet.parts):
-            chunks = np.array([chunk for (one, chunk) in self.marks if one == number], np.int64)
+            chunks = np.array([chunk for (one, chunk) in some if one == number], np.int64)
             seed, cell = np.divmod(chunks, part.grid[1])
             cells = np.minimum(part.chunk.cells, part.cells - cell * part.chunk.cells)
             count += int(np.sum(cells * np.minimum(part.chunk.seeds, part.seeds.size - seed * part.chunk.seeds)))
@@ -151,13 +173,15 @@ class Store:
         self.marks[number, place.number] = mark
 
     def damaged(self) -> dict[tuple[int, int], Path]:
-        """The chunks that are marked as done, and whose files are not as they were written.
+        """The chunks of this process that are marked as done, and whose files are not as they were written.
 
         All are read, which takes about a thousandth of the time that they took to measure.
         """
         wrong: dict[tuple[int, int], Path] = {}
         names = cache(self._names)
         for (part, chunk), mark in self.marks.items():
+            if not self._mine(part, chunk):
+                continue
             for statistic, checksum in enumerate(mark.checksums):
                 file = names(part, statistic)(chunk)
                 if folder.checksum(file) != checksum:
@@ -200,14 +224,16 @@ class Store:
         """Whether it holds this sweep already, and all of it."""
         return len(self.marks) == self.done[1] and replace(wanted, parts=self.sheet.parts).same(self.sheet)
 
-    def tidy(self) -> None:
-        """Remove what a process that was killed has left half written."""
+    def tidy(self, *, alone: bool) -> None:
+        """Remove what a process that was killed has left half written; of others only where none is there."""
         self.journal.cut()
-        for file in [*self.path.glob(f"*{folder.PARTIAL}"), *self.path.glob(f"part*/*/*{folder.PARTIAL}")]:
-            file.unlink()
+        if alone:
+            self.journal.join()
+            for file in [*self.path.glob(f"*{folder.PARTIAL}"), *self.path.glob(f"part*/*/*{folder.PARTIAL}")]:
+                file.unlink()
 
 
-def read(path: Path) -> Store | None:
+def read(path: Path, share: tuple[int, int] = (0, 1)) -> Store | None:
     """The store in this folder; None where there is nothing, or one that was not laid out to the end.
 
     Raises: ValueError for a folder of another kind, and for a sheet that cannot be read.
@@ -227,7 +253,7 @@ def read(path: Path) -> Store | None:
     except OSError as error:
         raise ValueError(f"store: cannot read {path} ({error.strerror or error})") from error
     with understood(path):
-        return Store(path, sheet.read(text))
+        return Store(path, sheet.read(text), share)
 
 
 @contextmanager

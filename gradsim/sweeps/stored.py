@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
 from gradsim.scaled import Scaled
-from gradsim.sweeps import flags, folder, grid, store
+from gradsim.sweeps import flags, grid, store
 from gradsim.sweeps.asked import Sweep, refuse_differences, sheet_of
 from gradsim.sweeps.course import Place, course
 from gradsim.sweeps.loop import finished, measured_chunks
+from gradsim.sweeps.machine import at_hand
+from gradsim.sweeps.members import Member, locked
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
 from gradsim.sweeps.sheet import Part, Sheet, rest
@@ -36,24 +39,35 @@ def measure(path: Path, asked: Sweep, bar: Progress | Share) -> Store:
         refuse_differences(path, there.sheet, wanted)
         if there.covers(wanted) and not there.damaged():
             return there  # also where nothing may be written
-    with folder.locked(path):
-        there = store.read(path)  # which another may have written meanwhile
-        if there is None:
-            there = _begun(path, asked, wanted)
-        else:
-            refuse_differences(path, there.sheet, wanted)
-            there.tidy()
-            _warn_of_versions(there, wanted)
-            there = _extended(there, asked, wanted)
-            _drop_damaged(there)
+    share = at_hand().share()
+    with ExitStack() as stack:
+        with locked(path):
+            member = stack.enter_context(Member(path, *share))
+            there = _joined(path, asked, wanted, share, alone=not member.others())
+        _drop_damaged(there)
         _measure(there, asked, bar)
-    return there
+        return there if share[1] == 1 else store.read(path) or there
 
 
-def _begun(path: Path, asked: Sweep, wanted: Sheet) -> Store:
+def _joined(path: Path, asked: Sweep, wanted: Sheet, share: tuple[int, int], *, alone: bool) -> Store:
+    """The store as this process finds it, or lays it out.
+
+    Args:
+        alone: whether no other process measures into it now.
+    """
+    there = store.read(path, share)  # which another may have written meanwhile
+    if there is None:
+        return _begun(path, asked, wanted, share)
+    refuse_differences(path, there.sheet, wanted)
+    there.tidy(alone=alone)
+    _warn_of_versions(there, wanted)
+    return _extended(there, asked, wanted, alone=alone)
+
+
+def _begun(path: Path, asked: Sweep, wanted: Sheet, share: tuple[int, int]) -> Store:
     boxes = [(network, wanted.box(network)) for network in range(len(asked.planned))]
     parts = [_planned(asked, *box) for box in boxes]
-    begun = Store(path, replace(wanted, parts=tuple(parts)))
+    begun = Store(path, replace(wanted, parts=tuple(parts)), share)
     with writing(begun):
         begun.lay_out(range(len(parts)))
     return begun
@@ -67,8 +81,11 @@ def _planned(asked: Sweep, network: int, box: Mapping[str, np.ndarray]) -> Part:
     return Part(network, axes, box["seed"], way.chunk, way.plan.depth)
 
 
-def _extended(there: Store, asked: Sweep, wanted: Sheet) -> Store:
-    """The store with parts for what it does not cover yet; those that it has stay as they are."""
+def _extended(there: Store, asked: Sweep, wanted: Sheet, *, alone: bool) -> Store:
+    """The store with parts for what it does not cover yet; those that it has stay as they are.
+
+    Raises: ValueError where others are writing it as it is.
+    """
     old, names = there.sheet, list(wanted.networks)
     parts = [replace(part, network=names.index(list(old.networks)[part.network])) for part in old.parts]
     fresh: list[Part] = []
@@ -80,8 +97,13 @@ def _extended(there: Store, asked: Sweep, wanted: Sheet) -> Store:
     told = replace(wanted, parts=(*parts, *fresh), attrs=old.attrs)
     if told.same(old):
         return there
+    if not alone:
+        raise ValueError(
+            f"store: {there.path} is being written by other processes, and this call would extend it; wait until they "
+            "have ended, or pass them the same arguments"
+        )
     both = {name: f"{old.attrs[name]}\n{wanted.attrs[name]}" for name in ("created", "command")}
-    extended = Store(there.path, replace(told, attrs={**wanted.attrs, **both}))
+    extended = Store(there.path, replace(told, attrs={**wanted.attrs, **both}), there.share)
     with writing(there):
         extended.lay_out(range(len(parts), len(parts) + len(fresh)))
     return extended
@@ -91,11 +113,16 @@ def _warn_of_versions(there: Store, wanted: Sheet) -> None:
     """What else the last bits of a number depend on, and with other versions of gradsim perhaps the draws."""
     for name in ("gradsim_version", "jax_version", "device"):
         one, other = there.sheet.attrs.get(name), wanted.attrs[name]
-        if one != other:
+        if _without_number(one) != _without_number(other):
             arguments.warn(
                 f"store: {there.path} was begun with {name.replace('_', ' ')} {one!s:.80} and goes on with {other}: "
                 "numbers of both are alike within rounding at best"
             )
+
+
+def _without_number(told: Any) -> str:
+    """A kind of device, however many there were."""
+    return str(told).rpartition(" x ")[2]
 
 
 def _drop_damaged(there: Store) -> None:
@@ -112,7 +139,7 @@ def _drop_damaged(there: Store) -> None:
 
 def _measure(there: Store, asked: Sweep, bar: Progress | Share) -> None:
     own = asked.own
-    bar.found(there.networks())
+    bar.found(there.others())
     with Writer(there) as writer:
         for number, part in enumerate(there.sheet.parts):
             missing, plan = there.missing(number), asked.planned[part.network]

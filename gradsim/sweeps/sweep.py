@@ -24,6 +24,7 @@ from gradsim.sweeps import chunks, dataset, grid, stored
 from gradsim.sweeps.asked import Sweep
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.loop import Results, measure_cells
+from gradsim.sweeps.machine import at_hand, used
 from gradsim.sweeps.opening import checked, open_store
 from gradsim.sweeps.progress import Part, Progress, reporting
 
@@ -48,6 +49,10 @@ def sweep(
     widths: Sequence[int] | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    devices: int | Sequence[jax.Device] | None = None,
+    max_memory: int | str | None = None,
+    process: int | None = None,
+    processes: int | None = None,
     **gains: Any,
 ) -> xarray.Dataset:
     """Measure random networks over a grid of gains, many seeds, and every depth up to `depth`.
@@ -79,6 +84,11 @@ def sweep(
         store: a folder, such as "map.zarr", that keeps each chunk as soon as it is measured: see below.
         progress: show how far it is on stderr, as a bar in a terminal or a notebook and as lines elsewhere; by default
             only where it is a bar.
+        devices: how many of this process's devices measure, a chunk each at a time, or which; all unless given.
+        max_memory: the most memory of a device that is used, in bytes or such as "2GiB"; half of what is free unless
+            given. It bounds the arrays of a device, not the result, nor what Python and the compiler take.
+        process, processes: the number of this process, from 0, and of all that measure into the same `store`: see
+            below. Where `jax.distributed` has been set up they are JAX's own.
         **gains: numbers, or 1-d arrays which become axes in the order given: sigma_w, sigma_b, … The numbers of a
             network that lacks a gain repeat along its axis.
 
@@ -103,6 +113,10 @@ def sweep(
     damaged are measured anew. More seeds, more points of a gain and more networks extend it, and only these are
     measured. All other arguments must be the same; functions are compared by their names, inputs and cotangents by
     their numbers. More depth is another sweep: the products to go on from are not kept.
+    Several processes, on one machine or on many that share the folder, make the same call, each with its own `process`.
+    Chunk c is that of process c mod `processes`; nothing passes between them but files, so each may start, end and be
+    started again by itself. Each returns when its own chunks are done, with what all have done by then; the same call
+    without `process` measures what is missing still.
 
     Raises: ValueError or TypeError before anything is compiled, naming the argument; OSError where the store can no
         longer be written; KeyboardInterrupt, and RuntimeError where the device fails twice, with what has been measured
@@ -113,17 +127,9 @@ def sweep(
     choices |= {"burn_in": burn_in, "dtype": dtype, "loss": loss, "narrow": True}
     planned = [plans.planned(one, **choices) for one in several.each.values()]
     grid.check_parameters(several, planned[0].statistics)
-    return _run(
-        several,
-        planned,
-        gains,
-        seeds=seeds,
-        key=key,
-        inputs=inputs,
-        cotangent=cotangent,
-        store=store,
-        progress=progress,
-    )
+    given: dict[str, Any] = {"seeds": seeds, "key": key, "inputs": inputs, "cotangent": cotangent}
+    with used(devices, max_memory, process, processes):
+        return _run(several, planned, gains, **given, store=store, progress=progress)
 
 
 def partial_products(
@@ -136,22 +142,16 @@ def partial_products(
     dtype: str = "float32",
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    devices: int | Sequence[jax.Device] | None = None,
+    max_memory: int | str | None = None,
+    process: int | None = None,
+    processes: int | None = None,
     **gains: Any,
 ) -> xarray.Dataset:
     """Measure the log gain between every pair of steps: ½ ln(‖J_l … J_{k+1}‖_F²/n) for 0 ≤ k < l ≤ depth.
 
     Arguments are those of `sweep`. All depth² products are carried at once, which takes depth times the
     memory and the arithmetic of one sweep.
-
-    A narrow dtype rounds a second chain of the same draws to nearest, subnormal numbers kept: its weights at unit gain,
-    inputs and first state, its state after each step, and the one vector that is pushed through it (J u forward, the
-    gradient backward), times `loss_scale`, before and after each step. Within a step all is float32, sums of products
-    as tensor cores take them. Every statistic of `statistics` is still that of the exact chain. Behind them stand the
-    exact log_jvp (backward log_gradient) of the vector and, of the rounded one g without its loss scale: `zeros`, the
-    share of the exact vector's nonzero entries that are 0 in g; `overflow`, the share of g's that are inf or NaN;
-    `energy_kept` ‖g‖²/‖exact‖²; `noise` ‖g − exact‖²/‖exact‖²; `angle` between the two, in rad. These are NaN where the
-    exact vector is zero (`dead`), the last three where `overflow` is above 0, the angle where g is 0.
-    `loss_scale` is a gain of such runs, a positive number or an axis: 1 unless given.
 
     Returns: a Dataset with dimensions (network,) gains…, seed, start = k, depth = l (or time); NaN for l ≤ k.
     Source: the partial Jacobian norms of Doshi, He and Gromov 2023, here exact.
@@ -160,7 +160,8 @@ def partial_products(
     planned = [
         plans.planned(one, depth=depth, statistics="log_gain", dtype=dtype, pairs=True) for one in several.each.values()
     ]
-    return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, store=store, progress=progress)
+    with used(devices, max_memory, process, processes):
+        return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, store=store, progress=progress)
 
 
 def _run(
@@ -180,6 +181,8 @@ def _run(
     axes = grid.axes(several, gains, others=planned[0].gains)
     own = [grid.own(plan, axes) for plan in planned]
     path = None if store is None else checked("store", store)
+    if path is None and (at_hand().processes or 1) > 1:
+        raise ValueError(f"processes: got {at_hand().processes}, which meet in a store; pass store='map.zarr' with it")
     if path is None:
         chunks.check_result(planned[0], axes, networks=len(planned), seeds=numbers.size)
     jobs = [

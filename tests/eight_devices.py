@@ -1,0 +1,113 @@
+"""Sweeps on eight virtual devices, some of them and one; prints what it saw: python tests/eight_devices.py FOLDER
+
+A process of its own, since XLA reads the number of devices once.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+
+import jax
+import numpy as np
+import xarray
+from jax import export
+
+import gradsim as gs
+from gradsim.cli.compiling import program
+from gradsim.engine import plan as plans
+from gradsim.engine.tiling import Tiling
+from gradsim.sweeps import calls, chunks, loop
+
+NETWORK = gs.feedforward(6)
+SMALL: dict[str, Any] = {"depth": 4, "seeds": 5, "sigma_w": [0.5, 1.0, 2.0], "statistics": ("log_gain", "length")}
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+# Rotations go on until all angles are small, in a loop whose end each device finds by itself.
+SPECTRA: dict[str, Any] = {"depth": 3, "seeds": 8, "statistics": "log_singular_values"}
+BACKWARD: dict[str, Any] = {
+    "depth": 3, "seeds": 3, "sigma_w": [0.5, 2.0], "direction": "backward", "statistics": ("log_gradient",),
+    "inputs": np.random.default_rng(0).normal(size=(2, 6)), "cotangent": np.arange(6.0),
+}  # fmt: skip
+
+
+def compiled_texts() -> list[str]:
+    """What each program on several devices was compiled to; from now on those are kept."""
+    texts: list[str] = []
+    look = calls.memory
+
+    def memory(program: Any, *given: Any) -> int | None:
+        if hasattr(program, "lower"):
+            texts.append(program.lower(*given).compile().as_text())
+        return look(program, *given)
+
+    vars(calls)["memory"] = memory
+    return texts
+
+
+def main(folder: Path) -> None:
+    texts, said = compiled_texts(), dict[str, Any]()
+    planned = chunks.plan_chunk
+    wholes = [gs.sweep(gs.feedforward(4), **SPECTRA, devices=1), gs.sweep(NETWORK, **BACKWARD, devices=1)]
+    alone = len(texts)
+    close = (gs.sweep(gs.feedforward(4), **SPECTRA), gs.sweep(NETWORK, **BACKWARD))
+    for found, whole in zip(close, wholes, strict=True):
+        xarray.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
+    said["seeds at once"] = planned_sizes(planned)
+    chunks.plan_chunk = lambda plan, **_: chunks.Chunk(2, 1, Tiling(2, 4))  # 10 chunks
+    one = gs.sweep(NETWORK, **SMALL, devices=1)
+    for devices in (8, 3, jax.local_devices()[5:6], None):
+        xarray.testing.assert_equal(gs.sweep(NETWORK, **SMALL, devices=devices), one)
+    gs.sweep(NETWORK, **SMALL, store=folder, devices=3)
+    (folder / "done").write_text("".join((folder / "done").read_text().splitlines(keepends=True)[:4]))
+    kept = gs.sweep(NETWORK, **SMALL, store=folder)  # on eight, without a warning
+    xarray.testing.assert_equal(kept.load(), one)
+    said["device"] = kept.attrs["device"]
+    said["collectives"] = sorted({word for text in texts for word in COLLECTIVES if word in text})
+    said["lowered"] = lowered()
+    said["spread"] = sum("num_partitions=8" in text for text in texts[alone:])
+    said["halved"] = halved(one)
+    print(json.dumps(said))
+
+
+def lowered() -> list[str]:
+    """The accelerators for which the program of eight devices lowers."""
+    jitted, given = program(NETWORK, depth=3, seeds=2)
+    module = export.export(jitted, platforms=("cuda", "tpu"))(*given)
+    assert module.nr_devices == 8
+    return list(module.platforms)
+
+
+def planned_sizes(planned: Any) -> list[int]:
+    """Cells and seeds of a chunk on eight devices: many seeds, two seeds."""
+    plan = plans.planned(NETWORK, depth=4, statistics="log_gain")
+    sizes = [planned(plan, cells=64, seeds=16)[:2], planned(plan, cells=64, seeds=2)[:2]]
+    return [size for chunk in sizes for size in chunk]
+
+
+def halved(one: xarray.Dataset) -> str:
+    """What is said where all devices run out of memory at once; the numbers are those of one device."""
+    chosen = loop.program
+    chunks.plan_chunk = lambda plan, **_: chunks.Chunk(2, 2, Tiling(2, 4))
+
+    def program(*choice: Any) -> Any:
+        def call(plan: Any, tiling: Any, gains: Any, drawn: Any, *others: Any) -> Any:
+            if drawn.normals.shape[1] * gains["sigma_w"].shape[1] > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return chosen(*choice)(plan, tiling, gains, drawn, *others)
+
+        return call
+
+    vars(loop)["program"] = program
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        xarray.testing.assert_allclose(gs.sweep(NETWORK, **SMALL, devices=4), one, atol=2e-6)
+    return str(told[0].message)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    main(Path(sys.argv[1]))
