@@ -48,6 +48,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "gradsim"
 html_static_path = ["_static"]
 html_css_files = ["gradsim.css"]
+# Pages without others beside them have no list of them.
+html_sidebars = {"*": [], "how_to/*": ["sidebar-nav-bs"], "reference/*": ["sidebar-nav-bs"]}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

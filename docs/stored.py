@@ -81,7 +81,7 @@ def power(nats: float) -> str:
 def rounded(value: float, error: float | None = None, digits: int = 2) -> str:
     """A number to so many significant digits; with an error, to the digit that it leaves."""
     if error is None:
-        return f"{value:.{digits}g}".replace("-", "−")
+        return (f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}").replace("-", "−")
     places = max(0, -math.floor(math.log10(error))) if error > 0 else 2
     return f"{value:.{places}f} ± {error:.{places}f}".replace("-", "−")
 
