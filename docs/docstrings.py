@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
+
 import gradsim
 import gradsim.laws
 
@@ -24,7 +27,19 @@ TITLES = {"Args": "Arguments", "Sources": "Sources"}
 
 def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", process)
+    app.connect("doctree-read", linked)
     return {"parallel_read_safe": True}
+
+
+def linked(app: Any, document: nodes.document) -> None:
+    """`gs.sweep` in the text of a page leads to the reference."""
+    for literal_node in list(document.findall(nodes.literal)):
+        target = "gradsim." + literal_node.astext().removeprefix("gs.")
+        inside = isinstance(literal_node.parent, nodes.reference | addnodes.pending_xref)
+        if literal_node.astext().startswith("gs.") and target in TARGETS and not inside:
+            link = addnodes.pending_xref("", refdomain="py", reftype="obj", reftarget=target, refdoc=app.env.docname)
+            literal_node.replace_self(link)
+            link += literal_node
 
 
 def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

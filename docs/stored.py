@@ -12,6 +12,7 @@ import jinja2
 
 import gradsim.laws
 
+SPACE = "\N{NO-BREAK SPACE}"
 FIGURES = Path(__file__).parents[1] / "figures"
 # Of the gallery: what comes first, and the figures of scripts that draw more than one of their own name.
 FIRST = ("derivatives", "phase_diagram", "depth_profile", "early_layers", "sequence_memory", "remedies")
@@ -75,7 +76,7 @@ def power(nats: float) -> str:
     if -2 <= exponent <= 3:
         return f"{math.exp(nats):.2g}" if exponent < 2 else f"{math.exp(nats):.0f}"
     digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa:.1f} × 10{digits}"
+    return f"{mantissa:.1f}{SPACE}×{SPACE}10{digits}"
 
 
 def rounded(value: float, error: float | None = None, digits: int = 2) -> str:
@@ -83,7 +84,7 @@ def rounded(value: float, error: float | None = None, digits: int = 2) -> str:
     if error is None:
         return (f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}").replace("-", "−")
     places = max(0, -math.floor(math.log10(error))) if error > 0 else 2
-    return f"{value:.{places}f} ± {error:.{places}f}".replace("-", "−")
+    return f"{value:.{places}f}{SPACE}±{SPACE}{error:.{places}f}".replace("-", "−")
 
 
 class Script(NamedTuple):
