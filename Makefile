@@ -24,14 +24,16 @@ PIP := $(RUN) -m pip --quiet --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures test test-all lock wheel clean
+.PHONY: help install figures lint test test-all docs lock wheel clean
 
 help:
 	@echo "make figures   draw every figure into figures/ (PRESET=quick, paper or accelerator)"
 	@echo "make test      lint, check types, run the tests (WORKERS=auto), of the widest a sample of their cases"
 	@echo "make test-all  the same with every case of every test"
+	@echo "make lint      only lint and check types"
+	@echo "make docs      run every snippet of the documentation and build it into build/docs"
 	@echo "make install   only make the environment"
-	@echo "make lock      choose the newest versions anew and write requirements.lock"
+	@echo "make lock      choose the newest versions anew and write requirements.lock and requirements-docs.lock"
 	@echo "make wheel     build the source archive and the wheel into dist/"
 	@echo "make clean     remove what was built and cached; the environment stays"
 	@echo "With another Python: make test PYTHON=python3.13"
@@ -53,17 +55,29 @@ figures: $(STAMP)
 	@mkdir -p figures
 	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures
 
-test: SAMPLE := --sample
-test test-all: $(STAMP)
-	$(RUN) -m pip check --disable-pip-version-check
-	$(RUN) -m ruff check gradsim scripts tests
-	$(RUN) -m ruff format --check gradsim scripts tests
+lint: $(STAMP)
+	$(RUN) -m ruff check gradsim scripts tests docs
+	$(RUN) -m ruff format --check gradsim scripts tests docs
 	$(RUN) -m mypy
+
+test: SAMPLE := --sample
+test test-all: lint
+	$(RUN) -m pip check --disable-pip-version-check
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
+
+# What only the documentation needs; the tests do without.
+$(STAMP)-docs: $(STAMP) requirements-docs.lock
+	@$(PIP) install --progress-bar off --no-deps --requirement requirements-docs.lock
+	@touch $@
+
+docs: $(STAMP)-docs
+	$(RUN) -m sphinx --builder html --jobs 2 --fail-on-warning --keep-going --nitpicky docs build/docs
 
 lock: $(STAMP)
 	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 		--extra test --extra dev --extra digits --upgrade --quiet --no-annotate --no-header --output-file requirements.lock
+	$(RUN) -m uv pip compile --group docs --constraint requirements.lock --universal --python-version 3.11 \
+		--upgrade --quiet --no-annotate --no-header --output-file requirements-docs.lock
 
 wheel: $(STAMP)
 	$(RUN) -m build --no-isolation

@@ -194,6 +194,14 @@ def test_a_backward_map_has_the_colours_of_the_gradient() -> None:
         assert words["vanishing"] < 1 < words["exploding"]
 
 
+def test_a_profile_of_one_vector_has_its_theory_beneath(gated: xarray.Dataset) -> None:
+    """`log_jvp` may be what is drawn, with a theory of its own, and not only what stands beside the log gain."""
+    one = gated.isel(update_bias=0, sigma_w=0).rename(log_gain="log_jvp")
+    one["theory"] = one.log_jvp.mean("seed") - 0.1
+    above, beneath = plot.depth_profile(one, statistic="log_jvp").axes
+    assert [len(ax.lines) > 1 for ax in (above, beneath)] == [True, True]
+
+
 def test_profiles_take_time_numbers_and_any_number_of_axes(gated: xarray.Dataset) -> None:
     figure = plot.depth_profile(gated)
     assert [ax.get_title() for ax in figure.axes] == [

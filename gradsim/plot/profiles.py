@@ -151,7 +151,9 @@ def depth_profile(
         note_lost(ax, dataset.sel({panels: title}), statistic)
     handles = list(grid[0].get_legend_handles_labels()[0])[: len(schemes)]
     if theory is not None:
-        residuals = _residuals(dataset, {statistic: theory, "log_jvp": "log_jvp_theory"})
+        pairs = {statistic: theory}
+        pairs.setdefault("log_jvp", "log_jvp_theory")
+        residuals = _residuals(dataset, pairs)
         span = _span(list(residuals.values()))
         for ax, title in zip(beneath, titles, strict=True):
             for residual, style in zip(residuals.values(), RESIDUALS, strict=False):
