@@ -3,12 +3,18 @@
 #   make figures                     draw the figures with python3, in .venv
 #   make test PYTHON=python3.13      the same checks with another Python, in .venv-3.13
 #   make figures PRESET=paper        finer and slower
+#   make figures ACCELERATOR=cuda13 PRESET=accelerator     on GPUs (cuda12, cuda13) or TPUs (tpu), in .venv-cuda13
 
 PYTHON ?= python3
 PRESET ?= quick
 WORKERS ?= auto
+ACCELERATOR ?=
+ACCELERATORS := cuda12 cuda13 tpu
+$(if $(filter-out $(ACCELERATORS),$(ACCELERATOR)),$(error ACCELERATOR is one of $(ACCELERATORS), and "$(ACCELERATOR)" came))
+# Where none is found figures stop, lest a CPU computes for a day.
+WANTED := $(ACCELERATOR)$(filter accelerator,$(PRESET))
 # Scripts that overlap; one process takes an accelerator's whole memory.
-AT_ONCE ?= $(if $(filter accelerator,$(PRESET)),1,2)
+AT_ONCE ?= $(if $(WANTED),1,2)
 # The longest begin first, lest one is left alone at the end.
 SCRIPTS ?= $(addprefix scripts/,inspect_models.py trainability.py early_layers_training.py coordinate_check.py \
 	trainability_boundary.py laws.py transformer_depth.py low_precision.py phase_diagram.py dynamical_isometry.py \
@@ -18,7 +24,8 @@ SCRIPTS ?= $(addprefix scripts/,inspect_models.py trainability.py early_layers_t
 
 # Empty when $(PYTHON) is missing or too old.
 VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) and sys.stdout.write("%d.%d" % v)' 2>/dev/null)
-VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))$(addprefix -,$(ACCELERATOR))
+LOCKS := requirements.lock $(patsubst %,requirements-%.lock,$(ACCELERATOR))
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --quiet --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(VERSION)
@@ -36,23 +43,25 @@ help:
 	@echo "make lock      choose the newest versions anew and write requirements.lock and requirements-docs.lock"
 	@echo "make wheel     build the source archive and the wheel into dist/"
 	@echo "make clean     remove what was built and cached; the environment stays"
+	@echo "On GPUs or TPUs: make figures ACCELERATOR=cuda13 PRESET=accelerator (or cuda12, tpu)"
 	@echo "With another Python: make test PYTHON=python3.13"
 
 install: $(STAMP)
 
 # An environment of another Python, or a broken one, is made anew; otherwise only what changed is installed.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): $(LOCKS) pyproject.toml
 	$(if $(VERSION),,$(error gradsim needs Python 3.11 or newer, and "$(PYTHON)" is older or missing; name another one with PYTHON=python3.13))
 	@echo "installing pinned versions into $(VENV) (Python $(VERSION))"
 	@$(RUN) -c 'import pip, sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null \
 		|| $(PYTHON) -m venv --clear $(VENV)
 	@echo '*' > $(VENV)/.gitignore
-	@$(PIP) install --progress-bar off --no-deps --requirement requirements.lock
+	@$(PIP) install --progress-bar off --no-deps $(addprefix --requirement ,$(LOCKS))
 	@$(PIP) install --progress-bar off --no-deps --no-build-isolation --editable .
 	@touch $@
 
 figures: $(STAMP)
 	@mkdir -p figures
+	$(if $(WANTED),@$(RUN) -m gradsim.cli.accelerator $(ACCELERATOR))
 	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures
 
 lint: $(STAMP)
@@ -65,6 +74,7 @@ test test-all: lint
 	$(RUN) -m pip check --disable-pip-version-check
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
 
+<<<<<<< HEAD
 # What only the documentation needs; the tests do without.
 $(STAMP)-docs: $(STAMP) requirements-docs.lock
 	@$(PIP) install --progress-bar off --no-deps --requirement requirements-docs.lock
@@ -78,6 +88,18 @@ lock: $(STAMP)
 		--extra test --extra dev --extra digits --upgrade --quiet --no-annotate --no-header --output-file requirements.lock
 	$(RUN) -m uv pip compile --group docs --constraint requirements.lock --universal --python-version 3.11 \
 		--upgrade --quiet --no-annotate --no-header --output-file requirements-docs.lock
+=======
+RESOLVE = $(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--extra test --extra dev --extra digits --quiet --no-annotate --no-header
+
+# An accelerator's lock has what comes beside the others.
+lock: $(STAMP)
+	$(RESOLVE) --upgrade --output-file requirements.lock
+	for extra in $(ACCELERATORS); do \
+		$(RESOLVE) --extra $$extra --constraint requirements.lock > $(VENV)/all.lock || exit 1; \
+		grep -vxFf requirements.lock $(VENV)/all.lock > requirements-$$extra.lock; \
+	done
+>>>>>>> devices
 
 wheel: $(STAMP)
 	$(RUN) -m build --no-isolation

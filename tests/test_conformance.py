@@ -139,6 +139,7 @@ def test_products_equal_jacfwd_of_the_whole_network(grid: tuple[Network, xarray.
     np.testing.assert_allclose(backward[0], expected(whole, u)["log_gain"][-1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("network", [FAMILIES[name] for name in SPECTRA], ids=SPECTRA)
 def test_singular_values_equal_those_of_the_whole_network(network: Network) -> None:
     """Of every prefix; and of the whole product pushed backward."""

@@ -95,6 +95,7 @@ def some_gains(network: Network) -> dict[str, float]:
     return {name: value * 1.1 if value else 0.3 for name, value in network.gains.items()}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("network", "back"), [(gs.feedforward(5, tied=True), True), (gs.cornn(3, features=2), False)])
 def test_every_statistic_equals_autodiff_of_the_whole_network(network: Network, back: bool) -> None:
     """Over depth both ways; over time driven, with a state of two parts. Each half is what its own input gives."""

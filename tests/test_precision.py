@@ -31,6 +31,7 @@ def of_jax(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
     return random.uniform(key, shape, dtype)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("law", [*gs.INITIALIZERS.values(), initializers.get(of_jax)], ids=lambda law: law.name)
 def test_laws_draw_the_same_numbers_in_both(law: initializers.Initializer) -> None:
     *weights, bias = both(

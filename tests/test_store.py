@@ -81,6 +81,7 @@ CASES: dict[str, Callable[..., xarray.Dataset]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("case", CASES)
 def test_a_store_holds_what_is_returned_without_one(case: str, tmp_path: Path) -> None:

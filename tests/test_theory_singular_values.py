@@ -64,6 +64,7 @@ def test_law_A7_orthogonal_linear_networks_are_isometric_at_any_scale() -> None:
     np.testing.assert_array_equal(found.above[0], [1, 1, 0, 0])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("activation", "gains"), [("tanh", TANH), ("selu", {"sigma_w": 1.0, "sigma_b": 0.0})])
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_law_C1_the_density_has_the_moments_that_theory_gives(activation: str, gains: Any, orthogonal: bool) -> None:
