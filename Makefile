@@ -40,7 +40,7 @@ help:
 	@echo "make lint      only lint and check types"
 	@echo "make docs      run every snippet of the documentation and build it into build/docs"
 	@echo "make install   only make the environment"
-	@echo "make lock      choose the newest versions anew and write requirements.lock and requirements-docs.lock"
+	@echo "make lock      choose the newest versions anew and write the locks"
 	@echo "make wheel     build the source archive and the wheel into dist/"
 	@echo "make clean     remove what was built and cached; the environment stays"
 	@echo "On GPUs or TPUs: make figures ACCELERATOR=cuda13 PRESET=accelerator (or cuda12, tpu)"
@@ -74,7 +74,6 @@ test test-all: lint
 	$(RUN) -m pip check --disable-pip-version-check
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
 
-<<<<<<< HEAD
 # What only the documentation needs; the tests do without.
 $(STAMP)-docs: $(STAMP) requirements-docs.lock
 	@$(PIP) install --progress-bar off --no-deps --requirement requirements-docs.lock
@@ -83,12 +82,6 @@ $(STAMP)-docs: $(STAMP) requirements-docs.lock
 docs: $(STAMP)-docs
 	$(RUN) -m sphinx --builder html --jobs 2 --fail-on-warning --keep-going --nitpicky docs build/docs
 
-lock: $(STAMP)
-	$(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
-		--extra test --extra dev --extra digits --upgrade --quiet --no-annotate --no-header --output-file requirements.lock
-	$(RUN) -m uv pip compile --group docs --constraint requirements.lock --universal --python-version 3.11 \
-		--upgrade --quiet --no-annotate --no-header --output-file requirements-docs.lock
-=======
 RESOLVE = $(RUN) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--extra test --extra dev --extra digits --quiet --no-annotate --no-header
 
@@ -99,7 +92,8 @@ lock: $(STAMP)
 		$(RESOLVE) --extra $$extra --constraint requirements.lock > $(VENV)/all.lock || exit 1; \
 		grep -vxFf requirements.lock $(VENV)/all.lock > requirements-$$extra.lock; \
 	done
->>>>>>> devices
+	$(RUN) -m uv pip compile --group docs --constraint requirements.lock --universal --python-version 3.11 \
+		--upgrade --quiet --no-annotate --no-header --output-file requirements-docs.lock
 
 wheel: $(STAMP)
 	$(RUN) -m build --no-isolation
