@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradsim.engine.plan import Plan
 from gradsim.sweeps import chunks
+from gradsim.sweeps.machine import at_hand
 
 # Seconds to compile a program.
 COMPILED = {"cpu": 3.0}
@@ -22,9 +23,15 @@ def flops(plan: Plan, *, cells: int, seeds: int) -> float:
         return seeds * sum(chunks.operations(plan, part.size) for part in chunks.slices(cells, chunk.cells))
 
 
-@lru_cache(maxsize=1)
 def machine_rate() -> float:
-    """Operations a second of this machine's matrix products, measured in some milliseconds."""
+    """Operations a second of the matrix products of all devices in use; those of a CPU share its cores."""
+    machine = at_hand()
+    return _device_rate() * (1 if machine.platform == "cpu" else len(machine.devices))
+
+
+@lru_cache(maxsize=1)
+def _device_rate() -> float:
+    """That of one device, measured in some milliseconds."""
     size = 512 if jax.local_devices()[0].platform == "cpu" else 4096
     square = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))

@@ -33,7 +33,7 @@ class Progress:
     def __init__(self, total: float | int, show: Any) -> None:
         self.start = time.monotonic()
         self.total, self.done, self.had, self.words, self.stopped = total, 0.0, 0.0, "", False
-        self.networks, self.products, self.seconds = 0, 0.0, 0.0
+        self.networks, self.products, self.seconds, self.machine = 0, 0.0, 0.0, 1.0
         self._show, self._ended = show, Event()
         self._thread = Thread(target=self._report, daemon=True)
 
@@ -49,7 +49,9 @@ class Progress:
 
     def counted(self, networks: int, products: float | int, seconds: float | int) -> None:
         """So many networks more were measured in that time, in so many operations of matrix products."""
-        cost.machine_rate()  # while the device rests
+        self.machine = (
+            cost.machine_rate()
+        )  # while the devices rest; of those in use, which the reporting thread knows not
         self.networks, self.products = self.networks + networks, self.products + products
         self.seconds += seconds
 
@@ -58,7 +60,7 @@ class Progress:
         said = []
         if self.seconds > 0:
             said.append(f"{self.networks / self.seconds:,.0f} networks/s")
-            said.append(f"{self.products / self.seconds / cost.machine_rate():.2f} of the matmul rate")
+            said.append(f"{self.products / self.seconds / self.machine:.2f} of the matmul rate")
             if self.done > self.had:
                 left = (self.total - self.done) * (time.monotonic() - self.start) / (self.done - self.had)
                 said.append(f"{cost.words(left)} left")
