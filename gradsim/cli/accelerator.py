@@ -1,4 +1,4 @@
-"""Which accelerator JAX finds, before scripts compute for long: python -m gradsim.cli.accelerator [cuda13]"""
+"""Which accelerator JAX finds, before scripts compute for long: python -m gradsim.cli.accelerator [cuda13, …]"""
 
 import sys
 from collections.abc import Sequence
