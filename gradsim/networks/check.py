@@ -17,10 +17,10 @@ from gradsim.networks.network import Network, leaves_of
 # Arguments of what takes gains by name, and other names of its Datasets: such a gain cannot be given, or shown.
 TAKEN = (
     "at", "batch", "burn_in", "by_layer", "classes", "component", "cotangent", "count", "data", "dead", "depth",
-    "direction", "dtype", "exponent", "held_out", "input", "inputs", "key", "learning_rate", "loss", "network",
-    "max_lost", "optimizer", "parameter", "progress", "rank", "record", "seed", "seeds", "sigma_in", "sigma_out",
-    "singular_value", "start", "statistics", "step", "steps", "store", "time", "tolerance", "vectors", "width",
-    "widths",
+    "devices", "direction", "dtype", "exponent", "held_out", "input", "inputs", "key", "learning_rate", "loss",
+    "max_lost", "max_memory", "network", "optimizer", "parameter", "process", "processes", "progress", "rank",
+    "record", "seed", "seeds", "sigma_in", "sigma_out", "singular_value", "start", "statistics", "step", "steps",
+    "store", "time", "tolerance", "vectors", "width", "widths",
 )  # fmt: skip
 AXES = ("depth", "time")
 KINDS = {"Activation": Activation, "Initializer": Initializer}
