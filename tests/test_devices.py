@@ -130,6 +130,7 @@ gs.sweep(gs.feedforward(6), depth=4, seeds=4, sigma_w=[0.5, 1.0, 1.5, 2.0], stor
 """
 
 
+@pytest.mark.further
 @pytest.mark.usefixtures("small_chunks")
 def test_processes_that_jax_knows_share_a_sweep(tmp_path: Path) -> None:
     """As on a cluster whose processes jax.distributed has found; here they are told, on loopback."""
