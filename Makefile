@@ -11,7 +11,7 @@ WORKERS ?= auto
 AT_ONCE ?= $(if $(filter accelerator,$(PRESET)),1,2)
 # The longest begin first, lest one is left alone at the end.
 SCRIPTS ?= $(addprefix scripts/,inspect_models.py trainability.py early_layers_training.py coordinate_check.py \
-	trainability_boundary.py low_precision.py phase_diagram.py dynamical_isometry.py laws.py singular_values.py \
+	trainability_boundary.py low_precision.py atlas.py phase_diagram.py dynamical_isometry.py laws.py singular_values.py \
 	critical_lines.py batchnorm_explosion.py finite_width.py two_inputs.py modern_memory.py lyapunov_spectrum.py \
 	depth_profile.py early_layers.py remedies.py sequence_memory.py recurrent_phase_diagram.py \
 	residual_phase_diagram.py derivatives.py)

@@ -48,6 +48,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "gradsim"
 html_static_path = ["_static"]
 html_css_files = ["gradsim.css"]
+html_extra_path = ["../figures/atlas.html"]
 # Pages without others beside them have no list of them.
 html_sidebars = {"*": [], "how_to/*": ["sidebar-nav-bs"], "reference/*": ["sidebar-nav-bs"]}
 html_show_sourcelink = False
