@@ -36,7 +36,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_show_tb = True
-nb_execution_timeout = 180
+nb_execution_timeout = 600
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress
 KernelManager.transport_encryption.default_value = "auto"  # or each kernel warns that others might listen
@@ -48,6 +48,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "gradsim"
 html_static_path = ["_static"]
 html_css_files = ["gradsim.css"]
+html_extra_path = ["../figures/atlas.html"]
 # Pages without others beside them have no list of them.
 html_sidebars = {"*": [], "how_to/*": ["sidebar-nav-bs"], "reference/*": ["sidebar-nav-bs"]}
 html_show_sourcelink = False

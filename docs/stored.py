@@ -15,7 +15,7 @@ import gradsim.laws
 SPACE = "\N{NO-BREAK SPACE}"
 FIGURES = Path(__file__).parents[1] / "figures"
 # Of the gallery: what comes first, and the figures of scripts that draw more than one of their own name.
-FIRST = ("derivatives", "phase_diagram", "depth_profile", "early_layers", "sequence_memory", "remedies")
+FIRST = ("derivatives", "phase_diagram", "depth_profile", "early_layers", "sequence_memory", "remedies", "atlas")
 MORE = {
     "phase_diagram": ["schemes.png"],
     "critical_lines": ["finite_width_scaling.png"],

@@ -80,7 +80,8 @@ def phase_diagram(
         _draw_lines(ax, lines[title], one)
         note_lost(ax, panels[title], statistic)
         heading(ax, letter if len(maps) > 1 else "", title)
-    bar = figure.colorbar(mesh, ax=places, extend="both", aspect=30, pad=0.02)
+    slender = 15 * max(2, -(-len(places) // 3))  # of one width, however many rows of panels there are
+    bar = figure.colorbar(mesh, ax=places, extend="both", aspect=slender, extendfrac=1.5 / slender, pad=0.02)
     bar.set_label(f"growth of the gradient ({next(iter(grown.values())).attrs['units']})")
     handles = [proxy("measured: no growth", **MEASURED)]
     handles += {line.get_label(): line for ax in places for line in ax.get_legend_handles_labels()[0]}.values()
