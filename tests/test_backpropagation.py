@@ -92,6 +92,7 @@ def test_suffixes_equal_jacrev_of_the_whole_network(cases: list[Case]) -> None:
     compare(cases, lambda case, i: log_gain(suffix(case, i)), "log_gain")
 
 
+@pytest.mark.further
 def test_spectral_norm_of_suffixes(cases: list[Case]) -> None:
     compare(cases, lambda case, i: float(np.log(np.linalg.norm(suffix(case, i), 2))), "log_spectral")
 

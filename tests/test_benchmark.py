@@ -88,6 +88,7 @@ def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> No
     assert [row["cells"] for row in table] == 4 * [256] + 4 * [512]
 
 
+@pytest.mark.further
 def test_a_family_is_traced_lowered_and_compiled_as_a_sweep_would(monkeypatch: pytest.MonkeyPatch) -> None:
     network = gs.feedforward(4)
     jitted, given = compiling.program(network, depth=2)

@@ -60,6 +60,7 @@ def test_weights_have_variance_one_over_fan_in(dimensions: int) -> None:
     assert float(jnp.var(w)) * 16 * 3**dimensions == pytest.approx(1, rel=0.15)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "network",
     [

@@ -77,7 +77,7 @@ def growths(starts: dict[str, gs.CriticalInitializer]) -> dict[str, np.ndarray]:
     return dict(zip(names, np.asarray(found), strict=True))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", WITH_EDGE)
 def test_a_deep_flax_network_of_every_activation_with_an_edge_starts_there(
     name: str, starts: dict[str, gs.CriticalInitializer], growths: dict[str, np.ndarray]
@@ -160,6 +160,7 @@ def test_a_function_of_ones_own_starts_at_its_edge() -> None:
     assert start.sigma_w == pytest.approx(same.sigma_w, rel=1e-9)
 
 
+@pytest.mark.further
 def test_no_edge_is_refused_with_the_reason_and_can_be_measured_at_a_depth() -> None:
     for name, sigma_b, reason in (
         ("relu", 0.1, "no length is fixed"),

@@ -46,6 +46,7 @@ def test_lag_counts_from_the_end_of_a_backward_sweep() -> None:
         np.testing.assert_allclose(forward[name], backward[name], rtol=1e-12)
 
 
+@pytest.mark.further
 def test_errors_are_those_of_repeated_experiments() -> None:
     rng = np.random.default_rng(1)
     rates = rng.normal(0.05, 0.01, (400, 16))  # 400 experiments of 16 seeds

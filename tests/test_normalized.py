@@ -147,7 +147,7 @@ def growth(network: Network, depth: int, seeds: int, burn_in: int) -> tuple[floa
 
 
 # A small batch fluctuates more, so it takes more layers to see 1 %.
-@pytest.mark.sampled(1)
+@pytest.mark.further
 @pytest.mark.parametrize(("batch", "depth"), [(8, 160), (32, 30)])
 @pytest.mark.parametrize("activation", ["identity", "relu"])
 def test_law_D1_batch_norm_makes_gradients_explode(activation: str, batch: int, depth: int) -> None:
@@ -166,7 +166,7 @@ VARIANCES = {"relu": 0.5, "tanh": 0.3942944903}  # V = E φ² at q = 1
 SLOPES = {"relu": 0.5, "tanh": 0.4644029020}  # D = E φ'² there
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.further
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str) -> None:
     """E‖Ju‖² = ((l + l₀)/(k + l₀))^ζ between layers k and l, ζ = σ_w² D / (σ_w² V + σ_b²).
@@ -186,7 +186,7 @@ def test_law_D3_pre_layer_norm_grows_as_a_power_of_depth(activation: str) -> Non
     assert np.all(abs(squares.mean("seed") - 1) < 4 * error)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.further
 @pytest.mark.parametrize(("activation", "chi"), [("relu", 1.0), ("tanh", 1.0502823561)])
 def test_law_D3_post_layer_norm_grows_exponentially(activation: str, chi: float) -> None:
     if activation == "tanh":

@@ -147,6 +147,7 @@ def test_a_state_above_the_range_may_fall_back_into_it() -> None:
     assert largest > 2 * np.log(2.0**94), "no state fell back from above the range: choose another key"
 
 
+@pytest.mark.further
 def test_range_to_ten_thousand_layers() -> None:
     """tanh, sigmoid and ReLU of width 64, σ_w from 0.01 to 100: finite everywhere, and nothing is called dead.
 

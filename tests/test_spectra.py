@@ -235,6 +235,7 @@ def test_a_batch_norm_takes_two_directions_of_each_unit_away() -> None:
         assert found["rank"].max() == most
 
 
+@pytest.mark.further
 def test_networks_of_several_sizes_are_joined_and_kept(tmp_path: Any) -> None:
     options: dict[str, Any] = {"depth": 2, "statistics": "log_singular_values", "widths": [2, 4], "dtype": "float64"}
     parts = [gs.sweep(gs.feedforward(2), seeds=seeds, **options) for seeds in (range(2), range(2, 4))]
@@ -250,6 +251,7 @@ def test_networks_of_several_sizes_are_joined_and_kept(tmp_path: Any) -> None:
     xarray.testing.assert_identical(xarray.open_zarr(tmp_path / "spectra.zarr", consolidated=False).load(), whole)
 
 
+@pytest.mark.further
 def test_the_benchmark_compares_with_an_svd_of_the_rescaled_products(capsys: pytest.CaptureFixture[str]) -> None:
     factors, products = spectra.gaussian_chains(N, LENGTH, len(KINDS))
     wanted = np.linalg.svd(np.asarray(products, float), compute_uv=False)

@@ -21,7 +21,7 @@ BOUNDED_OR_BENT = (
 )
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", BOUNDED_OR_BENT)
 def test_edge_of_chaos_exists_and_is_one(name: str) -> None:
     sigma_b = np.array([1e-3, 0.1, 0.5, 1.0, 3.0])
@@ -91,6 +91,7 @@ def test_length_equals_plain_iteration(name: str) -> None:
     np.testing.assert_allclose(-1 / np.log(slope / (2 * eps * point.q)), point.xi_q, rtol=1e-6)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("name", "sigma_w"), [("hard_tanh", 2.0), ("selu", 1.15), ("relu6", 2.5), ("softsign", 5.0)])
 def test_chaotic_correlation_of_bent_activations(name: str, sigma_w: float) -> None:
     point = theory.feedforward(name, sigma_w, 0.3)

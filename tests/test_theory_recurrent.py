@@ -198,6 +198,7 @@ def test_weak_inputs_keep_a_short_state_alive() -> None:
     np.testing.assert_allclose(gru.length, drive / (3 - sigma_w**2 / 4), rtol=1e-9)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("family", sorted(CELLS))
 def test_edge_is_where_chi_passes_one(family: str) -> None:
     sigma_v, bias = np.array([0.4, 1.0]), np.array([[-1.0], [3.0]])

@@ -34,6 +34,7 @@ def whole_loss(layers: Any, out: Any, x: Any, y: Any) -> Any:
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x @ out), y, axis=1))
 
 
+@pytest.mark.further
 def test_exact_gradient_is_that_of_float64_where_float32_has_none(deep: xarray.Dataset) -> None:
     """The whole loss written out, from the sweep's own draws, and its derivative by jax.grad in float64."""
     network, seed = gs.feedforward(N, "sigmoid"), 1
@@ -190,6 +191,7 @@ def test_a_file_opens_as_it_was(grid: xarray.Dataset, tmp_path: Any) -> None:
         xarray.testing.assert_identical(again.load(), one)
 
 
+@pytest.mark.further
 def test_a_schedule_that_branches_on_the_rate_trains_each() -> None:
     """optax's warm-up asks in Python whether the peak is zero; a program each then, with the same axis."""
     options: dict[str, Any] = {**SGD, "depth": 2, "seeds": 2, "steps": 20, "record": [0, 20], "by_layer": False}
