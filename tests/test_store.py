@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from stores import same
 from unrolled import own_checks
 from wrong import problem, refused, refused_each
 
@@ -49,20 +50,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def same(
-    kept: xarray.Dataset, whole: xarray.Dataset, compare: Callable[..., None] = xarray.testing.assert_identical
-) -> None:
-    """All but where and when it was made."""
-    own = ("created", "command", "done")
-    one, other = (each.assign_attrs(dict.fromkeys(own, "")) for each in (kept.load(), whole))
-    compare(one, other)
-    assert one.attrs == other.attrs
-    assert {name: values.attrs for name, values in one.variables.items()} == {
-        name: values.attrs for name, values in other.variables.items()
-    }
-    assert list(one.data_vars) == list(other.data_vars)
-
-
 SEQUENCES = np.random.default_rng(0).normal(size=(2, 5, 4))
 RNN, SKIP = gs.vanilla_rnn(4), gs.residual(6, "tanh", form="post_activation")
 CASES: dict[str, Callable[..., xarray.Dataset]] = {
@@ -76,7 +63,7 @@ CASES: dict[str, Callable[..., xarray.Dataset]] = {
         statistics=("log_weight_gradient", "log_gradient"),
     ),
     "over time, of data": partial(gs.sweep, RNN, **SMALL, burn_in=1, inputs=SEQUENCES),
-    "pairs": partial(gs.partial_products, NETWORK, **SMALL),
+    "pairs of steps": partial(gs.partial_products, NETWORK, **SMALL),
     "spectra": partial(gs.sweep, NETWORK, depth=3, seeds=3, widths=[1, 2], statistics="log_singular_values", at=[1, 3]),
 }  # fmt: skip
 
