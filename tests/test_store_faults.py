@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -76,8 +77,8 @@ def test_killed_at_any_instant_it_ends_as_if_nothing_had_been() -> None:
     assert found["ends"] in ([0, 0], [0, 3])  # the second of two processes is refused, or has nothing left to do
     assert found["chunks"] <= found["calls"] <= found["chunks"] + 2 * 3
     shared = found["together"]  # by two, one of them killed, and then by four
+    assert not any(shared["ends"]), done.stderr
     assert shared["same"]
-    assert not any(shared["ends"])
     assert found["chunks"] <= shared["calls"] <= found["chunks"] + 2
 
 
@@ -90,6 +91,31 @@ def test_who_holds_the_store_is_named(tmp_path: Path) -> None:
         sweep(store=tmp_path)
     (tmp_path / "owner").write_text("[]")  # of one that was killed
     assert sweep(store=tmp_path).attrs["done"] == 1.0
+
+
+def test_who_comes_while_another_leaves_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for that instant, in which the other's lock is still held and nothing says whose it is."""
+    with members.locked(tmp_path):
+        leaving = members.Member(tmp_path, 0, 2)
+    unlink, found = Path.unlink, list[int]()
+
+    def come() -> None:
+        with members.locked(tmp_path):
+            found.append(len(members.Member(tmp_path, 1, 2).others()))
+
+    coming = threading.Thread(target=come)
+
+    def slowly(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name == "owner":
+            coming.start()
+            coming.join(0.3)
+
+    monkeypatch.setattr(Path, "unlink", slowly)
+    with leaving:
+        pass
+    coming.join()
+    assert found == [0]
 
 
 def test_reading_goes_on_while_it_is_measured(tmp_path: Path, before: Before) -> None:

@@ -75,9 +75,11 @@ class Member:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
+        """Who it was and its lock go at once for one that joins, which would not know a lock that nobody owns."""
+        with suppress(ValueError, OSError), locked(self._folder):
             (self._folder / f"{OWNER}{suffix(self._process)}").unlink(missing_ok=True)
-        self._lock.release()
+            self._lock.release()
+        self._lock.release()  # also where nothing may be written any more
 
 
 def _held(folder: Path, process: int) -> bool:
