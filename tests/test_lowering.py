@@ -1,14 +1,21 @@
-"""Every family's program lowers for GPUs and TPUs, both ways, in the tiling that an accelerator is given."""
+"""Every family's program lowers for GPUs and TPUs, both ways, in the tiling that an accelerator is given; so do the
+exponents and the spectra of long products."""
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from families import FAMILIES
 from jax import export
 
+import gradsim as gs
 from gradsim.cli.compiling import BACKWARD, program
-from gradsim.sweeps import loop
+from gradsim.engine.covariant import covariant
+from gradsim.engine.lyapunov import Frame, advance, begin
+from gradsim.sweeps import loop, lyapunov
 
 PLATFORMS = ("cuda", "tpu")
 WAYS: dict[str, dict[str, Any]] = {
@@ -37,3 +44,24 @@ def test_it_lowers_for_accelerators(family: str, direction: str, monkeypatch: py
     assert tiling.tangents == 0
     lowered = export.export(jax.jit(lambda *given: loop._measure(plan, tiling, *given)), platforms=PLATFORMS)(*given)
     assert lowered.platforms == PLATFORMS
+
+
+def lowers(function: Any, *given: Any) -> None:
+    assert export.export(jax.jit(function), platforms=PLATFORMS)(*given).platforms == PLATFORMS
+
+
+def test_exponents_lower_for_accelerators() -> None:
+    network = gs.vanilla_rnn(4)
+    frame, gains = Frame(network, 2, "float32", silent=False), {n: jnp.full(2, v) for n, v in network.gains.items()}
+    keys, normals = lyapunov._keys(jax.random.key(0), np.arange(2, dtype=np.uint32), network, given=False)
+    lowers(partial(begin, frame), keys, normals, None, gains)
+    shared, run = begin(frame, keys, normals, None, gains)
+    first, last, spread = np.int32(0), np.int32(4), np.float32(1e4)
+    lowers(partial(advance, frame), shared, gains, run, first, last, spread)
+    lowers(partial(covariant, frame, burn_in=1, depth=4, at=(2,)), shared, gains, run, spread)
+
+
+def test_spectra_lower_for_accelerators() -> None:
+    lowers(gs.log_singular_values, np.ones((2, 3, 4, 4), np.float32))
+    _, (plan, tiling, *given) = program(gs.feedforward(4), depth=3, seeds=2, statistics="log_singular_values")
+    lowers(lambda *given: loop._measure(plan, tiling, *given), *given)
