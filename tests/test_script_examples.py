@@ -35,9 +35,18 @@ def examples(name: str) -> list[list[str]]:
 
 
 EXAMPLES = [(name, shlex.join(example)) for name in SIZES for example in examples(name)]
-MEASURED_ANEW = [one for one in EXAMPLES if "--data" not in one[1]]
-# The first of each script runs always.
-RUNS = [pytest.param(*one, marks=[pytest.mark.further] if one[1] else []) for one in MEASURED_ANEW]
+# A sample has the first example of these scripts, and draws it again.
+SAMPLED = ["phase_diagram", *list(SIZES)[1::2]]
+RUNS = [
+    pytest.param(name, example, marks=[pytest.mark.further] if example or name not in SAMPLED else [])
+    for name, example in EXAMPLES
+    if "--data" not in example
+]
+REDRAWN = [
+    pytest.param(name, example, marks=[] if name in SAMPLED else [pytest.mark.further])
+    for name, example in EXAMPLES
+    if "--data" in example
+]
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +111,7 @@ def test_an_example_runs(
             assert one.sizes.get("time") == STEPS.get(name)
 
 
-@pytest.mark.sampled(12)
-@pytest.mark.parametrize(("name", "example"), [one for one in EXAMPLES if "--data" in one[1]])
+@pytest.mark.parametrize(("name", "example"), REDRAWN)
 def test_an_example_redraws_the_same_without_computing(
     name: str, example: str, saved: dict[str, tuple[Path, list[str]]], tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
