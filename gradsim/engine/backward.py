@@ -164,7 +164,7 @@ def weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bu
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
-            return chain.network.step(_replaced(weights, fields), unit, state, drawn.inputs)[0]
+            return chain.step_by(_replaced(weights, fields), unit, state, drawn.inputs)[0]
 
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found

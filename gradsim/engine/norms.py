@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments, scaled
 from gradsim.engine import plan as plans
+from gradsim.engine import precision as precisions
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
@@ -32,8 +33,8 @@ def norms(
     task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in, plan.format)
     own = {name: values for name, values in gains.items() if name != LOSS_SCALE or plan.format is None}
     cells = Cells(own, loss_scale=gains[LOSS_SCALE] if plan.format else None)
-    source = Source(plan.network, drawn, inputs, plan.dtype)
-    with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
+    source = Source(plan.network, drawn, inputs, plan.dtype, precision=plan.precision)
+    with jax.default_matmul_precision("highest"):  # of all but the steps: GPUs round to TF32 by default
         if plan.direction == "backward":
             return backward(source, cells, task, plan.loss, cotangent)
         if plan.pairs:
@@ -64,6 +65,7 @@ def jacobian_norms(
     loss: Callable[[State], Array] | None = None,
     cotangent: State | None = None,
     dtype: str = "float32",
+    precision: precisions.Precision = "highest",
     exponents: bool = False,
 ) -> dict[str, Any]:
     """The exact norms of one random network at every depth, as a pure function: `jit`, `vmap`, `jvp` and shard it.
@@ -76,7 +78,8 @@ def jacobian_norms(
         network: what is static: family, sizes, activation, laws of the weights.
         key: a key of `jax.random.key`, which may be traced.
         gains: names to numbers or arrays of one shape, which may be traced; the network's own unless given.
-        depth, statistics, direction, at, burn_in, loss, cotangent: as in `gradsim.sweep`.
+        depth, statistics, direction, at, burn_in, loss, cotangent, precision: as in `gradsim.sweep`. Where the call is
+            traced, for a platform that is not known, JAX refuses a precision which that does not have.
         inputs: one input [*input_shape], or [time, *input_shape] of a recurrent network; Gaussian unless given.
         dtype: "float32", or "float64" where `jax.enable_x64` is on; or a narrow one, as in `gradsim.sweep`, whose
             `loss_scale` is among the gains.
@@ -89,10 +92,12 @@ def jacobian_norms(
     """
     plan = plans.planned(
         plans.checked_network(network), depth=depth, statistics=statistics, direction=direction, at=at, burn_in=burn_in,
-        dtype=dtype, loss=loss, narrow=True,
+        dtype=dtype, loss=loss, narrow=True, precision=precision,
     )  # fmt: skip
     if plan.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise ValueError("dtype: got 'float64' where JAX rounds it to float32; call it under jax.enable_x64(True)")
+    if not isinstance(_key(key), jax.core.Tracer):
+        precisions.refuse_elsewhere(plan.precision, next(iter(key.devices())))
     values = _gains(plan, gains)
     shape = jnp.broadcast_shapes(*map(jnp.shape, values.values()))
     cells = {name: jnp.broadcast_to(value, shape).ravel() for name, value in values.items()}
