@@ -60,7 +60,7 @@ def backward(
         last, rounded = states
         end, bundles, sums = in_range(last)[0], {}, {}
         if "all" in needs:
-            bundles["all"] = products.start(products.basis(network, end))
+            bundles["all"] = products.start(products.basis(network, end, task.share))
         if "one" in needs:
             bundles["one"] = _gradient(network, end, source.vector(), loss, cotangent)
         if "weight_sums" in needs:

@@ -13,33 +13,46 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradsim import arguments, scaled
+from gradsim.engine import columns
 from gradsim.engine import plan as plans
 from gradsim.engine import precision as precisions
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import LOSS_SCALE, Plan
+from gradsim.engine.products import Share
 from gradsim.engine.statistic import Statistic
-from gradsim.engine.streams import Ahead, ahead, extent, streams
+from gradsim.engine.streams import Ahead, ahead, extent, observed_size, streams
 from gradsim.engine.tiling import Tiling, segment
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled
 
 
 def norms(
-    plan: Plan, tiling: Tiling, drawn: Ahead, gains: Mapping[str, Array], inputs: Array | None, cotangent: State | None
+    plan: Plan,
+    tiling: Tiling,
+    drawn: Ahead,
+    gains: Mapping[str, Array],
+    inputs: Array | None,
+    cotangent: State | None,
+    share: Share | None = None,
 ) -> dict[str, Scaled]:
-    """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …]."""
-    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in, plan.format)
+    """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …].
+
+    With `share` the tangents of a basis are those of one of the devices that share them, under `jax.shard_map`.
+    """
+    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in, plan.format, share)
     own = {name: values for name, values in gains.items() if name != LOSS_SCALE or plan.format is None}
     cells = Cells(own, loss_scale=gains[LOSS_SCALE] if plan.format else None)
     source = Source(plan.network, drawn, inputs, plan.dtype, precision=plan.precision)
     with jax.default_matmul_precision("highest"):  # of all but the steps: GPUs round to TF32 by default
         if plan.direction == "backward":
-            return backward(source, cells, task, plan.loss, cotangent)
-        if plan.pairs:
-            return _pairs(source, gains, task)
-        return forward(source, cells, task)
+            measured = backward(source, cells, task, plan.loss, cotangent)
+        elif plan.pairs:
+            measured = _pairs(source, gains, task)
+        else:
+            measured = forward(source, cells, task)
+    return columns.joined(plan.statistics, measured, share, observed_size(plan.network)) if share else measured
 
 
 def _pairs(source: Source, gains: Mapping[str, Array], task: Task) -> dict[str, Scaled]:

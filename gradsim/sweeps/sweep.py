@@ -88,7 +88,9 @@ def sweep(
         store: a folder, such as "map.zarr", that keeps each chunk as soon as it is measured: see below.
         progress: show how far it is on stderr, as a bar in a terminal or a notebook and as lines elsewhere; by default
             only where it is a bar.
-        devices: how many of this process's devices measure, a chunk each at a time, or which; all unless given.
+        devices: how many of this process's devices measure, a chunk each at a time, or which; all unless given. Where
+            they outnumber the networks, or none holds one, they share the tangent columns of log_gain, if no other
+            statistic asked for needs all of them; the result is then the same within rounding.
         max_memory: the most memory of a device that is used, in bytes or such as "2GiB"; half of what is free unless
             given. It bounds the arrays of a device, not the result, nor what Python and the compiler take.
         process, processes: the number of this process, from 0, and of all that measure into the same `store`: see
