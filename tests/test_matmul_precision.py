@@ -135,6 +135,19 @@ def test_what_a_platform_does_not_have_is_refused() -> None:
         sweep(convolution, precision="TF32_TF32_F32_X3")
 
 
+def test_a_pure_function_is_refused_by_the_platform_that_it_is_lowered_for() -> None:
+    """Which may be another than the one here: then JAX knows it, and gradsim does not."""
+
+    def norm(gain: jax.Array) -> jax.Array:
+        measured = gs.jacobian_norms(
+            gs.feedforward(4), jax.random.key(0), {"sigma_w": gain}, depth=2, precision="TF32_TF32_F32_X3"
+        )
+        return measured["log_gain"]
+
+    refused("precision", lambda: norm(jnp.ones(())))
+    assert export.export(jax.jit(norm), platforms=("cuda",))(jnp.ones(())).platforms == ("cuda",)
+
+
 def test_a_platform_is_asked_by_compiling_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that pretends to be an accelerator, and compiles for the CPU that it is."""
 

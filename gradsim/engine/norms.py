@@ -109,9 +109,9 @@ def jacobian_norms(
     )  # fmt: skip
     if plan.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise ValueError("dtype: got 'float64' where JAX rounds it to float32; call it under jax.enable_x64(True)")
-    if not isinstance(_key(key), jax.core.Tracer):
-        precisions.refuse_elsewhere(plan.precision, next(iter(key.devices())))
     values = _gains(plan, gains)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((_key(key), values, inputs, cotangent))):
+        precisions.refuse_elsewhere(plan.precision, next(iter(key.devices())))
     shape = jnp.broadcast_shapes(*map(jnp.shape, values.values()))
     cells = {name: jnp.broadcast_to(value, shape).ravel() for name, value in values.items()}
     one = plans.one_input(plan, inputs)
