@@ -32,6 +32,17 @@ BACKWARD: dict[str, Any] = {
     "depth": 3, "seeds": 3, "sigma_w": [0.5, 2.0], "direction": "backward", "statistics": ("log_gradient",),
     "inputs": np.random.default_rng(0).normal(size=(2, 6)), "cotangent": np.arange(6.0),
 }  # fmt: skip
+# Ten columns on eight devices, three of which have none; and some that vanish beside others. The gain of 0 is dead.
+SHARED: dict[str, Any] = {
+    "forward": {"network": gs.indrnn(10, "tanh"), "depth": 100, "seeds": 1, "statistics": ("log_gain", "log_jvp")},
+    "backward": {
+        "network": gs.feedforward(20), "depth": 20, "seeds": 2, "sigma_w": [0.0, 0.5], "direction": "backward",
+        "statistics": ("log_gain", "log_weight_gradient"), "dtype": "float64",
+    },
+}  # fmt: skip
+CELLS, CLOSE = {"forward": 1, "backward": 2}, {"forward": 1e-6, "backward": 1e-13}
+# A megabyte and a half of tangents, and some 4 kB of weights.
+WIDE: dict[str, Any] = {"network": gs.batchnorm(40, 8), "depth": 2, "seeds": 9}
 
 
 def compiled_texts() -> list[str]:
@@ -68,6 +79,7 @@ def main(folder: Path) -> None:
     said["collectives"] = sorted({word for text in texts for word in COLLECTIVES if word in text})
     said["lowered"] = lowered()
     said["spread"] = sum("num_partitions=8" in text for text in texts)
+    said["shared"] = shared(planned, texts)
     said["halved"] = halved(one)
     print(json.dumps(said))
 
@@ -105,6 +117,37 @@ def halved(one: xarray.Dataset) -> str:
         warnings.simplefilter("always")
         xarray.testing.assert_allclose(gs.sweep(NETWORK, **SMALL), one, atol=2e-6)
     return str(told[0].message)
+
+
+def shared(planned: Any, texts: list[str]) -> dict[str, list[str]]:
+    """The collectives of sweeps whose tangent columns all devices share, each with the computation it is in.
+
+    They give the Dataset of one device, within rounding.
+    """
+    found = {}
+    chunks.plan_chunk = lambda plan, **_: chunks.Chunk(CELLS[plan.direction], 2, Tiling(1, 4), 8)
+    for way, options in SHARED.items():
+        texts.clear()
+        xarray.testing.assert_allclose(gs.sweep(**options), gs.sweep(**options, devices=1), rtol=0, atol=CLOSE[way])
+        found[way] = collectives(texts[0])
+    chunks.plan_chunk = planned
+    texts.clear()
+    wide = gs.sweep(**WIDE, max_memory="1MiB")  # more networks than devices, none of which fits one
+    found["wide"] = collectives(texts[0])
+    xarray.testing.assert_allclose(wide, gs.sweep(**WIDE), rtol=0, atol=2e-6)
+    return found
+
+
+def collectives(text: str) -> list[str]:
+    """Those of a compiled program, such as "all-gather in ENTRY"."""
+    found, computation = [], ""
+    for line in text.splitlines():
+        if line[:1].strip() and line.endswith("{"):
+            computation = line.split()[0]
+        found += [
+            f"{word} in {computation}" for word in COLLECTIVES if f" {word}(" in line or f" {word}-start(" in line
+        ]
+    return found
 
 
 if __name__ == "__main__":

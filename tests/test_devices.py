@@ -31,7 +31,10 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_eight_devices_give_the_same_numbers(tmp_path: Path) -> None:
-    """Bit for bit by the same chunk plan, however many there are; without a collective. Of their own process."""
+    """Bit for bit by the same chunk plan, however many there are; without a collective. Of their own process.
+
+    Where they share one network's tangent columns, within rounding, and with one collective, after all steps.
+    """
     command = [sys.executable, str(Path(__file__).with_name("eight_devices.py")), str(tmp_path / "a.zarr")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,6 +45,7 @@ def test_eight_devices_give_the_same_numbers(tmp_path: Path) -> None:
     assert found["device"] == "3 x cpu (cpu)"
     assert found["seeds at once"] == [64, 2, 16, 1]  # cells, seeds: 16 seeds on eight devices, and 2
     assert found["halved"].startswith("device: out of memory with 2 cells x 2 seeds at once")
+    assert found["shared"] == {way: ["all-gather in ENTRY"] for way in ("forward", "backward", "wide")}
 
 
 class Device:

@@ -202,6 +202,7 @@ INPUTS = np.random.default_rng(1).normal(size=(2, 6))
         ("burn_in", {"burn_in": 1}),
         ("inputs", {"inputs": INPUTS}),
         ("dtype", {"dtype": "float64"}),
+        ("precision", {"precision": "high"}),
         ("direction", {"direction": "backward"}),
         ("network", {"network": gs.feedforward(7)}),
         ("network", {"network": gs.feedforward(6, "erf")}),

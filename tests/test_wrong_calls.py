@@ -117,7 +117,7 @@ THEORY: dict[str, dict[str, Any]] = {
 SWEEP_KINDS = {
     "network": "network", "depth": "size", "seeds": "size", "key": "key", "burn_in": "count", "direction": "choice",
     "dtype": "choice", "statistics": "choice", "at": "size or None", "inputs": "data", "sigma_w": "gain",
-    "sigma_b": "gain",
+    "sigma_b": "gain", "precision": "choice",
 }  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def test_concat_refuses(swept: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "argument", ["network", "depth", "burn_in", "direction", "dtype", "statistics", "at", "inputs"]
+    "argument", ["network", "depth", "burn_in", "direction", "dtype", "precision", "statistics", "at", "inputs"]
 )
 def test_jacobian_norms_refuse(argument: str) -> None:
     base = {"network": gs.feedforward(4), "key": jax.random.key(0), "depth": 4}

@@ -11,9 +11,11 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments
 from gradsim.engine import plan as plans
+from gradsim.engine.precision import Precision, refuse_elsewhere
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.loop import measure_cells
+from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import reporting
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def critical(
     statistic: str = "log_jvp",
     inputs: ArrayLike | None = None,
     dtype: str = "float32",
+    precision: Precision = "highest",
     max_lost: float = 0.05,
     progress: bool | None = None,
     **gains: Any,
@@ -64,7 +67,8 @@ def critical(
         raise ValueError(f"{gain}: it is what is sought; pass its range as between=(low, high)")
     low, high = _bracket(gain, between)
     statistic = arguments.choice("statistic", statistic, ("log_jvp", "log_gain"))
-    plan = plans.planned(network, depth=depth, statistics=statistic, burn_in=burn_in, dtype=dtype)
+    plan = plans.planned(network, depth=depth, statistics=statistic, burn_in=burn_in, dtype=dtype, precision=precision)
+    refuse_elsewhere(plan.precision, at_hand().devices[0])
     numbers, key = grid.seeds(seeds), arguments.key(key)
     if numbers.size < 2:
         raise ValueError(f"seeds: got {seeds}; pass at least 2, the error is over them")

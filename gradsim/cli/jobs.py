@@ -54,7 +54,7 @@ def foresee(network: Any, *, seeds: Any, widths: Any = None, **options: Any) -> 
         points = bracketed.POINTS * bracketed.ROUNDS
         options = {"burn_in": 20, "statistics": options.pop("statistic", "log_jvp"), **options}
         options.pop("gain", None)
-    choices = ("depth", "statistics", "direction", "at", "burn_in", "dtype", "loss")
+    choices = ("depth", "statistics", "direction", "at", "burn_in", "dtype", "precision", "loss")
     chosen = {"statistics": "log_gain", **{name: options[name] for name in choices if name in options}}
     planned = [plans.planned(one, **chosen, narrow="between" not in options) for one in several.each.values()]
     gains = {name: options[name] for name in options if name not in (*choices, *OTHERS)}

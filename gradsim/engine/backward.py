@@ -60,7 +60,7 @@ def backward(
         last, rounded = states
         end, bundles, sums = in_range(last)[0], {}, {}
         if "all" in needs:
-            bundles["all"] = products.start(products.basis(network, end))
+            bundles["all"] = products.start(products.basis(network, end, task.share))
         if "one" in needs:
             bundles["one"] = _gradient(network, end, source.vector(), loss, cotangent)
         if "weight_sums" in needs:
@@ -164,7 +164,7 @@ def weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bu
 
     def gradients(state: State) -> dict[str, Any]:
         def step(fields: Mapping[str, Any]) -> State:
-            return chain.network.step(_replaced(weights, fields), unit, state, drawn.inputs)[0]
+            return chain.step_by(_replaced(weights, fields), unit, state, drawn.inputs)[0]
 
         found: dict[str, Any] = jax.vjp(step, fields)[1](vector)[0]
         return found

@@ -1,7 +1,7 @@
 """One random network, drawn from its keys and bound to its gains: what happens in a step."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ class Source:
     ahead: Ahead
     inputs: Array | None  # [*input_shape], or [steps, *input_shape] where driven; None is Gaussian
     dtype: DTypeLike
+    precision: str = field(default="highest", kw_only=True)  # of a step's matrix products
 
     @classmethod
     def of(cls, network: Network, keys: Keys, inputs: Array | None, dtype: DTypeLike, steps: int) -> "Source":
@@ -74,7 +75,8 @@ class Source:
     def bind(self) -> "Binding":
         """The network, ready for gains; a tied one's weights are drawn here, once."""
         network, pair = self.network.alone, self.network if paired(self.network) else None
-        return Binding(network, self.weights(0) if network.tied else None, self.first_input(), pair)
+        shared = self.weights(0) if network.tied else None
+        return Binding(network, shared, self.first_input(), pair, self.precision)
 
 
 def _at(array: Array, t: Array | int) -> Array:
@@ -90,6 +92,7 @@ class Chain:
     shared: Weights | None  # the weights of a tied network
     first_input: Array
     pair: Network | None = None  # where they are two
+    precision: str = "highest"  # of a step's matrix products: GPUs round to TF32 by default
 
     def each(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """See `each`."""
@@ -116,7 +119,12 @@ class Chain:
 
     def step(self, drawn: Drawn) -> Callable[[State], tuple[State, Any]]:
         """A step of one chain as a function of the state alone: (state', preactivations)."""
-        return lambda state: self.network.step(self.weights(drawn), self.gains, state, drawn.inputs)
+        return lambda state: self.step_by(self.weights(drawn), self.gains, state, drawn.inputs)
+
+    def step_by(self, weights: Weights, gains: Gains, state: State, inputs: Array | None) -> tuple[State, Any]:
+        """The network's step by these weights and gains; its products, and their derivatives', at the precision."""
+        with jax.default_matmul_precision(self.precision):
+            return self.network.step(weights, gains, state, inputs)
 
     def take_step(self, drawn: Drawn, state: Scaled) -> Scaled:
         """The state after a step, of each chain; it may lie outside the floats."""
@@ -136,10 +144,11 @@ class Binding:
     shared: Weights | None
     first_input: Array
     pair: Network | None
+    precision: str
 
     def __call__(self, gains: Gains) -> Chain:
         first = self.pair.mixed(gains, self.first_input) if self.pair else self.first_input
-        return Chain(self.network, gains, self.shared, first, self.pair)
+        return Chain(self.network, gains, self.shared, first, self.pair, self.precision)
 
 
 def in_range(state: Scaled) -> tuple[State, Array]:

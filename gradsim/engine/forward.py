@@ -18,7 +18,7 @@ from gradsim.engine.chain import Binding, Drawn, Source, beyond, in_range
 from gradsim.engine.formats import FORMATS
 from gradsim.engine.hardware import Hardware, Rounded, States, first_states, unscaled
 from gradsim.engine.jacobi import SingularValues, not_taken
-from gradsim.engine.products import Bundle
+from gradsim.engine.products import Bundle, Share
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import Statistic, View
 from gradsim.engine.statistics import measure
@@ -54,6 +54,7 @@ class Task(NamedTuple):
     at: tuple[int, ...] = ()
     burn_in: int = 0
     format: str | None = None  # of a chain that is rounded at every step, beside the exact one
+    share: Share | None = None  # of the tangents of a basis, where devices share them
 
     @property
     def needs(self) -> set[str]:
@@ -107,7 +108,7 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
     def fresh(state: State) -> dict[str, Bundle]:
         bundles = {}
         if "all" in task.needs:
-            bundles["all"] = products.start(products.basis(network, state))
+            bundles["all"] = products.start(products.basis(network, state, task.share))
         if "one" in task.needs:
             bundles["one"] = products.start(products.along(network, state, source.vector()))
         return bundles

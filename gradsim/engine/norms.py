@@ -13,32 +13,46 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradsim import arguments, scaled
+from gradsim.engine import columns
 from gradsim.engine import plan as plans
+from gradsim.engine import precision as precisions
 from gradsim.engine.backward import backward
 from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import LOSS_SCALE, Plan
+from gradsim.engine.products import Share
 from gradsim.engine.statistic import Statistic
-from gradsim.engine.streams import Ahead, ahead, extent, streams
+from gradsim.engine.streams import Ahead, ahead, extent, observed_size, streams
 from gradsim.engine.tiling import Tiling, segment
 from gradsim.networks.network import Network, State
 from gradsim.scaled import Scaled
 
 
 def norms(
-    plan: Plan, tiling: Tiling, drawn: Ahead, gains: Mapping[str, Array], inputs: Array | None, cotangent: State | None
+    plan: Plan,
+    tiling: Tiling,
+    drawn: Ahead,
+    gains: Mapping[str, Array],
+    inputs: Array | None,
+    cotangent: State | None,
+    share: Share | None = None,
 ) -> dict[str, Scaled]:
-    """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …]."""
-    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in, plan.format)
+    """The plan's statistics of one random network at many gains [cells], leaves [cells, (starts,) depth, …].
+
+    With `share` the tangents of a basis are those of one of the devices that share them, under `jax.shard_map`.
+    """
+    task = Task(plan.statistics, plan.depth, tiling, plan.at, plan.burn_in, plan.format, share)
     own = {name: values for name, values in gains.items() if name != LOSS_SCALE or plan.format is None}
     cells = Cells(own, loss_scale=gains[LOSS_SCALE] if plan.format else None)
-    source = Source(plan.network, drawn, inputs, plan.dtype)
-    with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
+    source = Source(plan.network, drawn, inputs, plan.dtype, precision=plan.precision)
+    with jax.default_matmul_precision("highest"):  # of all but the steps: GPUs round to TF32 by default
         if plan.direction == "backward":
-            return backward(source, cells, task, plan.loss, cotangent)
-        if plan.pairs:
-            return _pairs(source, gains, task)
-        return forward(source, cells, task)
+            measured = backward(source, cells, task, plan.loss, cotangent)
+        elif plan.pairs:
+            measured = _pairs(source, gains, task)
+        else:
+            measured = forward(source, cells, task)
+    return columns.joined(plan.statistics, measured, share, observed_size(plan.network)) if share else measured
 
 
 def _pairs(source: Source, gains: Mapping[str, Array], task: Task) -> dict[str, Scaled]:
@@ -64,6 +78,7 @@ def jacobian_norms(
     loss: Callable[[State], Array] | None = None,
     cotangent: State | None = None,
     dtype: str = "float32",
+    precision: precisions.Precision = "highest",
     exponents: bool = False,
 ) -> dict[str, Any]:
     """The exact norms of one random network at every depth, as a pure function: `jit`, `vmap`, `jvp` and shard it.
@@ -76,7 +91,8 @@ def jacobian_norms(
         network: what is static: family, sizes, activation, laws of the weights.
         key: a key of `jax.random.key`, which may be traced.
         gains: names to numbers or arrays of one shape, which may be traced; the network's own unless given.
-        depth, statistics, direction, at, burn_in, loss, cotangent: as in `gradsim.sweep`.
+        depth, statistics, direction, at, burn_in, loss, cotangent, precision: as in `gradsim.sweep`. Where the call is
+            traced, for a platform that is not known, JAX refuses a precision which that does not have.
         inputs: one input [*input_shape], or [time, *input_shape] of a recurrent network; Gaussian unless given.
         dtype: "float32", or "float64" where `jax.enable_x64` is on; or a narrow one, as in `gradsim.sweep`, whose
             `loss_scale` is among the gains.
@@ -89,11 +105,13 @@ def jacobian_norms(
     """
     plan = plans.planned(
         plans.checked_network(network), depth=depth, statistics=statistics, direction=direction, at=at, burn_in=burn_in,
-        dtype=dtype, loss=loss, narrow=True,
+        dtype=dtype, loss=loss, narrow=True, precision=precision,
     )  # fmt: skip
     if plan.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise ValueError("dtype: got 'float64' where JAX rounds it to float32; call it under jax.enable_x64(True)")
     values = _gains(plan, gains)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((_key(key), values, inputs, cotangent))):
+        precisions.refuse_elsewhere(plan.precision, next(iter(key.devices())))
     shape = jnp.broadcast_shapes(*map(jnp.shape, values.values()))
     cells = {name: jnp.broadcast_to(value, shape).ravel() for name, value in values.items()}
     one = plans.one_input(plan, inputs)

@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradsim import arguments
+from gradsim.engine import precision as precisions
 from gradsim.engine import statistics as known
 from gradsim.engine.formats import FORMATS
 from gradsim.engine.rounding import is_narrow, of_chain
@@ -39,6 +40,7 @@ class Plan:
     loss: Callable[[State], Array] | None = None
     pairs: bool = False  # start the product after every step, not only before the first
     format: str | None = None  # of a chain that is rounded at every step, beside the exact one of `dtype`
+    precision: str = "highest"  # of a step's matrix products
 
     @property
     def gains(self) -> dict[str, float]:
@@ -90,6 +92,7 @@ def planned(
     loss: Any = None,
     pairs: bool = False,
     narrow: bool = False,
+    precision: Any = "highest",
 ) -> Plan:
     """The plan of these choices, all of them checked; only some measurements have a `narrow` dtype.
 
@@ -126,10 +129,12 @@ def planned(
         loss=loss,
         pairs=pairs,
         format=format,
+        precision=precisions.checked(precision, dtype),
     )
     _layers(plan)
     _statistics(plan)
     _loss(plan)
+    precisions.refuse_convolution(network.alone, plan.precision, dtype)
     return plan
 
 

@@ -27,6 +27,21 @@ class Bundle(NamedTuple):
     squares: Array
 
 
+class Share(NamedTuple):
+    """The share of each of these devices, which lie along an axis of a mesh."""
+
+    axis: str
+    devices: int
+
+    def columns(self, count: int) -> int:
+        """How many of `count` columns a device has; the last may have some that are zero."""
+        return -(-count // self.devices)
+
+    def first(self, count: int) -> Array:
+        """The first of this device."""
+        return lax.axis_index(self.axis).astype(jnp.int32) * self.columns(count)
+
+
 def start(vectors: State, exponent: Array | int = 0) -> Bundle:
     """The bundle before the first step, of vectors whose norm lies within 2**±FAR."""
     return Bundle(vectors, jnp.asarray(exponent, jnp.int32), scaled.square_sum(vectors))
@@ -50,6 +65,7 @@ def _tiled(linear: Callable[[State], State], vectors: State, tile: int) -> State
     count = jax.tree.leaves(vectors)[0].shape[0]
     if not tile or count <= tile:
         return jax.vmap(linear)(vectors)
+    tile = max(size for size in range(1, tile + 1) if count % size == 0)  # of a device's share, which may be odd
     tiles = jax.tree.map(lambda leaf: leaf.reshape(count // tile, tile, *leaf.shape[1:]), vectors)
     return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), lax.map(jax.vmap(linear), tiles))
 
@@ -90,12 +106,15 @@ def observed(bundle: Bundle, network: Network) -> Bundle:
     return Bundle(part, exponent, scaled.square_sum(part))
 
 
-def basis(network: Network, state: State) -> State:
-    """The unit vectors of the observed part of a state, as tangents of the whole state."""
+def basis(network: Network, state: State, share: Share | None = None) -> State:
+    """The unit vectors of the observed part of a state, or a device's share, as tangents of the whole state."""
     leaves, structure = jax.tree.flatten(network.observed(state))
     n, offset, columns = scaled.size(leaves), 0, []
+    count, first = (share.columns(n), share.first(n)) if share else (n, 0)
+    numbers = first + jnp.arange(count, dtype=jnp.int32)
     for leaf in leaves:
-        columns.append(jnp.eye(n, leaf.size, -offset, dtype=leaf.dtype).reshape(n, *leaf.shape))
+        entries = jnp.arange(offset, offset + leaf.size, dtype=jnp.int32)
+        columns.append((numbers[:, None] == entries).astype(leaf.dtype).reshape(count, *leaf.shape))
         offset += leaf.size
     return embed(network, state, jax.tree.unflatten(structure, columns))
 

@@ -38,6 +38,9 @@ class View(NamedTuple):
 
 NEEDS = ("all", "one", "weights", "weight_sums", "spectrum", "rounded")
 DIRECTIONS = ("forward", "backward")
+FLAGS = (
+    "logarithm", "costly", "by_parameter", "by_singular_value", "infinite", "undefined", "of_pair", "by_column",
+)  # fmt: skip
 # Other names of a Dataset.
 TAKEN = ("dead", "depth", "input", "network", "parameter", "rank", "seed", "singular_value", "start", "time", "width")
 
@@ -73,6 +76,7 @@ class Statistic:
     infinite: bool = False  # is ±inf a value of it, and not a loss?
     of_pair: bool = False  # does it compare the two inputs of a pair?
     undefined: bool = False  # may it not exist, and be NaN without a loss?
+    by_column: bool = False  # is it a root mean square over the rows of `product`, which devices may then share?
 
     def __post_init__(self) -> None:
         for name in ("name", "long_name", "units"):
@@ -81,7 +85,7 @@ class Statistic:
             raise ValueError(f"name: got {self.name!r}; pass another than {', '.join(TAKEN)}, which a Dataset uses")
         for name in ("measure", "missing"):
             arguments.function(name, getattr(self, name))
-        for name in ("logarithm", "costly", "by_parameter", "by_singular_value", "infinite", "undefined", "of_pair"):
+        for name in FLAGS:
             arguments.flag(name, getattr(self, name))
         arguments.choices("needs", self.needs, NEEDS)
         arguments.choices("directions", self.directions, DIRECTIONS, least=1)
@@ -91,7 +95,10 @@ class Statistic:
                 f"needs: got {self.needs} with directions={self.directions}; pass ('one', 'weights'), perhaps "
                 "'weight_sums' too, with directions=('backward',): they are gradients of one vector on its way back"
             )
-
+        if self.by_column and (self.needs != ("all",) or self.costly or self.by_parameter or self.of_pair):
+            raise ValueError(
+                f"by_column: got True with needs={self.needs}; pass it with needs=('all',), for one number a depth"
+            )
         if "spectrum" in self.needs and not self.costly:
             raise ValueError(
                 "costly: got False with needs 'spectrum'; pass True: singular values are there at `at=` alone"

@@ -92,7 +92,7 @@ def _by_parameter(network: Network, gradients: Mapping[str, Scaled]) -> Scaled:
 STATISTICS: dict[str, Statistic] = {
     statistic.name: statistic
     for statistic in (
-        Statistic("log_gain", "log gain ½ ln(‖J‖²/n)", "nat", _gain, ("all",), logarithm=True),
+        Statistic("log_gain", "log gain ½ ln(‖J‖²/n)", "nat", _gain, ("all",), logarithm=True, by_column=True),
         Statistic(
             "log_spectral", "log spectral norm ln σ_max(J)", "nat", _spectral, ("all",), logarithm=True, costly=True
         ),

@@ -18,9 +18,9 @@ from gradsim.networks.network import Network, leaves_of
 TAKEN = (
     "at", "batch", "burn_in", "by_layer", "classes", "component", "cotangent", "count", "data", "dead", "depth",
     "devices", "direction", "dtype", "exponent", "held_out", "input", "inputs", "key", "learning_rate", "loss",
-    "max_lost", "max_memory", "network", "optimizer", "parameter", "process", "processes", "progress", "rank",
-    "record", "seed", "seeds", "sigma_in", "sigma_out", "singular_value", "start", "statistics", "step", "steps",
-    "store", "time", "tolerance", "vectors", "width", "widths",
+    "max_lost", "max_memory", "network", "optimizer", "parameter", "precision", "process", "processes", "progress",
+    "rank", "record", "seed", "seeds", "sigma_in", "sigma_out", "singular_value", "start", "statistics", "step",
+    "steps", "store", "time", "tolerance", "vectors", "width", "widths",
 )  # fmt: skip
 AXES = ("depth", "time")
 KINDS = {"Activation": Activation, "Initializer": Initializer}

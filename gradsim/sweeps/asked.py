@@ -17,6 +17,8 @@ from gradsim.sweeps import dataset, flags, folder, grid
 from gradsim.sweeps.course import result_shape
 from gradsim.sweeps.sheet import Sheet, Told
 
+BEFORE = {"precision": "highest"}  # what there was no choice of yet
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -57,6 +59,7 @@ def sheet_of(asked: Sweep) -> Sheet:
             "inputs": asked.settings["inputs"],
             "loss or cotangent": asked.settings["gradient_from"],
             "dtype": plan.format or plan.dtype,
+            "precision": plan.precision,
             **{name: float(axis) for name, axis in asked.axes.items() if not axis.ndim},
         },
         axis=asked.several.axis,
@@ -104,7 +107,7 @@ def refuse_differences(path: Path, stored: Sheet, wanted: Sheet) -> None:
         )
 
     for name in {**wanted.arguments, **stored.arguments}:
-        one, other = stored.arguments.get(name), wanted.arguments.get(name)
+        one, other = stored.arguments.get(name, BEFORE.get(name)), wanted.arguments.get(name)
         if one != other:
             refuse(name, one, other)
     if stored.axis != wanted.axis or (stored.axis is None and stored.networks != wanted.networks):

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import psutil
 
+from gradsim.engine.columns import may_be_shared
 from gradsim.engine.plan import Plan
 from gradsim.engine.streams import extent, observed_size, paired
 from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
@@ -45,6 +46,7 @@ class Chunk(NamedTuple):
     cells: int
     seeds: int
     tiling: Tiling
+    devices: int = 1  # that take it together, each some of the tangent columns
 
 
 def memory_at_hand() -> int:
@@ -81,11 +83,11 @@ class Needs(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def predicted(plan: Plan) -> Needs:
-    """What one cell of this plan needs."""
+def predicted(plan: Plan, devices: int = 1) -> Needs:
+    """What one cell of this plan needs of each of the devices that share its tangent columns."""
     network = plan.network
     if paired(network):
-        one = predicted(replace(plan, network=network.alone))
+        one = predicted(replace(plan, network=network.alone), devices)
         twice = {name: 2 * getattr(one, name) for name in ("cell", "tangents", "inputs", "rows", "step", "state")}
         return one._replace(**twice)
     state = plan.state_shape()
@@ -95,7 +97,7 @@ def predicted(plan: Plan) -> Needs:
     draw = draw_bytes(network, plan.dtype)
     spectrum = "spectrum" in needs
     beside = 2 * ("rounded" in needs)  # the rounded chain's vector, and its state
-    rows = ("all" in needs) * size + ("one" in needs) + beside + spectrum * 2 * size
+    rows = ("all" in needs) * -(-size // devices) + ("one" in needs) + beside + spectrum * 2 * size
     rows *= plan.depth if plan.pairs else 1
     decomposed = any(statistic.costly for statistic in plan.statistics)
     states = plan.depth * (1 + beside // 2) if plan.direction == "backward" else 0
@@ -144,7 +146,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
 
     Raises: ValueError where one network alone does not fit, with what would.
     """
-    cell, tangents, one_draw, inputs, rows, *_ = predicted(plan)
+    shared = sharing(plan, cells=cells, seeds=seeds)
+    cell, tangents, one_draw, inputs, rows, *_ = predicted(plan, shared)
     draw = 2 * one_draw + inputs  # while it is made
     machine, available = at_hand(), allowed()
     if cell + draw > available:
@@ -154,9 +157,11 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
             f"{available / 2**30:.1f} GiB may be used; a state about {fits:.2g} times as wide fits"
             + (", or a statistic of one vector (log_jvp, log_gradient) in place of all tangents" if rows > 1 else "")
             + ("" if machine.max_memory is None else ", or pass a larger max_memory")
+            + ("" if may_be_shared(plan.statistics) else "; several devices share log_gain alone of all tangents")
         )
-    apart = min(len(machine.devices), seeds)  # seeds go to different devices, and cells where seeds are few
-    cells, seeds = math.ceil(cells / (len(machine.devices) // apart)), math.ceil(seeds / apart)
+    places = len(machine.devices) if shared == 1 else 1
+    apart = min(places, seeds)  # seeds go to different devices, and cells where seeds are few
+    cells, seeds = math.ceil(cells / (places // apart)), math.ceil(seeds / apart)
     on_cpu = machine.platform == "cpu"
     budget = min(available, CPU_BYTES) if on_cpu else available
     fit = max(1, (budget - draw) // cell)
@@ -165,13 +170,29 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     room = max(1, budget // (blocks * block * cell + draw))
     if on_cpu:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
-    room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, operations(plan, blocks * block)))
+    room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, operations(plan, blocks * block, shared)))
     segment = min(SEGMENT_BYTES, budget // 16)  # some times as much while it is drawn
     steps = min(plan.depth, max(1, segment // max(1, one_draw * room)))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
     tile = _tile(plan) if on_cpu else 0
-    return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps, tile))
+    return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps, tile), shared)
+
+
+def sharing(plan: Plan, *, cells: int, seeds: int) -> int:
+    """How many devices take each chunk together, each with some of the tangent columns; 1 where each has its own.
+
+    All do where a network is too large for one of them, or where there are fewer networks than devices and it is
+    sooner done: states and draws are made on each.
+    """
+    count = len(at_hand().devices)
+    shared = min(count, observed_size(plan.network))
+    if shared == 1 or not may_be_shared(plan.statistics):
+        return 1
+    whole = predicted(plan)
+    too_large = whole.cell + 2 * whole.draw + whole.inputs > allowed()
+    sooner = cells * seeds < count and seeds * operations(plan, cells, shared) < operations(plan, 1)
+    return shared if too_large or sooner else 1
 
 
 def _tile(plan: Plan) -> int:
@@ -203,9 +224,9 @@ def deepened(plan: Plan, steps: int) -> Plan:
     return replace(plan, depth=steps, at=plan.at if any(one.costly for one in plan.statistics) else ())
 
 
-def operations(plan: Plan, cells: int) -> float:
-    """About how many operations one seed of so many cells takes, whose weights are drawn once."""
-    needs = predicted(plan)
+def operations(plan: Plan, cells: int, devices: int = 1) -> float:
+    """About how many operations of each device one seed of so many cells takes, whose weights are drawn once."""
+    needs = predicted(plan, devices)
     return plan.depth * (cells * needs.step + needs.drawing) + plan.burn_in * (cells * needs.state + needs.drawing)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.sweeps import dataset
+from gradsim.sweeps.asked import BEFORE
 
 if TYPE_CHECKING:
     import xarray
 
 # What two runs must share to be one experiment; the first of each must be there.
-OF_SWEEPS = ("direction", "dtype", "key", "depth", "burn_in", "inputs", "gradient_from")
+OF_SWEEPS = ("direction", "dtype", "key", "depth", "burn_in", "inputs", "gradient_from", "precision")
 OF_TRAINING = ("optimizer", "dtype", "key", "depth", "steps", "batch", "data", "data_digest", "held_out", "loss")
 NETWORKS = ("network", "width")
 RUNS = "what gradsim.sweep or gradsim.train returned"
@@ -112,10 +113,10 @@ def _refuse_differences(runs: Sequence[xarray.Dataset], along: str) -> None:
     same = dict.fromkeys(name for run in runs for name in _same(run) + ("network",) * (along not in NETWORKS))
     for run in runs[1:]:
         for name in same:
-            if run.attrs.get(name) != first.attrs.get(name):
+            one, other = (some.attrs.get(name, BEFORE.get(name)) for some in (first, run))
+            if one != other:
                 raise ValueError(
-                    f"datasets: {name} is {first.attrs.get(name)!r} in one run and {run.attrs.get(name)!r} in another; "
-                    "pass runs of one experiment"
+                    f"datasets: {name} is {one!r} in one run and {other!r} in another; pass runs of one experiment"
                 )
         names = [{str(name) for name in one.data_vars if not str(name).endswith("_lost")} for one in (first, run)]
         if names[0] != names[1]:

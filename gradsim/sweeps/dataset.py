@@ -98,7 +98,8 @@ def frame(
         most = max(observed_size(network) for network in networks.values())
         about = {"long_name": "number of the singular value, from the largest"}
         coordinates["singular_value"] = ("singular_value", np.arange(1, most + 1), about)
-    choices = {"dtype": plan.dtype, "direction": plan.direction, "depth": plan.depth, "burn_in": plan.burn_in}
+    choices = {"dtype": plan.dtype, "precision": plan.precision, "direction": plan.direction, "depth": plan.depth}
+    choices |= {"burn_in": plan.burn_in}
     if plan.format:
         choices |= {"dtype": plan.format, "exact_dtype": plan.dtype}
     return Frame(dims, coordinates, {**provenance(), **choices, **settings, "network": description(networks)})
@@ -227,6 +228,7 @@ def build_critical(
     }
     choices = {
         "dtype": plan.dtype,
+        "precision": plan.precision,
         "depth": plan.depth,
         "burn_in": plan.burn_in,
         "network": description({"": network}),

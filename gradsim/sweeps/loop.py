@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
+from gradsim.engine.products import Share
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.streams import Ahead, Extent, ahead, extent, network_keys, power_above
 from gradsim.engine.tiling import Tiling
@@ -55,10 +56,11 @@ def _measure(
     drawn: Ahead,
     inputs: Array | None,
     cotangent: State | None,
+    share: Share | None = None,
 ) -> dict[str, Scaled]:
     """Statistics of every seed and cell, leaves [seeds, cells, …]; the cells of a seed share its weights."""
     drawn = jax.tree.map(lambda leaf: random.wrap_key_data(leaf) if leaf.dtype == jnp.uint32 else leaf, drawn)
-    one = partial(norms, plan, tiling)
+    one = partial(norms, plan, tiling, share=share)
     return jax.vmap(one, in_axes=(0, None, None if inputs is None else 0, None))(drawn, gains, inputs, cotangent)
 
 
@@ -93,10 +95,28 @@ def _spread(level: int | None, devices: tuple[Any, ...]) -> Any:
     return jax.jit(measure, static_argnums=(0, 1), compiler_options=_OPTIONS[level])
 
 
+@cache
+def _shared(level: int | None, devices: tuple[Any, ...]) -> Any:
+    """`_measure` jitted for one chunk on all devices, each with its share of the tangent columns.
+
+    Nothing passes between them until all steps are done: then the sum over the columns.
+    """
+    mesh, share, whole = Mesh(np.array(devices), ("column",)), Share("column", len(devices)), PartitionSpec()
+
+    def measure(plan: Plan, tiling: Tiling, *given: Any) -> dict[str, Scaled]:
+        one = partial(_measure, plan, tiling, share=share)
+        split = jax.shard_map(one, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+        return split(*given)
+
+    return jax.jit(measure, static_argnums=(0, 1), compiler_options=_OPTIONS[level])
+
+
 def program(plan: Plan, chunk: chunks.Chunk, calls: int = 1, devices: tuple[Any, ...] | None = None) -> Any:
-    """The jitted `_measure` for so many calls of it, or that of one chunk for each of these devices."""
+    """The jitted `_measure` for so many calls of it, or that of these devices: a chunk for each, or one for all."""
     level = chunks.optimization_level(plan, chunk, calls)
-    return _MEASURE[level] if devices is None else _spread(level, devices)
+    if devices is None:
+        return _MEASURE[level]
+    return _spread(level, devices) if chunk.devices == 1 else _shared(level, devices[: chunk.devices])
 
 
 def measured_chunks(
@@ -112,16 +132,18 @@ def measured_chunks(
 ) -> Iterator[tuple[Place, dict[str, Scaled]]]:
     """Each chunk of one network in turn, or those `missing`: its place, and its statistics, leaves [seeds, cells, …].
 
-    As many are measured at once as there are devices, one on each, by the program that one device alone would run.
+    As many are measured at once as there are devices, one on each, by the program that one device alone would run; or
+    one on all, where the plan of the chunks is that they share it.
 
     Raises: DeviceError where the device fails one for good.
     """
     plan, chunk, machine = course.plan, course.chunk, at_hand()
     devices = () if machine.plain else (machine.devices,)
-    call = Calls(program(plan, chunk, course.size, *devices), course, spread=bool(devices))
+    spread = bool(devices) and chunk.devices == 1
+    call = Calls(program(plan, chunk, course.size, *devices), course, spread=spread)
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
     known: dict[int, tuple[Ahead, np.ndarray | None]] = {}
-    for turn, places in enumerate(_turns(course, missing, len(machine.devices))):
+    for turn, places in enumerate(_turns(course, missing, len(machine.devices) if spread else 1)):
         begun = time.monotonic()
         first = {place.seeds[0]: seeds[place.seeds] for place in places}
         known = {
@@ -136,7 +158,7 @@ def measured_chunks(
         given = [
             ({name: values[place.cells] for name, values in gains.items()}, *known[place.seeds[0]]) for place in places
         ]
-        if devices:
+        if spread:
             given += given[-1:] * (len(machine.devices) - len(given))  # the last turn may lack some
             some, drawn, data = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
         else:
@@ -145,7 +167,7 @@ def measured_chunks(
         bar.phase(f"measuring {plan.network.family}")
         chunks.release_compiler_memory(plan, chunk)
         for number, place in enumerate(places):
-            yield place, _of_device(measured, number) if devices else measured
+            yield place, _of_device(measured, number) if spread else measured
         networks = sum(place.networks for place in places)
         if turn:  # the first was compiled
             products = networks * plan.depth * chunks.predicted(plan).products

@@ -119,7 +119,7 @@ class Sheet:
                     "network": part.network,
                     "axes": _encoded(part.axes),
                     "seeds": _encode(part.seeds),
-                    "chunk": [part.chunk.cells, part.chunk.seeds, *part.chunk.tiling],
+                    "chunk": [part.chunk.cells, part.chunk.seeds, *part.chunk.tiling, part.chunk.devices],
                     "steps": part.steps,
                 }
                 for part in self.parts
@@ -170,13 +170,15 @@ def _told(one: Mapping[str, Any]) -> Told:
 
 def _part(one: Mapping[str, Any], told: Mapping[str, Any]) -> Part:
     cells, seeds, block, steps = map(_size, one["chunk"][:4])
-    (tangents,) = one["chunk"][4:]
+    tangents, *devices = one["chunk"][4:]  # where devices share a chunk, how many
     network = int(one["network"])
     if not 0 <= network < len(told["networks"]) or set(one["axes"]) != set(told["own"][network]):
         raise ValueError("a part is of none of its networks")
     axes = {str(name): _decode(values) for name, values in one["axes"].items()}
     tiling = Tiling(block, steps, _size(tangents) if tangents else 0)
-    return Part(network, axes, _decode(one["seeds"]), Chunk(cells, seeds, tiling), _size(one["steps"]))
+    return Part(
+        network, axes, _decode(one["seeds"]), Chunk(cells, seeds, tiling, *map(_size, devices)), _size(one["steps"])
+    )
 
 
 def _size(value: Any) -> int:

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
+from gradsim.engine.precision import Precision, refuse_elsewhere
 from gradsim.engine.statistic import Statistic
 from gradsim.networks.network import Network, State
 from gradsim.sweeps import chunks, dataset, grid, stored
@@ -46,6 +47,7 @@ def sweep(
     loss: Callable[[State], Array] | None = None,
     cotangent: State | None = None,
     dtype: str = "float32",
+    precision: Precision = "highest",
     widths: Sequence[int] | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -77,14 +79,18 @@ def sweep(
             seed i takes sample i modulo samples. Gaussian of unit variance if not given.
         loss: backward only, a scalar function of the final state; or
         cotangent: backward only, the gradient with respect to the final state. By default a random unit vector.
-        dtype: "float32" or "float64", of the same networks; matrix products run at the highest precision in both. A
-            narrow one, "bfloat16", "float16", "float8_e4m3" (448 its largest number) or "float8_e5m2", measures the
-            chain as hardware runs it beside the exact one of float32, as below.
+        dtype: "float32" or "float64", of the same networks. A narrow one, "bfloat16", "float16", "float8_e4m3" (448 its
+            largest number) or "float8_e5m2", measures the chain as hardware runs it beside the exact one of float32, as
+            below.
+        precision: of the matrix products of a step and of its derivative, as JAX spells it; all else is float32. On a
+            CPU it always is, and on GPUs whose float32 is slow, and TPUs, others than "highest" are faster: see below.
         widths: several widths of the one network, which add a leading axis `width`.
         store: a folder, such as "map.zarr", that keeps each chunk as soon as it is measured: see below.
         progress: show how far it is on stderr, as a bar in a terminal or a notebook and as lines elsewhere; by default
             only where it is a bar.
-        devices: how many of this process's devices measure, a chunk each at a time, or which; all unless given.
+        devices: how many of this process's devices measure, a chunk each at a time, or which; all unless given. Where
+            they outnumber the networks, or none holds one, they share the tangent columns of log_gain, if no other
+            statistic asked for needs all of them; the result is then the same within rounding.
         max_memory: the most memory of a device that is used, in bytes or such as "2GiB"; half of what is free unless
             given. It bounds the arrays of a device, not the result, nor what Python and the compiler take.
         process, processes: the number of this process, from 0, and of all that measure into the same `store`: see
@@ -101,6 +107,12 @@ def sweep(
     `energy_kept` ‖g‖²/‖exact‖²; `noise` ‖g − exact‖²/‖exact‖²; `angle` between the two, in rad. These are NaN where the
     exact vector is zero (`dead`), the last three where `overflow` is above 0, the angle where g is 0.
     `loss_scale` is a gain of such runs, a positive number or an axis: 1 unless given.
+
+    "TF32_TF32_F32_X3", "BF16_BF16_F32_X9" and "BF16_BF16_F32_X6" multiply float32 in parts and keep its digits: 100
+    layers of width 64 in the ordered phase have a log gain 1e-7 to 3e-7 nat off in all four. "BF16_BF16_F32_X3" is 1e-5
+    off, and one pass of TF32, which is what "high" and "default" are on a GPU, 1e-3 (root mean squares over networks,
+    of products in parts emulated in float32). Chaos multiplies all of these alike. They are of float32 alone; a
+    convolution has none in parts.
 
     Returns: a Dataset with dimensions (network,) gains…, seed, depth (or time), in nats where logarithmic.
         `dead` flags networks whose product is exactly zero; there the logarithms are NaN. Where numbers have left the
@@ -124,7 +136,7 @@ def sweep(
     """
     several = grid.networks(network, widths)
     choices: dict[str, Any] = {"depth": depth, "statistics": statistics, "direction": direction, "at": at}
-    choices |= {"burn_in": burn_in, "dtype": dtype, "loss": loss, "narrow": True}
+    choices |= {"burn_in": burn_in, "dtype": dtype, "precision": precision, "loss": loss, "narrow": True}
     planned = [plans.planned(one, **choices) for one in several.each.values()]
     grid.check_parameters(several, planned[0].statistics)
     given: dict[str, Any] = {"seeds": seeds, "key": key, "inputs": inputs, "cotangent": cotangent}
@@ -140,6 +152,7 @@ def partial_products(
     key: int = 0,
     inputs: ArrayLike | None = None,
     dtype: str = "float32",
+    precision: Precision = "highest",
     store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
     devices: int | Sequence[jax.Device] | None = None,
@@ -158,7 +171,8 @@ def partial_products(
     """
     several = grid.networks(network)
     planned = [
-        plans.planned(one, depth=depth, statistics="log_gain", dtype=dtype, pairs=True) for one in several.each.values()
+        plans.planned(one, depth=depth, statistics="log_gain", dtype=dtype, precision=precision, pairs=True)
+        for one in several.each.values()
     ]
     with used(devices, max_memory, process, processes):
         return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, store=store, progress=progress)
@@ -178,6 +192,7 @@ def _run(
 ) -> xarray.Dataset:
     """Check what is left to check, measure each network as it is planned, and label the arrays."""
     numbers, key = grid.seeds(seeds), arguments.key(key)
+    refuse_elsewhere(planned[0].precision, at_hand().devices[0])
     axes = grid.axes(several, gains, others=planned[0].gains)
     own = [grid.own(plan, axes) for plan in planned]
     path = None if store is None else checked("store", store)
