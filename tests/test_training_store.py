@@ -14,6 +14,9 @@ from stores import same
 from wrong import refused
 
 import gradsim as gs
+from gradsim import cli
+from gradsim.cli.jobs import Shared
+from gradsim.cli.run import kept_in
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps.chunks import Chunk
 from gradsim.training import loop
@@ -191,3 +194,22 @@ def test_a_generated_task_is_known_by_its_sizes_and_a_sweep_is_no_training(tmp_p
     rnn(data="copy")
     refused("data", partial(rnn, data=gs.copy_task(symbols=2)))
     refused("measure", partial(gs.sweep, NETWORK, depth=2, seeds=3, store=kept))
+
+
+def test_the_scripts_of_training_go_on_and_share(tmp_path: Path, calls: list[int]) -> None:
+    """By the folder of `--store`, with the numbers of processes as sweeps have them."""
+    calls += [0] * 3  # no Ctrl-C
+    options: dict[str, Any] = {"store": tmp_path / "kept"}
+
+    def run(**more: Any) -> Any:
+        with kept_in(cli.Options(**options, **more)):
+            return cli.perform_training({"one": small, ("two", 2): partial(small, key=1)})
+
+    with pytest.raises(Shared, match=r"process 1 of 2 is done, and \d\d% of all is there"):
+        run(process=1, processes=2)
+    found = run(devices=1)
+    trained = len(calls)
+    xarray.testing.assert_equal(found["one"].load(), run()["one"].load())
+    assert len(calls) == trained
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["one.zarr", "two 2.zarr"]
+    xarray.testing.assert_equal(found["one"], small())
