@@ -57,9 +57,13 @@ def test_a_map_is_shared_among_devices_and_no_network_is_cut() -> None:
 
 
 def test_the_memory_told_is_that_of_the_program_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    look = calls.memory
-    monkeypatch.setattr(calls, "memory", lambda *given: told.append(look(*given)) or told[-1])
+    told: list[int] = []
+
+    def memory(*given: Any, look: Any = calls.memory) -> int:
+        told.append(look(*given))
+        return told[-1]
+
+    monkeypatch.setattr(calls, "memory", memory)
     assert growing.program_bytes(growing.sweeping(4, 2, 1, 2)) == max(told) > 0
 
 
