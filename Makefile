@@ -20,7 +20,7 @@ SCRIPTS ?= $(addprefix scripts/,inspect_models.py trainability.py early_layers_t
 	trainability_boundary.py laws.py transformer_depth.py low_precision.py atlas.py phase_diagram.py \
 	dynamical_isometry.py singular_values.py critical_lines.py batchnorm_explosion.py finite_width.py two_inputs.py modern_memory.py \
 	lyapunov_spectrum.py depth_profile.py early_layers.py remedies.py sequence_memory.py recurrent_phase_diagram.py \
-	residual_phase_diagram.py derivatives.py)
+	residual_phase_diagram.py derivatives.py scaling.py)
 
 # Empty when $(PYTHON) is missing or too old.
 VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) and sys.stdout.write("%d.%d" % v)' 2>/dev/null)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backen
 
 import jax
 import numpy as np
+import optax
 import xarray
 from jax import export
 
@@ -22,6 +24,7 @@ from gradsim.cli.compiling import program
 from gradsim.engine import plan as plans
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import calls, chunks, loop
+from gradsim.training import loop as training
 
 NETWORK = gs.feedforward(6)
 SMALL: dict[str, Any] = {"depth": 4, "seeds": 5, "sigma_w": [0.5, 1.0, 2.0], "statistics": ("log_gain", "length")}
@@ -75,6 +78,7 @@ def main(folder: Path) -> None:
     kept = gs.sweep(NETWORK, **SMALL, store=folder)  # on eight, without a warning
     xarray.testing.assert_equal(kept.load(), one)
     xarray.testing.assert_equal(gs.sweep(NETWORK, **SMALL, devices=8), one)
+    said["trained"] = trained()
     said["device"] = kept.attrs["device"]
     said["collectives"] = sorted({word for text in texts for word in COLLECTIVES if word in text})
     said["lowered"] = lowered()
@@ -82,6 +86,27 @@ def main(folder: Path) -> None:
     said["shared"] = shared(planned, texts)
     said["halved"] = halved(one)
     print(json.dumps(said))
+
+
+def trained() -> int:
+    """How many chunks a run on three devices is; its numbers are those of one, to the last bit."""
+    planned: list[Any] = []
+
+    def plan_chunk(job: Any, plan_chunk: Any = training.plan_chunk) -> Any:
+        planned.append(plan_chunk(job))
+        return planned[-1]
+
+    train = partial(
+        gs.train, gs.feedforward(3), data=(np.ones((8, 3)), np.arange(8) % 2), optimizer=optax.sgd,
+        learning_rate=[0.1, 1], depth=1, seeds=2, steps=2, record=[2], batch=2, by_layer="log_output",
+        sigma_w=[0.5, 1.0],
+    )  # fmt: skip
+    vars(training)["plan_chunk"] = plan_chunk
+    some = train(devices=jax.local_devices()[5:])
+    vars(training)["plan_chunk"] = lambda _: planned[0]
+    one = train(devices=1)
+    xarray.testing.assert_equal(some, one)
+    return -(-4 // planned[0].cells) * -(-2 // planned[0].seeds)
 
 
 def lowered() -> list[str]:

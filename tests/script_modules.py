@@ -44,6 +44,7 @@ SIZES = {
     "low_precision": "--width 6 --depth 6 --seeds 2 --points 3 --train-depth 2 --train-width 4 --train-seeds 2 "
     "--steps 2",
     "inspect_models": "--layers 3 --blocks 1 --length 64 --width 4 --seeds 1 --steps 2",
+    "scaling": "--cells 4 --seeds 1 --width 4 --depth 2 --device-counts",
 }
 # and these before, so that its own names count.
 FEWER = {
@@ -68,6 +69,7 @@ FEWER = {
     "dynamical_isometry": '--families "tanh, residual"',
     "low_precision": "--train-points 0",
     "inspect_models": "--models mlp",
+    "scaling": "--factors 1 2 --widths 4 8 --turns 1",
 }
 
 

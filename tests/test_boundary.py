@@ -47,7 +47,7 @@ def test_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         if len(calls) < 2:
             return one
         interrupt: Any = KeyboardInterrupt()
-        interrupt.partial = one.where(one["learning_rate"] < 100)
+        interrupt.dataset = one.where(one["learning_rate"] < 100)
         raise interrupt
 
     monkeypatch.setattr(gs, "train", interrupted)

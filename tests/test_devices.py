@@ -42,6 +42,7 @@ def test_eight_devices_give_the_same_numbers(tmp_path: Path) -> None:
     assert found["collectives"] == []
     assert found["spread"] >= 3  # programs, each for all eight
     assert found["lowered"] == ["cuda", "tpu"]
+    assert found["trained"] >= 3  # chunks, one for each of three devices
     assert found["device"] == "3 x cpu (cpu)"
     assert found["seeds at once"] == [64, 2, 16, 1]  # cells, seeds: 16 seeds on eight devices, and 2
     assert found["halved"].startswith("device: out of memory with 2 cells x 2 seeds at once")

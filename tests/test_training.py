@@ -218,7 +218,7 @@ def test_what_is_recorded_is_kept_on_an_interrupt(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(loop, "STEPS", 20)
     with pytest.raises(KeyboardInterrupt) as caught:
         gs.train(gs.feedforward(16), depth=2, seeds=1, steps=60, record=20, learning_rate=0.1, by_layer=False, **SGD)
-    partial = caught.value.partial  # type: ignore[attr-defined]
+    partial = caught.value.dataset  # type: ignore[attr-defined]
     assert np.isfinite(partial.loss.sel(step=[0, 20, 40])).all()
     assert np.isnan(partial.loss.sel(step=60)).all()
 

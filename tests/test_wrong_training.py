@@ -12,7 +12,7 @@ import wrong
 from wrong import KINDS, nothing_measured, refused, refused_each
 
 import gradsim as gs
-from gradsim.training import train as module
+from gradsim.training import loop
 
 INPUTS, LABELS = np.random.default_rng(0).normal(size=(40, 6)), np.arange(40) % 3
 SEQUENCES = np.random.default_rng(1).normal(size=(40, 5, 2))
@@ -44,7 +44,7 @@ def own_checks_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def trained(*_: Any) -> None:
         raise AssertionError("training was started before the arguments were checked")
 
-    monkeypatch.setattr(module, "train_networks", trained)
+    monkeypatch.setattr(loop, "train_chunks", trained)
     with nothing_measured(monkeypatch):
         yield
 

@@ -17,6 +17,7 @@ from gradsim.sweeps import cost, grid
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, bar_or_lines
 from gradsim.sweeps.sweep import partial_products, sweep
+from gradsim.training.train import train
 
 if TYPE_CHECKING:
     import xarray
@@ -127,18 +128,23 @@ def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.D
     Raises: ValueError or TypeError for what is wrong with any of them, before the first is measured; `Shared` where
         this is one of several processes.
     """
-    process, processes = at_hand().share()
-    if processes > 1:  # what has no store is measured by who draws
+    if at_hand().share()[1] > 1:  # what has no store is measured by who draws
         jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}) as several:
-        found = several.run({name: _stored(name, job) for name, job in jobs.items()})
+        found = several.run({name: in_store(name, job) for name, job in jobs.items()})
+    shared(found)
+    return found
+
+
+def shared(found: Mapping[Name, xarray.Dataset]) -> None:
+    """Raises: Shared where this is one of several processes, with what there is of all they measure."""
+    process, processes = at_hand().share()
     if processes > 1:
         there = sum(one.attrs["done"] for one in found.values()) / max(1, len(found))
         raise Shared(
             f"process {process} of {processes} is done, and {there:.0%} of all is there; when all is, the same command "
             f"without --process, --processes and --coordinator draws from {kept.get()}"
         )
-    return found
 
 
 class Shared(Exception):
@@ -149,10 +155,10 @@ class Shared(Exception):
 kept: ContextVar[Path | None] = ContextVar("kept", default=None)
 
 
-def _stored(name: Hashable, job: partial[xarray.Dataset]) -> partial[xarray.Dataset]:
-    """The job with a store that bears its name, if it is a sweep."""
+def in_store(name: Hashable, job: partial[xarray.Dataset]) -> partial[xarray.Dataset]:
+    """The job with a store that bears its name, if it can have one."""
     folder = kept.get()
-    if folder is None or job.func not in (sweep, partial_products):
+    if folder is None or job.func not in (sweep, partial_products, train):
         return job
     return partial(job, store=folder / f"{quote(_title(name), safe=' ,=+()')}.zarr")
 

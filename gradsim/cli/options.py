@@ -41,8 +41,8 @@ class Options:
     """The whole number from which all randomness derives."""
 
     store: Path | None = None
-    """A folder that keeps every chunk of a sweep as soon as it is measured: the same command goes on from there after
-    an end of any kind. Only what `gradsim.sweep` measures is kept."""
+    """A folder that keeps every chunk of a sweep or a training run as soon as it is done: the same command goes on from
+    there after an end of any kind. What `gradsim.sweep` measures and `gradsim.train` trains is kept."""
 
     quiet: bool = False
     """Say how far it is in lines now and then, also where a bar could move."""

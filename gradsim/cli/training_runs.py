@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from gradsim.cli.jobs import Jobs, Name, Work
+from gradsim.cli.jobs import Jobs, Name, Work, in_store, shared
 from gradsim.engine.tiling import draw_bytes
 from gradsim.sweeps import cost, grid
+from gradsim.sweeps.machine import at_hand
 from gradsim.training import loop
 from gradsim.training.train import BATCH, train
 
@@ -61,16 +62,20 @@ def perform_training(
     Args:
         at_once: how many jobs are run at a time: one compiles while another trains.
 
-    Raises: KeyboardInterrupt with what there is by then in its attribute `partial`, by name.
+    Each has a store of its own in the folder `kept`, if there is one.
+
+    Raises: KeyboardInterrupt with what there is by then in its attribute `partial`, by name; `Shared` where this is one
+        of several processes.
     """
     done: dict[Name, xarray.Dataset] = {}
 
     def one(name: Name, job: partial[xarray.Dataset]) -> None:
         try:
-            done[name] = finish(name, job())
+            found = in_store(name, job)()
+            done[name] = found if at_hand().share()[1] > 1 else finish(name, found)  # which may need all of it
         except KeyboardInterrupt as interrupt:
-            if hasattr(interrupt, "partial"):
-                done[name] = finish(name, interrupt.partial)
+            if hasattr(interrupt, "dataset"):
+                done[name] = finish(name, interrupt.dataset)
             raise
 
     works = {name: foresee_training(*job.args, **job.keywords) for name, job in jobs.items()}
@@ -80,4 +85,5 @@ def perform_training(
         except KeyboardInterrupt as interrupt:
             interrupt.partial = {name: done[name] for name in jobs if name in done}  # type: ignore[attr-defined]
             raise
+    shared(done)
     return {name: done[name] for name in jobs}

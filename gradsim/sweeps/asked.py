@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
 from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import State
+from gradsim.scaled import Scaled
 from gradsim.sweeps import dataset, flags, folder, grid
-from gradsim.sweeps.course import result_shape
-from gradsim.sweeps.sheet import Sheet, Told
-
-BEFORE = {"precision": "highest"}  # what there was no choice of yet
+from gradsim.sweeps.course import Place, course, result_shape
+from gradsim.sweeps.loop import finished, measured_chunks
+from gradsim.sweeps.progress import Part as Share
+from gradsim.sweeps.progress import Progress
+from gradsim.sweeps.sheet import Part, Sheet, Told
+from gradsim.sweeps.store import Lost
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,52 @@ class Sweep:
         """The axes and numbers of each network's own gains."""
         return [grid.own(plan, self.axes) for plan in self.planned]
 
+    def sheet(self) -> Sheet:
+        return sheet_of(self)
+
+    def parts(self, network: int, box: Mapping[str, np.ndarray]) -> list[Part]:
+        """One part for these cells and seeds, its chunks planned for the memory at hand."""
+        axes = {name: points for name, points in box.items() if name != "seed"}
+        way = course(self.planned[network], cells=grid.size(axes), seeds=box["seed"].size)
+        return [Part(network, axes, box["seed"], way.chunk, way.plan.depth)]
+
+    def chunks(
+        self, part: Part, missing: Sequence[int], bar: Progress | Share
+    ) -> Generator[tuple[Place, Callable[[], tuple[dict[str, np.ndarray], Lost]]], None, None]:
+        plan = self.planned[part.network]
+        measured = measured_chunks(
+            part.course(plan),
+            grid.cells(plan, {**self.own[part.network], **part.axes}),
+            plans.inputs(plan, self.inputs),
+            plans.cotangent(plan, self.cotangent),
+            key=self.key,
+            seeds=part.seeds,
+            bar=bar,
+            missing=missing,
+        )
+        for place, found in measured:
+            yield place, partial(_finished, plan, place, found)
+
+
+def _finished(plan: Plan, place: Place, measured: dict[str, Scaled]) -> tuple[dict[str, np.ndarray], Lost]:
+    """The numbers of a chunk, [cells, seeds, …], and what it has lost."""
+    cells, seeds = np.unique(place.cells).size, np.unique(place.seeds).size
+    values, lost = dict[str, np.ndarray](), dict[str, tuple[int, int, int]]()
+    for one in plan.statistics:
+        value = measured.pop(one.name)
+        whole = np.empty((cells, seeds, *value.mantissa.shape[2:]))
+        for some, part in finished(one, value):
+            room = whole[some]
+            room[:] = part[: len(room), :seeds]
+        measured_at = flags.measured_at(plan, one)
+        gone = flags.out_of_range(whole, measured_at, infinite=one.infinite, undefined=one.undefined)
+        if gone.any():
+            inner = tuple(range(2, gone.ndim))
+            steps = np.flatnonzero(gone.any(tuple(axis for axis in range(gone.ndim) if axis != 2 + plan.pairs))) + 1
+            lost[one.name] = (int(np.count_nonzero(gone.any(inner))), int(steps[0]), int(steps[-1]))
+        values[one.name] = whole
+    return values, lost
+
 
 def sheet_of(asked: Sweep) -> Sheet:
     """What the store of this sweep would say, before its parts are planned."""
@@ -46,7 +97,8 @@ def sheet_of(asked: Sweep) -> Sheet:
     swept = {name: axis for name, axis in asked.axes.items() if axis.ndim}
     networks = {str(name): one.describe() for name, one in asked.several.each.items()}
     shapes = [result_shape(one) for one in asked.planned]
-    inner, flagging = 1 + plan.pairs, flags.flagging(plan.statistics)
+    flagging = flags.flagging(plan.statistics)
+    shared = 1 + plan.pairs  # dimensions: (start,) depth
     return Sheet(
         arguments={
             "measure": "partial_products" if plan.pairs else "sweep",
@@ -67,21 +119,19 @@ def sheet_of(asked: Sweep) -> Sheet:
         own=tuple(tuple(name for name in swept if name in one) for one in asked.own),
         axes=swept,
         seeds=asked.seeds,
-        depth=plan.depth,
-        pairs=plan.pairs,
-        dims=tuple(dims),
+        dims=tuple(dims[:-shared]),
         coordinates=coordinates,
         attrs=attrs,
         statistics=tuple(
             Told(
                 one.name,
                 dataset.about(plan, one),
-                tuple(flags.dims_of(plan, one)),
+                (*dims[-shared:], *flags.dims_of(plan, one)),
                 plan.at if one.costly else None,
                 one.infinite,
                 one.undefined,
                 flags.dead(one) if one is flagging else "",
-                tuple(shape[one.name][inner:] for shape in shapes),
+                tuple(shape[one.name] for shape in shapes),
             )
             for one in plan.statistics
         ),
@@ -106,15 +156,15 @@ def refuse_differences(path: Path, stored: Sheet, wanted: Sheet) -> None:
             "it was made with, or another store"
         )
 
-    for name in {**wanted.arguments, **stored.arguments}:
-        one, other = stored.arguments.get(name, BEFORE.get(name)), wanted.arguments.get(name)
-        if one != other:
-            refuse(name, one, other)
     if stored.axis != wanted.axis or (stored.axis is None and stored.networks != wanted.networks):
         refuse("network", stored.networks, wanted.networks)
     for name, one in stored.networks.items():
         if wanted.networks.get(name) != one:
             refuse("network", {name: one}, {name: wanted.networks.get(name)})
+    for name in {**wanted.arguments, **stored.arguments}:
+        one, other = stored.arguments.get(name), wanted.arguments.get(name)
+        if one != other:
+            refuse(name, one, other)
     if list(stored.axes) != list(wanted.axes):
         refuse(", ".join(stored.axes) or ", ".join(wanted.axes), list(stored.axes), list(wanted.axes))
     for name, points in {**stored.axes, "seed": stored.seeds}.items():

@@ -10,7 +10,6 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.sweeps import dataset
-from gradsim.sweeps.asked import BEFORE
 
 if TYPE_CHECKING:
     import xarray
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 # What two runs must share to be one experiment; the first of each must be there.
 OF_SWEEPS = ("direction", "dtype", "key", "depth", "burn_in", "inputs", "gradient_from", "precision")
 OF_TRAINING = ("optimizer", "dtype", "key", "depth", "steps", "batch", "data", "data_digest", "held_out", "loss")
+BEFORE = {"precision": "highest"}  # of runs from before there was a choice
 NETWORKS = ("network", "width")
 RUNS = "what gradsim.sweep or gradsim.train returned"
 STEPS = ("depth", "time", "start", "input", "parameter", "singular_value", "step")

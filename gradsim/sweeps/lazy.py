@@ -15,18 +15,23 @@ from gradsim.sweeps import flags, sheet
 from gradsim.sweeps.sheet import Told
 from gradsim.sweeps.store import Store, read, understood
 
-KINDS = {"values": np.dtype(np.float64), "dead": np.dtype(bool), "lost": np.dtype(bool), "rank": np.dtype(np.float64)}
+KINDS = {
+    **dict.fromkeys(("values", "rank", "record"), np.dtype(np.float64)),
+    **dict.fromkeys(("dead", "lost", "flag"), np.dtype(bool)),
+}
 
 
 class Backend(BackendEntrypoint):
     """What `xarray.open_dataset` reads a store with; so it caches, and makes chunks of dask, as of any other file."""
 
-    description = "sweeps that gradsim keeps"
+    description = "sweeps and training runs that gradsim keeps"
 
     def open_dataset(self, filename_or_obj: Any, *, drop_variables: Any = None, **_: Any) -> xarray.Dataset:
         store = read(Path(filename_or_obj))
         if store is None:
-            raise ValueError(f"path: there is no sweep at {filename_or_obj}; pass the store of a call of gradsim.sweep")
+            raise ValueError(
+                f"path: there is no store at {filename_or_obj}; pass one of gradsim.sweep or gradsim.train"
+            )
         with understood(store.path):
             return _dataset(store).drop_vars(drop_variables or [])
 
@@ -37,6 +42,9 @@ def _dataset(store: Store) -> xarray.Dataset:
     variables: dict[str, Any] = {}
     lost, networks = store.lost_counts(), told.points * len(told.networks)
     for number, one in enumerate(told.statistics):
+        if one.kind != "statistic":
+            variables[one.name] = _variable(store, number, one.kind, dict(one.about))
+            continue
         about: dict[str, Any] = {**one.about, "lost": lost[one.name], "networks": networks}
         if one.dead:
             variables["dead"] = _variable(store, number, "dead", {"long_name": one.dead})
@@ -58,7 +66,8 @@ class Lazy(BackendArray):
     """One variable: what is asked of it is read chunk by chunk, and put together out of the parts of all networks.
 
     Args:
-        kind: "values" of a statistic, its "dead" and "lost" flags, or the "rank" of its singular values.
+        kind: "values" of a statistic, its "dead" and "lost" flags, or the "rank" of its singular values; "record" or
+            "flag" of a training run.
     """
 
     def __init__(self, store: Store, statistic: int, kind: str) -> None:
@@ -70,7 +79,7 @@ class Lazy(BackendArray):
         inner = tuple(max(sizes) for sizes in zip(*self.told.shapes, strict=True))[:counted]
         several = (len(told.networks),) if told.axis else ()
         grid = (*several, *[axis.size for axis in told.axes.values()], told.seeds.size)
-        self.shape = grid + (told.depth,) * (1 + told.pairs) + inner
+        self.shape = grid + inner
         self.dtype = KINDS[kind]
         self._grid = len(grid)
 
@@ -107,7 +116,7 @@ class Lazy(BackendArray):
                 continue
             points = [points.size for points in part.axes.values()]
             cells = np.ravel_multi_index(np.ix_(*at[:-1]), points).ravel() if points else np.zeros(1, int)
-            own = told.shape(self.told, network)  # fewer singular values than others have, perhaps
+            own = self.told.shapes[network]  # fewer singular values than others have, perhaps
             inside = [np.flatnonzero(one < size) for one, size in zip(index[grid:], own, strict=False)]
             inner = [one[some] for one, some in zip(index[grid:], inside, strict=True)]
             block = self._block(number, cells, at[-1], inner)
@@ -134,15 +143,20 @@ class Lazy(BackendArray):
 
     def _made(self, raw: np.ndarray) -> np.ndarray:
         """What the variable makes of a chunk's numbers, [cells, seeds, …]."""
-        told, one = self._store.sheet, self.told
+        one = self.told
+        if self._kind == "record":
+            return raw
+        if self._kind == "flag":
+            return raw == 1
         if self._kind == "dead":
             return raw == -np.inf
         if self._kind == "rank":
             return flags.rank(raw)
-        measured = flags.measured_steps(told.depth, one.at, pairs=told.pairs)
-        measured = measured.reshape(*measured.shape, *[1] * len(one.dims))
+        pairs = one.dims[0] == "start"
+        measured = flags.measured_steps(one.shapes[0][0], one.at, pairs=pairs)
+        measured = measured.reshape(*measured.shape, *[1] * (len(one.dims) - measured.ndim))
         if self._kind == "lost":
             return flags.out_of_range(raw, measured, infinite=one.infinite, undefined=one.undefined)
         if not one.infinite:
             raw[raw == -np.inf] = np.nan
-        return np.where(measured, raw, np.nan) if told.pairs else raw
+        return np.where(measured, raw, np.nan) if pairs else raw

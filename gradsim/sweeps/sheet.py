@@ -1,4 +1,4 @@
-"""What a store says of its sweep: arguments, axes, the parts it is measured in; as JSON and back, checked."""
+"""What a store says of its sweep or training: arguments, axes, the parts it comes in; as JSON and back, checked."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ from gradsim.engine.tiling import Tiling
 from gradsim.sweeps.chunks import Chunk, deepened
 from gradsim.sweeps.course import Course
 
-FORMAT = 1
+FORMAT = 2
 MOST_POINTS = 2**28  # more than a sweep can have along one axis
 
 
 class Told(NamedTuple):
-    """A statistic as its numbers are read: `at` where it is costly, the shape of one network's value by network."""
+    """A statistic as its numbers are read: `at` where it is costly, the shape of one network's value by network.
+
+    Those of a training run are no statistics of a product, of which −inf is dead and what leaves the floats is lost:
+    `kind` is then "record", or "flag" of one that is true or false.
+    """
 
     name: str
     about: Mapping[str, Any]  # long_name, units, of a narrow dtype which one
-    dims: tuple[str, ...]  # after those that all share: input, parameter or singular_value
+    dims: tuple[str, ...]  # after those of gains and seeds: depth or step first, and what it has beside
     at: tuple[int, ...] | None
     infinite: bool
     undefined: bool
     dead: str  # what the flag asks, if its −inf tells that a network is dead
     shapes: tuple[tuple[int, ...], ...]
+    kind: str = "statistic"
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,11 @@ class Sheet:
     own: tuple[tuple[str, ...], ...]  # the axes that each network has
     axes: Mapping[str, np.ndarray]
     seeds: np.ndarray
-    depth: int
-    pairs: bool
-    dims: tuple[str, ...]
+    dims: tuple[str, ...]  # (network,) gains, seed
     coordinates: Mapping[str, tuple[Any, ...]]
     attrs: Mapping[str, Any]
     statistics: tuple[Told, ...]
     parts: tuple[Part, ...] = field(default=())
-
-    def shape(self, told: Told, network: int) -> tuple[int, ...]:
-        """(start,) depth, and what a statistic of this network has beside."""
-        return (self.depth,) * (1 + self.pairs) + told.shapes[network]
 
     def box(self, network: int) -> dict[str, np.ndarray]:
         """The axes of one network, and the seeds."""
@@ -109,8 +108,6 @@ class Sheet:
             "own": self.own,
             "axes": _encoded(self.axes),
             "seeds": _encode(self.seeds),
-            "depth": self.depth,
-            "pairs": self.pairs,
             "dims": self.dims,
             "coordinates": [[name, one[0], _encode(one[1]), dict(*one[2:])] for name, one in self.coordinates.items()],
             "statistics": [one._asdict() for one in self.statistics],
@@ -142,8 +139,6 @@ def read(text: str) -> Sheet:
         own=tuple(tuple(map(str, names)) for names in told["own"]),
         axes={str(name): _decode(values) for name, values in told["axes"].items()},
         seeds=_decode(told["seeds"]),
-        depth=_size(told["depth"]),
-        pairs=bool(told["pairs"]),
         dims=tuple(map(str, told["dims"])),
         coordinates={
             str(name): (dims if isinstance(dims, str) else tuple(map(str, dims)), _decode(values), dict(about))
@@ -156,6 +151,8 @@ def read(text: str) -> Sheet:
 
 
 def _told(one: Mapping[str, Any]) -> Told:
+    if one["kind"] not in ("statistic", "record", "flag") or (one["kind"] == "statistic" and not one["dims"]):
+        raise ValueError(f"{one['name']} is of no kind that is known")
     return Told(
         str(one["name"]),
         {str(name): str(value) for name, value in one["about"].items()},
@@ -165,6 +162,7 @@ def _told(one: Mapping[str, Any]) -> Told:
         bool(one["undefined"]),
         str(one["dead"]),
         tuple(tuple(map(_size, shape)) for shape in one["shapes"]),
+        str(one["kind"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""A sweep on disk: Zarr v3 arrays, a chunk of which is what one call of the device gives, and which of them are done.
+"""A sweep or a training run on disk: Zarr v3 arrays, a chunk of which is what one call gives, and which are done.
 
 map.zarr/zarr.json            the sheet: arguments, axes, coordinates, parts and their chunk plans
 map.zarr/part0/log_gain/      a Zarr array [cells, seeds, depth, …] for each statistic, float64 with crc32c
@@ -73,12 +73,12 @@ class Store:
         """The path of each chunk's file, fast: a store may have a million."""
         cells = self.sheet.parts[part].grid[1]
         told = self.sheet.statistics[statistic]
-        inner = ".0" * len(self.sheet.shape(told, self.sheet.parts[part].network))
+        inner = ".0" * len(told.shapes[self.sheet.parts[part].network])
         start = os.path.join(self.folder(part, statistic), "c.")
         return lambda chunk: f"{start}{chunk % cells}.{chunk // cells}{inner}"
 
     def shape(self, part: Part, told: Told) -> tuple[int, ...]:
-        return (part.cells, part.seeds.size, *self.sheet.shape(told, part.network))
+        return (part.cells, part.seeds.size, *told.shapes[part.network])
 
     def lay_out(self, parts: Iterable[int]) -> None:
         """Make the empty arrays of these parts, then write the sheet: it is there only when all of them are."""
@@ -91,7 +91,7 @@ class Store:
                 zarr.create_array(
                     self.folder(number, statistic),
                     shape=self.shape(part, told),
-                    chunks=(part.chunk.cells, part.chunk.seeds, *self.sheet.shape(told, part.network)),
+                    chunks=(part.chunk.cells, part.chunk.seeds, *told.shapes[part.network]),
                     dtype="float64",
                     fill_value=math.nan,
                     serializer=BytesCodec(),
@@ -114,9 +114,10 @@ class Store:
             said = json.loads((where / folder.SHEET).read_text(encoding="utf-8"))
             if said["data_type"] != "float64" or [codec["name"] for codec in said["codecs"]] != CODECS:
                 raise ValueError("its numbers are not coded as gradsim writes them")
-            array: Any = zarr.open_array(where, mode="r+", config={"write_empty_chunks": True})
+            opened: Any = zarr.open_array(where, mode="r+")
+            array = opened.with_config({"write_empty_chunks": True})  # which `open_array` takes and leaves aside
             one = self.sheet.parts[part]
-            inner = self.sheet.shape(told, one.network)
+            inner = told.shapes[one.network]
             if array.shape != self.shape(one, told) or array.chunks != (one.chunk.cells, one.chunk.seeds, *inner):
                 raise ValueError(f"its shape is {array.shape} in chunks of {array.chunks}")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -201,8 +202,8 @@ class Store:
             return np.asarray(array[first : first + one.chunk.cells, start : start + one.chunk.seeds])
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"store: {file} is damaged ({arguments.reason(error)}); gradsim.sweep with the same arguments and this "
-                "store measures it anew"
+                f"store: {file} is damaged ({arguments.reason(error)}); the call that made the store, once more, "
+                "measures it anew"
             ) from error
 
     def lost(self) -> Iterator[tuple[Part, Lost]]:
@@ -241,12 +242,12 @@ def read(path: Path, share: tuple[int, int] = (0, 1)) -> Store | None:
     file = path / folder.SHEET
     try:
         if path.exists() and not path.is_dir():
-            raise ValueError(f"store: {path} is a file; pass a folder, new or one that gradsim.sweep wrote")
+            raise ValueError(f"store: {path} is a file; pass a folder, new or one that gradsim wrote")
         if not file.exists():
             if other := folder.foreign(path):
                 raise ValueError(
-                    f"store: {path} holds {other!r}, which is none of gradsim's; pass a new folder, or one that "
-                    "gradsim.sweep wrote"
+                    f"store: {path} holds {other!r}, which is none of gradsim's; pass a new folder, or one that it "
+                    "wrote"
                 )
             return None
         text = file.read_text(encoding="utf-8")
@@ -263,5 +264,5 @@ def understood(path: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(
-            f"store: {path} is no sweep that gradsim wrote ({arguments.reason(error)}); pass another folder"
+            f"store: {path} is nothing that gradsim wrote ({arguments.reason(error)}); pass another folder"
         ) from error

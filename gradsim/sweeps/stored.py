@@ -1,39 +1,93 @@
-"""A sweep measured into a store: begun, gone on with, extended, or refused."""
+"""What is measured into a store: begun, gone on with, extended, or refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from gradsim import arguments
-from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
-from gradsim.scaled import Scaled
-from gradsim.sweeps import flags, grid, store
-from gradsim.sweeps.asked import Sweep, refuse_differences, sheet_of
-from gradsim.sweeps.course import Place, course
-from gradsim.sweeps.loop import finished, measured_chunks
+from gradsim.sweeps import flags, store
+from gradsim.sweeps.asked import refuse_differences
+from gradsim.sweeps.calls import DeviceError
+from gradsim.sweeps.course import Place
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.members import Member, locked
+from gradsim.sweeps.opening import checked, open_store
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
 from gradsim.sweeps.sheet import Part, Sheet, rest
-from gradsim.sweeps.store import Store
+from gradsim.sweeps.store import Lost, Store
+
+if TYPE_CHECKING:
+    import xarray
+
+Finish = Callable[[], tuple[dict[str, np.ndarray], Lost]]  # the numbers of a chunk [cells, seeds, …], what it has lost
 
 
-def measure(path: Path, asked: Sweep, bar: Progress | Share) -> Store:
+@runtime_checkable
+class Asked(Protocol):
+    """What a store can keep: a sweep, or a training run."""
+
+    def sheet(self) -> Sheet:
+        """What its store would say, before its parts are planned."""
+
+    def parts(self, network: int, box: Mapping[str, np.ndarray]) -> list[Part]:
+        """Those that these cells and seeds of a network are measured in, planned for the memory at hand."""
+
+    def chunks(
+        self, part: Part, missing: Sequence[int], bar: Progress | Share
+    ) -> Generator[tuple[Place, Finish], None, None]:
+        """Each of the missing chunks of a part as soon as the device is done with it."""
+
+
+def folder_of(value: Any) -> Path | None:
+    """The argument `store` as a path, if there is one.
+
+    Raises: TypeError or ValueError for what is none, and where several processes have none to meet in.
+    """
+    if value is not None:
+        return checked("store", value)
+    if (at_hand().processes or 1) > 1:
+        raise ValueError(f"processes: got {at_hand().processes}, which meet in a store; pass store='map.zarr' with it")
+    return None
+
+
+def keep(path: Path, asked: Asked, bar: Progress | Share) -> Store:
+    """`measure`; where Ctrl-C or the device ends it, what there is by then is the error's attribute `dataset`."""
+    try:
+        return measure(path, asked, bar)
+    except (KeyboardInterrupt, DeviceError) as error:
+        with suppress(ValueError):  # it may have ended before there was a store
+            partial = attach(error, open_store(path))
+            print(
+                f"{path}: {partial.attrs['done']:.0%} of it is done; the same call goes on from there, and "
+                f"gradsim.open({str(path)!r}) shows what there is",
+                file=sys.stderr,
+            )
+        raise
+
+
+def attach(error: Any, partial: xarray.Dataset) -> xarray.Dataset:
+    """What there is by then, as the error's attribute `dataset`."""
+    error.dataset = partial
+    return partial
+
+
+def measure(path: Path, asked: Asked, bar: Progress | Share) -> Store:
     """Measure what the store at `path` has not yet, and keep it there.
 
     Raises: ValueError where it is of another sweep, not a store, not to be written, or of another process; OSError
         where a write fails; KeyboardInterrupt and DeviceError with what is done kept.
     """
-    wanted = sheet_of(asked)
+    wanted = asked.sheet()
     there = store.read(path)
     if there is not None:
         refuse_differences(path, there.sheet, wanted)
@@ -49,7 +103,7 @@ def measure(path: Path, asked: Sweep, bar: Progress | Share) -> Store:
         return there if share[1] == 1 else store.read(path) or there
 
 
-def _joined(path: Path, asked: Sweep, wanted: Sheet, share: tuple[int, int], *, alone: bool) -> Store:
+def _joined(path: Path, asked: Asked, wanted: Sheet, share: tuple[int, int], *, alone: bool) -> Store:
     """The store as this process finds it, or lays it out.
 
     Args:
@@ -64,24 +118,15 @@ def _joined(path: Path, asked: Sweep, wanted: Sheet, share: tuple[int, int], *, 
     return _extended(there, asked, wanted, alone=alone)
 
 
-def _begun(path: Path, asked: Sweep, wanted: Sheet, share: tuple[int, int]) -> Store:
-    boxes = [(network, wanted.box(network)) for network in range(len(asked.planned))]
-    parts = [_planned(asked, *box) for box in boxes]
+def _begun(path: Path, asked: Asked, wanted: Sheet, share: tuple[int, int]) -> Store:
+    parts = [part for number in range(len(wanted.networks)) for part in asked.parts(number, wanted.box(number))]
     begun = Store(path, replace(wanted, parts=tuple(parts)), share)
     with writing(begun):
         begun.lay_out(range(len(parts)))
     return begun
 
 
-def _planned(asked: Sweep, network: int, box: Mapping[str, np.ndarray]) -> Part:
-    """A part for these cells and seeds, its chunks planned for the memory at hand."""
-    axes = {name: points for name, points in box.items() if name != "seed"}
-    cells = int(np.prod([points.size for points in axes.values()], dtype=np.int64))
-    way = course(asked.planned[network], cells=cells, seeds=box["seed"].size)
-    return Part(network, axes, box["seed"], way.chunk, way.plan.depth)
-
-
-def _extended(there: Store, asked: Sweep, wanted: Sheet, *, alone: bool) -> Store:
+def _extended(there: Store, asked: Asked, wanted: Sheet, *, alone: bool) -> Store:
     """The store with parts for what it does not cover yet; those that it has stay as they are.
 
     Raises: ValueError where others are writing it as it is.
@@ -93,7 +138,7 @@ def _extended(there: Store, asked: Sweep, wanted: Sheet, *, alone: bool) -> Stor
         box = wanted.box(network)
         known = old.box(list(old.networks).index(name)) if name in old.networks else None
         for some in [box] if known is None else rest(known, box):
-            fresh.append(_planned(asked, network, some))
+            fresh += asked.parts(network, some)
     told = replace(wanted, parts=(*parts, *fresh), attrs=old.attrs)
     if told.same(old):
         return there
@@ -137,26 +182,14 @@ def _drop_damaged(there: Store) -> None:
         del there.marks[chunk]
 
 
-def _measure(there: Store, asked: Sweep, bar: Progress | Share) -> None:
-    own = asked.own
+def _measure(there: Store, asked: Asked, bar: Progress | Share) -> None:
     bar.found(there.others())
     with Writer(there) as writer:
         for number, part in enumerate(there.sheet.parts):
-            missing, plan = there.missing(number), asked.planned[part.network]
-            if not missing:
-                continue
-            chunks = measured_chunks(
-                part.course(plan),
-                grid.cells(plan, {**own[part.network], **part.axes}),
-                plans.inputs(plan, asked.inputs),
-                plans.cotangent(plan, asked.cotangent),
-                key=asked.key,
-                seeds=part.seeds,
-                bar=bar,
-                missing=missing,
-            )
-            for place, measured in chunks:
-                writer.put(number, plan, place, measured)
+            if missing := there.missing(number):
+                with closing(asked.chunks(part, missing, bar)) as chunks:
+                    for place, finish in chunks:
+                        writer.put(number, place, finish)
 
 
 class Writer:
@@ -169,10 +202,10 @@ class Writer:
         self._store, self._pool = there, ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
-    def put(self, number: int, plan: Plan, place: Place, measured: dict[str, Scaled]) -> None:
+    def put(self, number: int, place: Place, finish: Finish) -> None:
         """Hand over a chunk; waits until the one before is on disk, so that an end costs no more than two."""
         self._wait()
-        self._last = self._pool.submit(_write, self._store, number, plan, place, measured)
+        self._last = self._pool.submit(_write, self._store, number, place, finish)
 
     def _wait(self) -> None:
         last, self._last = self._last, None
@@ -203,23 +236,8 @@ def writing(there: Store) -> Iterator[None]:
         ) from error
 
 
-def _write(there: Store, number: int, plan: Plan, place: Place, measured: dict[str, Scaled]) -> None:
-    cells, seeds = np.unique(place.cells).size, np.unique(place.seeds).size
-    values, lost = dict[str, np.ndarray](), dict[str, tuple[int, int, int]]()
-    for one in plan.statistics:
-        value = measured.pop(one.name)
-        whole = np.empty((cells, seeds, *value.mantissa.shape[2:]))
-        for some, part in finished(one, value):
-            room = whole[some]
-            room[:] = part[: len(room), :seeds]
-        measured_at = flags.measured_at(plan, one)
-        gone = flags.out_of_range(whole, measured_at, infinite=one.infinite, undefined=one.undefined)
-        if gone.any():
-            inner = tuple(range(2, gone.ndim))
-            steps = np.flatnonzero(gone.any(tuple(axis for axis in range(gone.ndim) if axis != 2 + plan.pairs))) + 1
-            lost[one.name] = (int(np.count_nonzero(gone.any(inner))), int(steps[0]), int(steps[-1]))
-        values[one.name] = whole
-    there.keep(number, place, values, lost)
+def _write(there: Store, number: int, place: Place, finish: Finish) -> None:
+    there.keep(number, place, *finish())
 
 
 def warn_of_lost(there: Store, plan: Plan) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,7 @@ from gradsim.sweeps.asked import Sweep
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.loop import Results, measure_cells
 from gradsim.sweeps.machine import at_hand, used
-from gradsim.sweeps.opening import checked, open_store
+from gradsim.sweeps.opening import open_store
 from gradsim.sweeps.progress import Part, Progress, reporting
 
 if TYPE_CHECKING:
@@ -195,9 +193,7 @@ def _run(
     refuse_elsewhere(planned[0].precision, at_hand().devices[0])
     axes = grid.axes(several, gains, others=planned[0].gains)
     own = [grid.own(plan, axes) for plan in planned]
-    path = None if store is None else checked("store", store)
-    if path is None and (at_hand().processes or 1) > 1:
-        raise ValueError(f"processes: got {at_hand().processes}, which meet in a store; pass store='map.zarr' with it")
+    path = stored.folder_of(store)
     if path is None:
         chunks.check_result(planned[0], axes, networks=len(planned), seeds=numbers.size)
     jobs = [
@@ -225,7 +221,7 @@ def _in_memory(asked: Sweep, jobs: Sequence[tuple[Any, ...]], bar: Progress | Pa
         partial = [{**one.partial(), "": one.done} for one in results]
         arrays = [grid.on_all_axes(one, own, asked.axes) for one, own in zip(partial, asked.own, strict=True)]
         done = [one.pop("") for one in arrays]
-        _attach(error, dataset.build(*frame, arrays, asked.seeds, asked.settings, done))
+        stored.attach(error, dataset.build(*frame, arrays, asked.seeds, asked.settings, done))
         raise
     arrays = [grid.on_all_axes(one.arrays, own, asked.axes) for one, own in zip(results, asked.own, strict=True)]
     return dataset.build(*frame, arrays, asked.seeds, asked.settings)
@@ -233,25 +229,9 @@ def _in_memory(asked: Sweep, jobs: Sequence[tuple[Any, ...]], bar: Progress | Pa
 
 def _kept(path: Path, asked: Sweep, bar: Progress | Part) -> xarray.Dataset:
     """The Dataset of a sweep that is measured into a store."""
-    try:
-        kept = stored.measure(path, asked, bar)
-    except (KeyboardInterrupt, DeviceError) as error:
-        with suppress(ValueError):  # it may have ended before there was a store
-            partial = _attach(error, open_store(path))
-            print(
-                f"{path}: {partial.attrs['done']:.0%} of it is done; the same call goes on from there, and "
-                f"gradsim.open({str(path)!r}) shows what there is",
-                file=sys.stderr,
-            )
-        raise
+    kept = stored.keep(path, asked, bar)
     stored.warn_of_lost(kept, asked.planned[0])
     return open_store(path)
-
-
-def _attach(error: Any, partial: xarray.Dataset) -> xarray.Dataset:
-    """What there is by then, as the error's attribute `dataset`."""
-    error.dataset = partial
-    return partial
 
 
 def _described(inputs: ArrayLike | None) -> str:

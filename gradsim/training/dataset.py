@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.sweeps.dataset import GAINS, description, gain_coordinates, provenance
+from gradsim.sweeps.dataset import GAINS, Frame, description, gain_coordinates, provenance
 from gradsim.sweeps.grid import Networks
 
 if TYPE_CHECKING:
@@ -32,48 +32,73 @@ ABOUT = {
 }
 
 
-def build(
+RATE = "learning_rate"
+
+
+def about(name: str, loss: str) -> dict[str, str]:
+    """What a variable says of itself; losses are in nats where they are entropies."""
+    long_name, units = ABOUT[name]
+    return {"long_name": long_name, "units": units or ("nat" if loss == "cross-entropy" else "1")}
+
+
+def order(names: Iterable[str]) -> list[str]:
+    """What is recorded under these names, as the Dataset has it."""
+    return [*(name for name in names if name != "diverged_at"), "diverged", "diverged_at"]
+
+
+def with_flags(records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays [gains…, seed, step, …] with `diverged`, and with the first step at which that was so, [gains…, seed]."""
+    at = records["diverged_at"]
+    rest = {name: values for name, values in records.items() if name != "diverged_at"}
+    return {**rest, "diverged": ~np.isnan(at), "diverged_at": np.fmin.reduce(at, axis=-1)}
+
+
+def frame(
     several: Networks,
     axes: Mapping[str, np.ndarray],
-    arrays: Sequence[Mapping[str, np.ndarray]],
     seeds: np.ndarray,
     record: Sequence[int],
     depth: int,
+    by_depth: bool,
     attrs: Mapping[str, Any],
-) -> xarray.Dataset:
-    """The Dataset of a training run: dimensions (network,) gains…, (learning_rate,) seed, step, (depth or time).
+) -> Frame:
+    """Dimensions (network,) gains…, (learning_rate,) seed, coordinates and attributes.
 
-    `axes` are the gains and the learning rates; `arrays[i][name]` is that array of network i, [axes…, seed, step, …].
+    `axes` are the gains and the learning rates; `by_depth` asks whether something is recorded over depth (or time).
     """
-    import xarray  # 0.3 s: not at import
-
     first = next(iter(several.each.values()))
     dims = [several.axis] if several.axis else []
     dims += [name for name, axis in axes.items() if axis.ndim] + ["seed"]
-    every = {name: np.stack([one[name] for one in arrays]) if several.axis else arrays[0][name] for name in arrays[0]}
-    at = every.pop("diverged_at")
-    every["diverged"] = ~np.isnan(at)
-    units = "nat" if attrs["loss"] == "cross-entropy" else "1"
-    variables: dict[str, Any] = {}
-    for name, values in every.items():
-        names = [*dims, "step", *[first.axis] * (values.ndim > len(dims) + 1)]
-        variables[name] = (names, values, {"long_name": ABOUT[name][0], "units": ABOUT[name][1] or units})
-    firsts = np.fmin.reduce(at, axis=-1)
-    variables["diverged_at"] = (dims, firsts, dict(zip(("long_name", "units"), ABOUT["diverged_at"], strict=True)))
     coordinates: dict[str, Any] = {
         "seed": ("seed", seeds, {"long_name": "independent network"}),
         "step": ("step", np.asarray(record), {"long_name": "updates taken", "units": "step"}),
-        **gain_coordinates(several, {name: axis for name, axis in axes.items() if name != "learning_rate"}),
+        **gain_coordinates(several, {name: axis for name, axis in axes.items() if name != RATE}),
     }
-    for name in ("sigma_in", "sigma_out", "learning_rate"):
+    for name in ("sigma_in", "sigma_out", RATE):
         if name in axes:
-            about = {"long_name": GAINS.get(name, "learning rate η"), "units": "1"}
-            coordinates[name] = (name if axes[name].ndim else (), axes[name], about)
-    if any(first.axis in names for names, *_ in variables.values()):
-        about = {"long_name": first.axis, "units": first.axis_units}
-        coordinates[first.axis] = (first.axis, np.arange(1, depth + 1), about)
+            said = {"long_name": GAINS.get(name, "learning rate η"), "units": "1"}
+            coordinates[name] = (name if axes[name].ndim else (), axes[name], said)
+    if by_depth:
+        said = {"long_name": first.axis, "units": first.axis_units}
+        coordinates[first.axis] = (first.axis, np.arange(1, depth + 1), said)
     if several.axis:
         coordinates[several.axis] = (several.axis, list(several.each), {"long_name": several.axis})
-    return xarray.Dataset(
-        variables, coordinates, attrs={**provenance(), **attrs, "depth": depth, "network": description(several.each)}
-    )
+    return Frame(dims, coordinates, {**provenance(), **attrs, "network": description(several.each)})
+
+
+def build(several: Networks, frame: Frame, arrays: Sequence[Mapping[str, np.ndarray]]) -> xarray.Dataset:
+    """The Dataset of a training run; `arrays[i][name]` is that of network i, [gains…, (learning_rate,) seed, step, …].
+
+    Where they hold `done` the run was ended; the share of its networks that are done is then an attribute.
+    """
+    import xarray  # 0.3 s: not at import
+
+    axis, loss = next(iter(several.each.values())).axis, frame.attrs["loss"]
+    every = {name: np.stack([one[name] for one in arrays]) if several.axis else arrays[0][name] for name in arrays[0]}
+    done = every.pop("done", None)
+    each, dims, variables = with_flags(every), frame.dims, dict[str, Any]()
+    for name in order(every):
+        inner = ["step", axis][: each[name].ndim - len(dims)]
+        variables[name] = ([*dims, *inner], each[name], about(name, loss))
+    share = {} if done is None else {"done": float(done.mean())}
+    return xarray.Dataset(variables, frame.coordinates, attrs={**frame.attrs, **share})

@@ -1,25 +1,28 @@
-"""Chunk by chunk through the training: every core takes networks of its own, and what is recorded is kept at once."""
+"""Chunk by chunk through the training: every core, or device, takes networks of its own."""
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from threading import Event, Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import random
 
-from gradsim import scaled
-from gradsim.engine.tiling import draw_bytes
+from gradsim import arguments, scaled
+from gradsim.engine.tiling import Tiling, draw_bytes
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
+from gradsim.sweeps.calls import DeviceError
+from gradsim.sweeps.chunks import Chunk
+from gradsim.sweeps.course import Course, Place
 from gradsim.sweeps.loop import hashed_ahead
+from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
-from gradsim.training import programs
-from gradsim.training.programs import NEVER, Run
+from gradsim.training.programs import NEVER, Programs, Run, programs
 from gradsim.training.records import OF_OUTPUT, PROBED
 from gradsim.training.tasks import Data, Sample, coupled
 
@@ -28,11 +31,12 @@ from gradsim.training.tasks import Data, Sample, coupled
 STEPS, NETWORKS, SECONDS = 64, 64, 0.5
 RATE, TURN = 1e10, 1e-5
 SCALARS = ("loss", "mean_loss", "held_out_loss", "accuracy", "log_gradient_norm", "diverged_at")
+Records = dict[str, np.ndarray]  # [cells, seeds, records], or [cells, seeds, records, depth] by layer
 
 
 @dataclass
 class Job:
-    """All networks of one family and size, [networks] each; what is recorded of them is written into `results`."""
+    """Networks of one family and size: every seed in each cell of gains and learning rates, [cells]."""
 
     run: Run
     data: Data
@@ -42,17 +46,19 @@ class Job:
     key: int
     record: Sequence[int]
     by_layer: tuple[str, ...]  # what is recorded by layer
-    results: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        shape = (self.networks, len(self.record))
-        self.results = {name: np.full(shape, np.nan) for name in SCALARS}
+    def course(self, chunk: Chunk) -> Course:
+        """The way of all networks through chunks of this size."""
+        plan = self.run.model.plan
+        return Course(plan, plan.depth, chunk, self.rates.size, self.seeds.size)
+
+    def room(self, cells: int, seeds: int) -> Records:
+        """Where what is recorded of so many goes: NaN as yet."""
+        shape = (cells, seeds, len(self.record))
+        found = {name: np.full(shape, np.nan) for name in SCALARS}
         for name in self.by_layer:
-            self.results[name] = np.full(shape if name in OF_OUTPUT else (*shape, self.run.depth), np.nan)
-
-    @property
-    def networks(self) -> int:
-        return self.seeds.size
+            found[name] = np.full(shape if name in OF_OUTPUT else (*shape, self.run.depth), np.nan)
+        return found
 
 
 class Batches:
@@ -113,27 +119,34 @@ class Compiling:
             self._bar.phase(f"training {self._family}")
             return done
 
-    def update(self, amount: int) -> None:
-        """So many more steps of networks are done."""
+    def update(self, amount: float | int) -> None:
+        """So many more networks are done."""
         with self._lock:
             self._bar.update(amount)
 
 
-def train_networks(job: Job, bar: Progress | Part) -> None:
-    """Train all networks of a job; on Ctrl-C what has been recorded stays in its results."""
-    size, room = _sizes(job)
-    places = chunks.slices(job.networks, size)
-    call, stop = Compiling(bar, job.run.model.network.family), Event()
-    threads = cores() if jax.default_backend() == "cpu" else 1
-    with ThreadPoolExecutor(min(threads, len(places))) as pool:
-        futures = [pool.submit(_train_chunk, job, chunk, room, call, stop) for chunk in places]
+def train_chunks(
+    job: Job, course: Course, missing: Sequence[int], room: Callable[[Place], Records], bar: Progress | Part
+) -> Generator[tuple[Place, Records], None, None]:
+    """Each of the missing chunks, as they are done, with what is recorded of it, which is written into its `room`.
+
+    Raises: DeviceError where a device fails; KeyboardInterrupt with what has been recorded in the rooms.
+    """
+    machine = at_hand()
+    devices = None if machine.plain else machine.devices
+    at_once = 1 if devices is None else len(devices)
+    threads = cores() if devices is None and machine.platform == "cpu" else 1
+    turns = [[course.place(number) for number in missing[i : i + at_once]] for i in range(0, len(missing), at_once)]
+    calls = Calls(Compiling(bar, job.run.model.network.family), programs(devices), at_once, Event())
+    with ThreadPoolExecutor(max(1, min(threads, len(turns)))) as pool:
         try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            stop.set()
+            for done in as_completed([pool.submit(_train, job, course, turn, room, calls) for turn in turns]):
+                yield from done.result()
+        except jax.errors.JaxRuntimeError as error:
+            raise DeviceError(f"device: it failed in training ({arguments.reason(error)})") from error
+        finally:
+            calls.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def cores() -> int:
@@ -141,54 +154,101 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _sizes(job: Job) -> tuple[int, int]:
-    """The networks of a chunk, and the most steps of a call."""
-    run, longest = job.run, max(job.record)
-    plan = run.model.plan
+def plan_chunk(job: Job) -> Chunk:
+    """The networks of a call, as cells and seeds, and the most steps of one; such that no core or device is idle."""
+    run, longest, networks = job.run, max(job.record), job.rates.size * job.seeds.size
+    plan, machine = run.model.plan, at_hand()
     weights = draw_bytes(plan.network, plan.dtype) * (1 if plan.network.tied else plan.depth)
     flops = 6 * run.batch * plan.depth * draw_bytes(plan.network, plan.dtype) / np.dtype(plan.dtype).itemsize
     states = jax.tree.leaves(plan.state_shape())
     positions = math.prod(states[0].shape[:-1]) // (states[0].shape[0] if coupled(plan.network) else 1)
     seconds = flops * positions / RATE + TURN * plan.depth
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = machine.platform == "cpu"
     kept = 8 * weights if on_cpu else 12 * weights + 8 * run.batch * plan.depth * sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in states
     )  # fmt: skip
-    fit = max(1, chunks.memory_at_hand() // (2 * kept * (cores() if on_cpu else 1)))
-    if not on_cpu:
-        return min(job.networks, fit), min(longest, STEPS) or 1
-    share = math.ceil(job.networks / cores())
-    size = max(1, min(share, fit, NETWORKS, int(SECONDS / (8 * seconds))))
-    return size, max(1, min(longest, STEPS, int(SECONDS / (size * seconds))))
+    apart = cores() if on_cpu and machine.plain else len(machine.devices)
+    fit = max(1, chunks.allowed() // (kept * (apart if machine.plain else 1)))
+    size, steps = min(math.ceil(networks / apart), fit), min(longest, STEPS)
+    if on_cpu:
+        size = max(1, min(size, NETWORKS, int(SECONDS / (8 * seconds))))
+        steps = min(steps, int(SECONDS / (size * seconds)))
+    seeds = _even(job.seeds.size, size)
+    cells = _even(job.rates.size, max(1, size // seeds))
+    return Chunk(cells, seeds, Tiling(cells * seeds, max(1, steps)))
 
 
-def _train_chunk(job: Job, places: np.ndarray, room: int, call: Compiling, stop: Event) -> None:
-    """The networks of these places through all steps."""
-    run, seeds = job.run, job.seeds[places]
+def _even(total: int, most: int) -> int:
+    """The size of parts of at most so many that are as even as can be."""
+    return math.ceil(total / math.ceil(total / most))
+
+
+class Calls(NamedTuple):
+    """Which programs are called, how, on how many devices, and whether to stop."""
+
+    call: Compiling
+    programs: Programs
+    devices: int
+    stop: Event
+
+
+def _train(
+    job: Job, course: Course, places: Sequence[Place], room: Callable[[Place], Records], calls: Calls
+) -> list[tuple[Place, Records]]:
+    """The networks of these places through all steps, one place for each device; nothing where it was stopped.
+
+    Where places are fewer than devices the last is trained again.
+    """
+    if calls.stop.is_set():
+        return []
+    try:
+        return _trained(job, course, places, room, calls)
+    except BaseException:  # before another thread begins the next
+        calls.stop.set()
+        raise
+
+
+def _trained(
+    job: Job, course: Course, places: Sequence[Place], room: Callable[[Place], Records], calls: Calls
+) -> list[tuple[Place, Records]]:
+    run, call, (begin, advance, measure) = job.run, calls.call, calls.programs
+    found, networks = [(place, room(place)) for place in places], sum(place.networks for place in places)
+    every = [*places, *[places[-1]] * (calls.devices - len(places))]
+    cell = np.concatenate([np.repeat(place.cells, place.seeds.size) for place in every])
+    seeds = job.seeds[np.concatenate([np.tile(place.seeds, place.cells.size) for place in every])]
     with jax.enable_x64(run.model.plan.dtype == "float64"):
-        drawn = hashed_ahead(run.model.plan, job.key, seeds, given=True)
-        blocks = _blocks(job)
-        gains = {name: values[places] for name, values in job.gains.items()}
+        drawn = jax.tree.map(np.asarray, hashed_ahead(run.model.plan, job.key, seeds, given=True))
+        blocks, source = _blocks(job), job.data.source
+        gains = {name: values[cell] for name, values in job.gains.items()}
         trained, settings, start = call(
-            programs.begin, run, not PROBED.isdisjoint(job.by_layer), drawn, random.key(job.key),
-            seeds.astype(np.uint32), gains, job.rates[places], job.data.source, blocks,
+            begin, run, not PROBED.isdisjoint(job.by_layer), drawn, random.key(job.key), seeds.astype(np.uint32), gains,
+            job.rates[cell], source, blocks,
         )  # fmt: skip
-        batches, step = Batches(job, seeds), 0
+        batches, step, most = Batches(job, seeds), 0, course.chunk.tiling.steps
         for turn, at in enumerate(job.record):
             before = step
             while step < at:
-                if stop.is_set():
-                    return
-                count = min(room, at - step)
-                numbers = batches.take(count, room)
-                trained = call(programs.advance, run, trained, settings, job.data.source, numbers, np.int32(count))
+                if calls.stop.is_set():
+                    return []
+                count = min(most, at - step)
+                trained = call(advance, run, trained, settings, source, batches.take(count, most), np.int32(count))
                 trained.step.block_until_ready()
                 step += count
-                call.update(count * np.unique(places).size)
-            trained, found = call(
-                programs.measure, run, job.by_layer, trained, settings, start, job.data.source, batches.peek(), blocks
-            )
-            _store(job, places, turn, jax.tree.map(np.asarray, found), at - before)
+                call.update(count / max(job.record) * networks)
+            trained, values = call(measure, run, job.by_layer, trained, settings, start, source, batches.peek(), blocks)
+            _keep(found, turn, _in_float64(jax.tree.map(np.asarray, values), at - before), course)
+    return found
+
+
+def _keep(found: list[tuple[Place, Records]], turn: int, values: Mapping[str, np.ndarray], course: Course) -> None:
+    """Put what was recorded of networks [devices · cells · seeds, …] into the rooms of their places."""
+    shape = (-1, course.chunk.cells, course.chunk.seeds)
+    for name in found[0][1]:
+        whole = values[name].reshape(*shape, *values[name].shape[1:])
+        for (_, records), value in zip(found, whole, strict=False):
+            room = records[name][:, :, turn]
+            value = value[: room.shape[0], : room.shape[1]]
+            room[:] = value[..., None] if value.ndim < room.ndim else value
 
 
 def _blocks(job: Job) -> np.ndarray:
@@ -200,8 +260,8 @@ def _blocks(job: Job) -> np.ndarray:
     return numbers[: numbers.size // batch * batch].reshape(-1, batch)
 
 
-def _store(job: Job, places: np.ndarray, turn: int, found: dict[str, Any], steps: int) -> None:
-    """What was recorded of a chunk, in float64."""
+def _in_float64(found: dict[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """What was recorded of each network, after so many steps since the last record."""
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {name: value for name, value in found.items() if not isinstance(value, Scaled | dict)}
         values |= {name: scaled.log(value) for name, value in found.items() if isinstance(value, Scaled)}
@@ -215,6 +275,4 @@ def _store(job: Job, places: np.ndarray, turn: int, found: dict[str, Any], steps
             values["log_update"] = values.pop("update") - values["log_weight"]
         for name in PROBED.intersection(values):  # of mean squares
             values[name] = 2 * values[name]
-    for name, result in job.results.items():
-        value = np.asarray(values[name], np.float64)
-        result[places, turn] = value[:, None] if value.ndim < result.ndim - 1 else value
+    return {name: np.asarray(value, np.float64) for name, value in values.items()}

@@ -1,17 +1,19 @@
 """What is compiled of a training run: networks before the first step, some steps of them, and what is recorded.
 
 On a CPU one network goes after the other, and stays in the cache of a core through its steps; elsewhere all go at once.
+Several devices have as many networks each, and run one program side by side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax, random
+from jax.sharding import Mesh, PartitionSpec
 
 from gradsim import arguments, scaled
 from gradsim.engine.streams import Ahead, ahead, extent, network_keys
@@ -131,17 +133,58 @@ def check_optimizer(run: Run) -> None:
         return _updates(run, state, Setting(fixed, rate), Sample(jnp.zeros(shape, plan.dtype), answers))
 
     with jax.enable_x64(plan.dtype == "float64"):
-        number = jax.ShapeDtypeStruct((), plan.dtype)
-        gains = dict.fromkeys((*plan.network.gains, *models.READ), number)
-        size = extent(plan.network, plan.steps, given=True)
-        drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), size))
+        number, start = _abstract(run)
         try:
-            jax.eval_shape(take, number, drawn, jax.eval_shape(lambda: random.key(0)), gains)
+            jax.eval_shape(take, number, *start)
         except Exception as error:
             raise ValueError(
                 f"optimizer: it does not take the parameters of {plan.network.family}, a dict of "
                 f"'read_in', 'layers' and 'read_out' ({arguments.reason(error)})"
             ) from error
+
+
+def _abstract(run: Run) -> tuple[Any, tuple[Any, ...]]:
+    """The shapes of a learning rate, and of what `gradsim.training.model.begin` takes."""
+    plan = run.model.plan
+    number = jax.ShapeDtypeStruct((), plan.dtype)
+    size = extent(plan.network, plan.steps, given=True)
+    drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), size))
+    gains = dict.fromkeys((*plan.network.gains, *models.READ), number)
+    return number, (drawn, jax.eval_shape(lambda: random.key(0)), gains)
+
+
+def optimizer_program(run: Run, optimizer: Any) -> tuple[str, list[Any]]:
+    """What an optimizer does to the parameters of this network, as a jaxpr; and the arrays that it holds.
+
+    One that asks for the value of its learning rate is taken at 1.
+    """
+    import optax
+
+    with jax.enable_x64(run.model.plan.dtype == "float64"), jax.numpy_dtype_promotion("standard"):
+        number, start = _abstract(run)
+        parameters = jax.eval_shape(lambda *given: models.begin(run.model, *given)[0], *start)
+
+        def update(rate: Any, gradient: Parameters, parameters: Parameters) -> Any:
+            made = optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(rate)
+            full, value = optax.with_extra_args_support(made), jnp.zeros((), number.dtype)
+            state = full.init(parameters)
+            return full.update(gradient, state, parameters, value=value, grad=gradient, value_fn=lambda *_, **__: value)
+
+        try:
+            found = jax.make_jaxpr(update)(number, parameters, parameters)
+        except jax.errors.ConcretizationTypeError:
+            found = jax.make_jaxpr(partial(update, 1.0))(parameters, parameters)
+        return str(found), list(_arrays(found))
+
+
+def _arrays(program: Any) -> Iterator[Any]:
+    """The constants of a jaxpr, and of those within: the text may leave out their numbers."""
+    yield from getattr(program, "consts", ())
+    for equation in getattr(program, "jaxpr", program).eqns:
+        yield from (one.val for one in equation.invars if hasattr(one, "val"))
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda one: hasattr(one, "eqns")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from _arrays(inner)
 
 
 def _start(run: Run, rate: Array, parameters: Parameters) -> Trained:
@@ -216,13 +259,41 @@ def _measure(
         return _each(one, trained, settings, start, numbers)
 
 
-def _jitted(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`function` compiled at LLVM's level 1 on a CPU, in less time: it runs once where `advance` takes many steps."""
-    on_cpu = jax.jit(function, static_argnums=(0, 1), compiler_options=ON_CPU, **options)
-    elsewhere = jax.jit(function, static_argnums=(0, 1), **options)
-    return lambda *args: (on_cpu if jax.default_backend() == "cpu" else elsewhere)(*args)
+class Programs(NamedTuple):
+    """`_begin`, `_advance` and `_measure`, jitted: what is static comes first, as there."""
+
+    begin: Callable[..., Any]
+    advance: Callable[..., Any]
+    measure: Callable[..., Any]
 
 
-begin = _jitted(_begin)
-advance = jax.jit(_advance, static_argnames=("run",), donate_argnames=("trained",))
-measure = _jitted(_measure, donate_argnames=("trained",))
+@cache
+def programs(devices: tuple[Any, ...] | None = None) -> Programs:
+    """Those of JAX's own device, or of networks that are split evenly over these."""
+    on_cpu = jax.default_backend() == "cpu"
+    once = {"compiler_options": ON_CPU} if on_cpu else {}  # in less time: they run once where steps are many
+
+    def jitted(function: Callable[..., Any], static: int, each: tuple[int, ...], **options: Any) -> Callable[..., Any]:
+        over = function if devices is None else _spread(function, static, each, devices)
+        return jax.jit(over, static_argnums=tuple(range(static)), **options)
+
+    return Programs(
+        jitted(_begin, 2, (2, 4, 5, 6), **once),
+        jitted(_advance, 1, (1, 2, 4), donate_argnums=1),
+        jitted(_measure, 2, (2, 3, 4, 6), donate_argnums=2, **once),
+    )
+
+
+def _spread(
+    function: Callable[..., Any], static: int, each: tuple[int, ...], devices: tuple[Any, ...]
+) -> Callable[..., Any]:
+    """`function` of each device's networks; the arguments of these numbers have an axis of networks in front."""
+    mesh, split = Mesh(np.array(devices), ("network",)), PartitionSpec("network")
+
+    def call(*args: Any) -> Any:
+        specs = tuple(split if place in each else PartitionSpec() for place in range(static, len(args)))
+        one = partial(function, *args[:static])
+        over = jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
+        return over(*args[static:])
+
+    return call

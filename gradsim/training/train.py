@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ from jax.typing import ArrayLike
 from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.networks.network import Network
-from gradsim.sweeps import grid
-from gradsim.sweeps.progress import reporting
+from gradsim.sweeps import grid, stored
+from gradsim.sweeps.calls import DeviceError
+from gradsim.sweeps.machine import used
+from gradsim.sweeps.opening import open_store
+from gradsim.sweeps.progress import Part, Progress, reporting
 from gradsim.sweeps.sweep import digest
 from gradsim.training import dataset, optimizers, tasks
-from gradsim.training.loop import Job, train_networks
+from gradsim.training.asked import Family, Training
 from gradsim.training.model import READ, Model
 from gradsim.training.optimizers import Optimizers
 from gradsim.training.programs import Run, check_optimizer
@@ -46,7 +50,12 @@ def train(
     held_out: float = 0.2,
     key: int = 0,
     dtype: str = "float32",
+    store: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    devices: int | Sequence[jax.Device] | None = None,
+    max_memory: int | str | None = None,
+    process: int | None = None,
+    processes: int | None = None,
     **gains: Any,
 ) -> xarray.Dataset:
     """Train networks over a grid of gains and learning rates, many seeds each, with any optax optimizer.
@@ -75,7 +84,8 @@ def train(
             and `log_update`.
         classes: labels run from 0 to classes − 1; by default to the largest there is.
         held_out: the share of the samples that are held out; of generated data there are 1,000.
-        key, dtype, progress: as in `gradsim.sweep`.
+        key, dtype, store, progress, devices, max_memory, process, processes: as in `gradsim.sweep`; a chunk of a store
+            is what one call trains, and an optimizer is compared by what it does.
         **gains: numbers, or 1-d arrays which become axes: the network's, and sigma_in and sigma_out (1), those of
             read-in and read-out.
 
@@ -87,8 +97,11 @@ def train(
         time both are what a step contributes to the one set of weights. `log_update` is ln ‖ΔW‖/‖W‖ of the update to
         come, `log_weight` ln ‖W‖; `log_length` ln of the mean square of the states of a held-out batch, `log_change` of
         what they have changed since the start; `log_output` and `log_output_change` the same of the read-out.
-    Raises: ValueError or TypeError before anything is compiled, naming the argument. KeyboardInterrupt with what has
-        been recorded in its attribute `partial`, a Dataset that is NaN elsewhere.
+    With `store` it is what `gradsim.open(store)` gives, also meanwhile, and the same call goes on where another was
+        ended; more seeds, gains, learning rates and networks extend it.
+    Raises: ValueError or TypeError before anything is compiled, naming the argument; OSError where the store can no
+        longer be written; KeyboardInterrupt, and RuntimeError where the device fails, with what has been recorded as
+        the Dataset `dataset` of the error, NaN elsewhere, whose attribute `done` is the share of networks that are.
     Source: Schoenholz et al. 2017 (trainability); Sohl-Dickstein 2024 (its boundary); Pascanu et al. 2013 (clipping).
     """
     several = grid.of_one_input(grid.networks(network), "train")
@@ -99,34 +112,47 @@ def train(
     chosen = optimizers.get(optimizer, learning_rate)
     wanted, held_out = _by_layer(by_layer), arguments.share("held_out", held_out)
     axes = _axes(several, gains)
-    every = axes if chosen.rates is None else {**axes, "learning_rate": chosen.rates}
-    jobs = [
-        _jobs(
+    every = axes if chosen.rates is None else {**axes, dataset.RATE: chosen.rates}
+    families = [
+        _family(
             one, axes, chosen, data=data, depth=depth, batch=batch, classes=classes, held_out=held_out, key=key,
-            dtype=dtype, by_layer=wanted, seeds=numbers, record=recorded,
+            dtype=dtype,
         )
         for one in several.each.values()
     ]  # fmt: skip
-    first = jobs[0][0]
-    attrs = {
-        "key": key, "dtype": dtype, "steps": steps, "batch": first.run.batch, "optimizer": optimizers.named(optimizer),
-        "data": first.data.task.name, "data_digest": digest(first.data.source), "held_out": first.data.held_out.size,
-        "loss": "cross-entropy" if first.data.task.classes else "squared error",
+    first = families[0].data
+    settings = {
+        "key": key, "dtype": dtype, "steps": steps, "batch": families[0].runs[0][0].batch,
+        "optimizer": optimizers.named(optimizer), "data": first.task.name, "data_digest": digest(first.source),
+        "held_out": first.held_out.size, "loss": "cross-entropy" if first.task.classes else "squared error",
     }  # fmt: skip
+    asked = Training(several, families, every, numbers, key, recorded, wanted, optimizer, settings)
+    with used(devices, max_memory, process, processes):
+        path = stored.folder_of(store)
+        with reporting(progress, asked.networks) as bar, jax.enable_x64(dtype == "float64"):
+            if path is None:
+                return _in_memory(asked, bar)
+            stored.keep(path, asked, bar)
+            return open_store(path)
 
-    def found() -> xarray.Dataset:
-        arrays = [_on_all_axes(some, every, numbers.size) for some in jobs]
-        return dataset.build(several, every, arrays, numbers, recorded, first.run.depth, attrs)
+
+def _in_memory(asked: Training, bar: Progress | Part) -> xarray.Dataset:
+    """The Dataset of a run that the memory holds."""
+    results = asked.in_memory()
+
+    def found(*, whole: bool) -> xarray.Dataset:
+        arrays = [asked.on_all_axes(number, some) for number, some in enumerate(results)]
+        for one in arrays if whole else ():
+            del one["done"]
+        return dataset.build(asked.several, asked.frame(), arrays)
 
     try:
-        total = steps * sum(job.networks for some in jobs for job in some)
-        with reporting(progress, total) as bar, jax.enable_x64(dtype == "float64"):
-            for job in itertools.chain(*jobs):
-                train_networks(job, bar)
-    except KeyboardInterrupt as interrupt:
-        interrupt.partial = found()  # type: ignore[attr-defined]
+        for one in itertools.chain(*results):
+            one.train(bar)
+    except (KeyboardInterrupt, DeviceError) as error:
+        stored.attach(error, found(whole=False))
         raise
-    return found()
+    return found(whole=True)
 
 
 def _recorded(record: Any, steps: int) -> list[int]:
@@ -162,37 +188,26 @@ def _axes(several: grid.Networks, gains: Mapping[str, Any]) -> dict[str, np.ndar
     return axes
 
 
-def _own(network: Network, axes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: axis for name, axis in axes.items() if name in network.gains or name in READ}
-
-
-def _jobs(
+def _family(
     network: Network, axes: Mapping[str, np.ndarray], chosen: Optimizers, *, data: Any, depth: Any, batch: Any,
-    classes: Any, held_out: float, key: int, dtype: str, by_layer: tuple[str, ...], seeds: np.ndarray,
-    record: list[int],
-) -> list[Job]:  # fmt: skip
-    """All networks of one family, checked, a job for each program: cells, learning rates, seeds, the last fastest."""
+    classes: Any, held_out: float, key: int, dtype: str,
+) -> Family:  # fmt: skip
+    """What trains all networks of one name, checked."""
     if not network.parameters:
         raise ValueError(
             f"network: {network.family} names no weights in its `parameters`; pass one that can be trained"
         )
     samples, depth = tasks.get(data, network, depth=depth, classes=classes, held_out=held_out, key=key, dtype=dtype)
     plan = plans.planned(network, depth=depth, statistics="length", dtype=dtype)
-    model, size, cells = (
-        Model(plan, samples.task),
-        _batch(batch, network, samples),
-        grid.cells(plan, _own(network, axes)),
-    )
-    jobs = []
+    model, size = Model(plan, samples.task), _batch(batch, network, samples)
+    for name, axis in axes.items():
+        arguments.in_dtype(name, axis, dtype)
+    runs = []
     for make, rates in chosen.programs:
-        run, rate = Run(model, make, size), arguments.in_dtype("learning_rate", rates, dtype)
-        check_optimizer(run)
-        shape = (next(iter(cells.values())).size, rate.size, seeds.size)
-        cell, which, seed = (index.ravel() for index in np.indices(shape))
-        gains = {name: values[cell] for name, values in cells.items()}
-        gains |= {name: np.ones(cell.size, dtype) for name in READ if name not in gains}
-        jobs.append(Job(run, samples, gains, rate[which], seeds[seed], key, record, by_layer))
-    return jobs
+        arguments.in_dtype("learning_rate", rates, dtype)
+        runs.append((Run(model, make, size), rates))
+        check_optimizer(runs[-1][0])
+    return Family(network, samples, runs)
 
 
 def _batch(batch: Any, network: Network, data: Data) -> int:
@@ -205,15 +220,3 @@ def _batch(batch: Any, network: Network, data: Data) -> int:
     if size > most:
         raise ValueError(f"batch: got {size}; pass at most {most}, the samples that there are")
     return size
-
-
-def _on_all_axes(jobs: Sequence[Job], axes: Mapping[str, np.ndarray], seeds: int) -> dict[str, np.ndarray]:
-    """Arrays [networks, …] of one family's jobs as [gains…, (learning_rate,) seed, …]."""
-    own = _own(jobs[0].run.model.network, axes)
-    own |= {name: axis for name, axis in axes.items() if name == "learning_rate"}
-    split = {}
-    for name, array in jobs[0].results.items():
-        by_rate = [job.results[name].reshape(-1, np.unique(job.rates).size, seeds, *array.shape[1:]) for job in jobs]
-        joined = np.concatenate(by_rate, axis=1)
-        split[name] = joined.reshape(-1, *joined.shape[2:])
-    return grid.on_all_axes(split, own, axes)
