@@ -42,6 +42,7 @@ FAMILIES: dict[str, Network] = {
     "rwkv7": gs.rwkv7(6, 2, layer=0.5),
     "delta_net": gs.delta_net(6, 2),
     "mlstm": gs.mlstm(6, 2),
+    "slstm": gs.slstm(4, 2, features=3),
 }
 
 

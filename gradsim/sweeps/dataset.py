@@ -39,6 +39,8 @@ GAINS = {
     "radius": "eigenvalue radius",
     "sigma_q": "query and key gain σ_q",
     "sigma_o": "attention output gain σ_o",
+    "input_bias": "input-gate bias",
+    "initial_normalizer": "first normalizer n₀",
     "sigma_k": "key gain σ_k",
     "sigma_z": "velocity gain σ_z",
     "sigma_delta": "gain of the steps σ_Δ",
