@@ -17,7 +17,7 @@ FAMILIES: dict[str, Network] = {
     "residual": gs.residual(6),
     "highway": gs.highway(6),
     "mirrored": gs.mirrored(5, "elu"),
-    "layernorm": gs.layernorm(6, form="pre"),
+    "layernorm": gs.layernorm(6, form="pre", scaling="weighted_skip"),
     "batchnorm": gs.batchnorm(4, 4, "tanh"),
     "convolutional": gs.convolutional(3, 4, activation="tanh"),
     "attention": gs.attention(4, 2, 3),

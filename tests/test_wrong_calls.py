@@ -17,7 +17,7 @@ public: Any = gs  # whose newer functions a checker of older types may not know
 NETWORK_KINDS = {
     "width": "size", "channels": "size", "size": "size", "kernel": "size", "batch": "size", "heads": "size",
     "tokens": "size", "order": "size", "values": "size", "layer": "fraction",
-    "mlp": "count", "dimensions": "size", "features": "size or None", "chrono": "size or None",
+    "mlp": "numbers", "dimensions": "size", "features": "size or None", "chrono": "size or None",
     "layers": "size or None", "activation": "function", "initializer": "function", "input_initializer": "function",
     "tied": "flag", "skip": "flag", "causal": "flag", "gated": "flag", "qk_norm": "flag", "final_norm": "flag",
     "epsilon": "numbers", "form": "choice", "norm": "choice", "scaling": "choice", "position": "choice",

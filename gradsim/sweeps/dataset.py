@@ -35,6 +35,7 @@ GAINS = {
     "forget_bias": "forget-gate bias",
     "update_bias": "update-gate bias",
     "branch_gain": "branch gain",
+    "skip_gain": "skip gain μ",
     "transform_bias": "transform-gate bias",
     "radius": "eigenvalue radius",
     "sigma_q": "query and key gain σ_q",
