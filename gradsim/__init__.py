@@ -38,6 +38,7 @@ from gradsim.networks.time.linear_attention import retnet, rwkv6
 from gradsim.networks.time.linear_recurrence import linear_recurrence
 from gradsim.networks.time.oscillators import cornn
 from gradsim.networks.time.recurrent import minimal_rnn, vanilla_rnn
+from gradsim.networks.time.slstm import slstm
 from gradsim.networks.time.state_space import mamba, mamba2, s4d
 from gradsim.networks.time.unitary import unitary_rnn
 from gradsim.networks.time.xlstm import mlstm
@@ -113,6 +114,7 @@ __all__ = [
     "rwkv6",
     "rwkv7",
     "s4d",
+    "slstm",
     "sweep",
     "theory",
     "track_gradients",

@@ -52,6 +52,7 @@ NETWORKS: dict[str, tuple[Callable[[int], Network], dict[str, Any]]] = {
     "RWKV-6": (lambda n: gs.rwkv6(n), {}),
     "RWKV-7": (lambda n: gs.rwkv7(n), {}),
     "mLSTM": (lambda n: gs.mlstm(n, min(4, n)), {}),
+    "sLSTM": (lambda n: gs.slstm(n, of="cell"), {}),
     "delta rule": (lambda n: gs.delta_net(n, tied=False), {"sigma_beta": 0.0}),
     "IndRNN": (lambda n: gs.indrnn(n, "identity"), {}),
     "unitary": (lambda n: gs.unitary_rnn(n), {}),

@@ -1,11 +1,11 @@
 """Which remedies keep gradients alive, over depth and over time?
 
 Measures, exactly, a network whose gradient vanishes and one whose gradient explodes, and beside them what was
-invented against both: better starts (He, orthogonal, identity), batch norm, layer norm, residual blocks, LSTM
-and GRU with gates as they are and held open. Lines show the gradient through a whole network of each depth or
-sequence length, bands hold 80 % of the networks. The table gives the growth a layer or step over the
-second half, the horizon (how far the gradient travels before it has fallen or grown by a factor) and the share
-of dead networks, whose gradient is exactly zero; it is also written as remedies.csv.
+invented against both: better starts (He, orthogonal, identity), batch norm, layer norm, residual blocks,
+transformers, LSTM and GRU with gates as they are and held open, and the recurrences of today. Lines show the gradient
+through a whole network of each depth or sequence length, bands hold 80 % of the networks. The table gives the growth a
+layer or step over the second half, the horizon (how far the gradient travels before it has fallen or grown by a factor)
+and the share of dead networks, whose gradient is exactly zero; it is also written as remedies.csv.
 
 examples:
   python scripts/remedies.py
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BASELINE, START, NORM, SKIP, GATE = "baseline", "better start", "normalization", "skip connection", "gate"
+LINEAR, BOUND = "linear memory", "constrained weights"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,39 @@ NETWORKS: dict[str, tuple[str, Build, dict[str, Any]]] = {
     "LSTM, chrono": (GATE, lambda o: lstm(o.width, chrono=max(2, o.length)), {}),
     "GRU": (GATE, lambda o: gru(o.width), {}),
     "GRU, chrono": (GATE, lambda o: gru(o.width, chrono=max(2, o.length)), {}),
+}
+
+TOKENS = 4  # of a transformer's state
+
+
+def _blocks(options: Options, position: str, **given: Any) -> Network:
+    """Blocks whose ReLU MLP keeps the length of what it reads, as attention does."""
+    return gs.transformer(options.width, min(4, options.width), TOKENS, 1, "relu", position=position, **given)
+
+
+def _units(options: Options, of: int) -> int:
+    """So many channels that their states, each of this size, have together the width."""
+    return max(1, options.width // of)
+
+
+HE = {"sigma_w": 2**0.5}
+NETWORKS |= {
+    "transformer, pre-norm": (NORM, lambda o: _blocks(o, "pre"), HE),
+    "transformer, post-norm": (NORM, lambda o: _blocks(o, "post"), HE),
+    "transformer, DeepNorm": (SKIP, lambda o: _blocks(o, "post", scaling="deepnorm", layers=o.depth), HE),
+    "minGRU": (GATE, lambda o: gs.min_gru(o.width), {}),
+    "minLSTM": (GATE, lambda o: gs.min_lstm(o.width), {}),
+    "sLSTM": (GATE, lambda o: gs.slstm(o.width, of="cell"), {}),
+    "mLSTM": (LINEAR, lambda o: gs.mlstm(o.width, min(4, o.width)), {}),
+    "S4D": (LINEAR, lambda o: gs.s4d(_units(o, 4), 4), {}),
+    "Mamba": (LINEAR, lambda o: gs.mamba(_units(o, 16), 16), {}),
+    "RetNet": (LINEAR, lambda o: gs.retnet(o.width, min(8, o.width)), {}),
+    "RWKV-7": (LINEAR, lambda o: gs.rwkv7(o.width), {}),
+    "delta rule": (LINEAR, lambda o: gs.delta_net(o.width), {}),
+    "IndRNN, linear": (BOUND, lambda o: gs.indrnn(o.width, "identity"), {}),
+    "unitary": (BOUND, lambda o: gs.unitary_rnn(o.width), {}),
+    "antisymmetric": (BOUND, lambda o: gs.antisymmetric_rnn(o.width), {}),
+    "coRNN": (BOUND, lambda o: gs.cornn(o.width), {}),
 }
 
 PRESETS = {

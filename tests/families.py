@@ -17,7 +17,7 @@ FAMILIES: dict[str, Network] = {
     "residual": gs.residual(6),
     "highway": gs.highway(6),
     "mirrored": gs.mirrored(5, "elu"),
-    "layernorm": gs.layernorm(6, form="pre"),
+    "layernorm": gs.layernorm(6, form="pre", scaling="weighted_skip"),
     "batchnorm": gs.batchnorm(4, 4, "tanh"),
     "convolutional": gs.convolutional(3, 4, activation="tanh"),
     "attention": gs.attention(4, 2, 3),
@@ -42,6 +42,7 @@ FAMILIES: dict[str, Network] = {
     "rwkv7": gs.rwkv7(6, 2, layer=0.5),
     "delta_net": gs.delta_net(6, 2),
     "mlstm": gs.mlstm(6, 2),
+    "slstm": gs.slstm(4, 2, features=3),
 }
 
 

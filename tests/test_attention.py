@@ -145,7 +145,7 @@ def test_logits_of_a_state_beyond_floats() -> None:
         ({"heads": 3}, ValueError, r"heads: got 3, which does not divide width=8; pass one of: \[1, 2, 4, 8\]"),
         ({"heads": 0}, ValueError, r"heads: got 0"),
         ({"tokens": 0}, ValueError, r"tokens: got 0"),
-        ({"mlp": -1}, ValueError, r"mlp: got -1; pass a whole number of at least 0"),
+        ({"mlp": -1}, ValueError, r"mlp: got -1; pass a finite number of at least 0"),
         ({"norm": "rms"}, ValueError, r"norm: got 'rms'; pass one of: pre, post, none"),
         ({"causal": "yes"}, TypeError, r"causal: got 'yes'"),
         ({"skip": None}, TypeError, r"skip: got None"),

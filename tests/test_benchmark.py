@@ -112,7 +112,7 @@ def test_every_family_has_a_row_in_both_directions(monkeypatch: pytest.MonkeyPat
     assert [(row["name"], row["direction"]) for row in rows] == [
         (one.family, direction) for direction in ("forward", "backward") for one in compiling.families()
     ]
-    assert seen[-1] == ("mlstm", ("log_gradient", "log_weight_gradient"))
+    assert seen[-1] == ("slstm", ("log_gradient", "log_weight_gradient"))
 
 
 def test_phases_are_medians_over_fresh_processes_without_a_cache(

@@ -63,7 +63,10 @@ def test_every_network_of_remedies_builds_and_has_a_kind() -> None:
     options = remedies.Options(width=4, batch=4)
     for name, (kind, build, gains) in remedies.NETWORKS.items():
         assert set(gains) <= set(build(options).gains), name
-        assert kind in {remedies.BASELINE, remedies.START, remedies.NORM, remedies.SKIP, remedies.GATE}
+        assert kind in {
+            remedies.BASELINE, remedies.START, remedies.NORM, remedies.SKIP, remedies.GATE, remedies.LINEAR,
+            remedies.BOUND,
+        }  # fmt: skip
 
 
 def test_the_table_of_known_decays() -> None:

@@ -23,7 +23,7 @@ ROUNDED = {"attention": 1e-6, "lstm": 1e-6, "s4d": 2e-7, "mamba": 2e-7}
 # Their steps are made of the same operations as those of others.
 ALIKE = (
     "antisymmetric_rnn", "cornn", "indrnn", "min_gru", "min_lstm", "mlstm", "mamba2", "retnet", "rwkv6", "rwkv7",
-    "transformer",
+    "slstm", "transformer",
 )  # fmt: skip
 SMALL: dict[str, Any] = {"depth": 5, "seeds": 1, "progress": False}
 

@@ -32,17 +32,18 @@ def test_product_equals_jacfwd_of_the_whole_network(network: Network) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_block_is_its_formula(form: str) -> None:
     with jax.enable_x64(True):
-        network = residual(6, "tanh", form=form)
-        (_, _, weights, x), product = unroll(network, {"sigma_w": 1.3, "sigma_b": 0.4, "branch_gain": 0.7}, depth=1)
+        network = residual(6, "tanh", form=form, scaling="weighted_skip")
+        gains = {"sigma_w": 1.3, "sigma_b": 0.4, "branch_gain": 0.7, "skip_gain": 0.6}
+        (_, _, weights, x), product = unroll(network, gains, depth=1)
         w, b = 1.3 * np.asarray(weights.w[0]), 0.4 * np.asarray(weights.b[0])
-        # d/dx of x + a f(x), written out: row vectors, so the matrix of the map is the transpose.
+        # d/dx of μ x + a f(x), written out: row vectors, so the matrix of the map is the transpose.
         slope = np.diag(1 / np.cosh(np.asarray(x) if form == "pre_activation" else x @ w + b) ** 2)
         branch = {
             "two_layer": lambda: w @ slope @ np.asarray(weights.v[0]),
             "pre_activation": lambda: slope @ w,
             "post_activation": lambda: w @ slope,
         }[form]()
-        assert_equal(product.T, np.eye(6) + 0.7 * branch)
+        assert_equal(product.T, 0.6 * np.eye(6) + 0.7 * branch)
 
 
 def test_highway_carries_where_its_gate_is_shut() -> None:

@@ -10,6 +10,7 @@ from unrolled import own_checks
 import gradsim as gs
 from gradsim import Network, theory
 
+CONSTANT = {"sigma_v": 0.0, "sigma_b": 0.0}
 FREE = {"sigma_delta": 0.0}
 
 TARGETS: list[tuple[Network, dict[str, float], int, float]] = [
@@ -24,6 +25,12 @@ TARGETS: list[tuple[Network, dict[str, float], int, float]] = [
     (gs.min_lstm(4), {}, 1, 0.276117693780),
     (gs.mlstm(4, 4), {}, 100, math.exp(2 * -0.747437088932)),
     (gs.mlstm(4, 4), {}, 1000, math.exp(2 * -3.168728469820)),
+    (
+        gs.slstm(1, of="cell"),
+        {**CONSTANT, "forget_bias": math.log(9) - 5, "input_bias": math.log(0.5)},
+        30,
+        0.0087758462861763**2,
+    ),
     (gs.retnet(8, 8), {}, 100, math.exp(2 * -0.338116915039)),
     (gs.unitary_rnn(4), {}, 1000, 1.0),
     (gs.indrnn(4, "identity"), {}, 10, 1 / 21),
@@ -66,6 +73,8 @@ def test_it_holds_where_floats_end() -> None:
         (gs.retnet(6, 2), {"time_scale": 3.0}),
         (gs.mlstm(6, 2), {"forget_bias": -4.0}),
         (gs.unitary_rnn(3), {"sigma_w": 0.97}),
+        (gs.slstm(4, of="cell"), {**CONSTANT, "input_bias": -2.0}),
+        (gs.slstm(3, of="cell", forget="exp"), {**CONSTANT, "forget_bias": 1.0, "initial_normalizer": 5.0}),
     ],
     ids=lambda value: getattr(value, "family", ""),
 )

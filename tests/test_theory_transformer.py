@@ -61,6 +61,22 @@ def test_law_G5_the_mlp_alone() -> None:
     np.testing.assert_allclose(peri.power, 1 + np.arange(1, 13) / q0, rtol=1e-14)
 
 
+def test_law_G15_a_weighted_skip_beside_an_mlp() -> None:
+    """Before its length is stationary too: q' = μ²q + s and P' = (μ² + s/q) P with a ReLU; and with attention."""
+    mu, s, depth = 0.6, 0.8, 40
+    options: dict[str, Any] = {"attention": False, "scaling": "weighted_skip", "skip_gain": mu}
+    path = theory.transformer(1, depth, sigma_w=math.sqrt(2 * s), **options)
+    q, power = 1.0, 1.0
+    for block in range(depth):
+        q, power = mu**2 * q + s, power * (mu**2 + s / q)
+        assert (path.length[block], path.power[block]) == pytest.approx((q, power), rel=1e-13)
+    tanh = theory.transformer(1, 80, "tanh", **options)
+    growth = 2 * np.diff(tanh.log_gain[-2:])
+    np.testing.assert_allclose(np.exp(growth), theory.weighted_skip_growth("tanh", mu), rtol=1e-12)
+    whole, other = (theory.transformer(3, 4, scaling=one) for one in ("weighted_skip", "constant"))
+    np.testing.assert_array_equal(whole.power, other.power)
+
+
 def test_law_G3_scalings_of_the_branch() -> None:
     """Π (1 + s a_l²) without a norm."""
     number = np.arange(1, 101)
@@ -221,6 +237,7 @@ def test_it_holds_where_floats_end_and_says_where_it_does_not() -> None:
         ({"scaling": "deepnorm"}, ValueError, "position: got 'pre' with scaling='deepnorm'"),
         ({"skip": False, "scaling": "inverse_depth"}, ValueError, "scaling: got 'inverse_depth'; pass one of: const"),
         ({"attention": False, "mlp": False}, ValueError, "attention: got False with mlp=False"),
+        ({"skip_gain": 0.5}, ValueError, "skip_gain: got 0.5 with scaling='constant'; leave it out, or pass 'weigh"),
         ({"attention": 1}, TypeError, "attention: got 1 of type int; pass True or False"),
         ({"activation": "hard_tanh"}, ValueError, "activation: got hard_tanh, which has kinks"),
         ({"activation": "gelu", "position": "none"}, ValueError, "activation: got gelu where no norm comes before"),

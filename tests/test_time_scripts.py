@@ -98,6 +98,7 @@ def test_numbers_are_written_to_their_errors() -> None:
     assert with_error(2.1349, 0.031) == "2.13 ± 0.03"
     assert with_error(956.2, 12.1) == "956 ± 12"
     assert with_error(956.2, float("nan")) == "956"
+    assert with_error(-8.2e-9, 9e-10) == "-8e-09 ± 9e-10"
     assert power(-2.5) == "0.003"
     assert power(-674.6) == "$10^{-675}$"
     assert load("early_layers").power(-630.5) == "3.2e-631"

@@ -23,13 +23,13 @@ ACTIVATIONS = {
 }
 
 
-def block(heads: int = 2, mlp: int = 2, activation: str = "relu", **options: Any) -> Transformer:
+def block(heads: int = 2, mlp: float | int = 2, activation: str = "relu", **options: Any) -> Transformer:
     return transformer(WIDTH, heads, TOKENS, mlp, activation, **options)
 
 
 BLOCKS = {
     "GPT-2": block(activation="gelu", causal=True, scaling="gpt2", layers=4, final_norm=True),
-    "LLaMA": block(activation="silu", gated=True, norm="rms", causal=True, epsilon=0.1),
+    "LLaMA": block(2, 8 / 3, "silu", gated=True, norm="rms", causal=True, epsilon=0.1),
     "Gemma": block(activation="gelu", gated=True, norm="rms", position="peri", qk_norm=True, epsilon=0.01),
     "DeepNet": block(position="post", scaling="deepnorm", layers=4),
     "CaiT": block(1, activation="gelu", scaling="layerscale"),
@@ -38,6 +38,7 @@ BLOCKS = {
     "attention alone": block(6, 0, qk_norm=True, position="post", skip=False),
     "ReGLU alone": block(0, gated=True, position="none", skip=False),
     "by number": block(2, 0, scaling="inverse_sqrt_index"),
+    "weighted skip": block(position="peri", scaling="weighted_skip"),
     "MLP by number": block(0, position="peri", scaling="inverse_index", norm="rms"),
     "by depth": block(position="post", scaling="inverse_sqrt_depth", layers=4),
 }
@@ -85,6 +86,7 @@ def written_out(c: Transformer, w: Any, g: dict[str, np.ndarray], x: np.ndarray)
         return {"inverse_sqrt_depth": 1 / 2, "inverse_sqrt_index": 1 / 2, "inverse_index": 1 / 4}.get(c.scaling, 1)
 
     alpha, beta = (8**0.25, 32**-0.25) if c.scaling == "deepnorm" else (1.0, 1.0)  # 2L and 8L
+    alpha = float(g["skip_gain"]) if c.scaling == "weighted_skip" else alpha
     for place, branch in enumerate([attention] * bool(c.heads) + [mlp] * bool(c.mlp)):
         f = branch(norm(x) if c.position in ("pre", "peri") else x)
         f = norm(f) if c.position == "peri" else f
@@ -164,6 +166,15 @@ def test_starts_are_those_of_their_papers() -> None:
     two = gs.residual(8, scaling="fixup", layers=16).gains
     assert (two["sigma_w"], two["sigma_v"]) == (1 / 4, 0)
     assert gs.residual(8, form="post_activation", scaling="fixup", layers=16).gains["sigma_w"] == 0
+
+
+def test_an_mlp_of_any_ratio_has_the_nearest_width() -> None:
+    assert [transformer(64, mlp=mlp).hidden for mlp in (4, 8 / 3, 0.01)] == [256, 171, 1]
+    assert transformer(5, 1, mlp=2.5).hidden == 13
+    assert transformer(64, mlp=4.0).describe() == transformer(64).describe()
+    message = r"^mlp: got 0.1, with which an MLP has 0 units inside at width=4; pass a number that gives at least 1"
+    with pytest.raises(ValueError, match=message):
+        gs.sweep(transformer(8, 2, mlp=0.1), depth=2, seeds=1, widths=[8, 4])
 
 
 def test_products_equal_jacfwd_of_the_whole_with_its_final_norm() -> None:

@@ -17,11 +17,11 @@ public: Any = gs  # whose newer functions a checker of older types may not know
 NETWORK_KINDS = {
     "width": "size", "channels": "size", "size": "size", "kernel": "size", "batch": "size", "heads": "size",
     "tokens": "size", "order": "size", "values": "size", "layer": "fraction",
-    "mlp": "count", "dimensions": "size", "features": "size or None", "chrono": "size or None",
+    "mlp": "numbers", "dimensions": "size", "features": "size or None", "chrono": "size or None",
     "layers": "size or None", "activation": "function", "initializer": "function", "input_initializer": "function",
     "tied": "flag", "skip": "flag", "causal": "flag", "gated": "flag", "qk_norm": "flag", "final_norm": "flag",
     "epsilon": "numbers", "form": "choice", "norm": "choice", "scaling": "choice", "position": "choice",
-    "place": "choice", "padding": "choice", "of": "choice", "initial": "choice",
+    "place": "choice", "padding": "choice", "of": "choice", "initial": "choice", "forget": "choice",
     "transformer.heads": "count",
 }  # fmt: skip
 RECURRENT: dict[str, Any] = {"width": 4, "initializer": "gaussian", "features": 3, "initial": "zero", "tied": True}
@@ -83,6 +83,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "rwkv7": {"heads": 2, "values": 1, "layer": 0.5, **RECURRENT},
     "delta_net": {"heads": 2, "values": 1, **RECURRENT},
     "mlstm": {"heads": 2, "values": 1, **RECURRENT},
+    "slstm": {
+        "heads": 2, "forget": "exp", "of": "cell", "layer": 0.5, "input_initializer": "gaussian", **RECURRENT,
+    },
 }  # fmt: skip
 THEORY_KINDS = {
     "activation": "function", "depth": "size", "width": "size or None", "orthogonal": "flag", "form": "choice",

@@ -29,6 +29,7 @@ def families() -> list[gs.Network]:
     today = (
         gs.indrnn, gs.min_gru, gs.min_lstm, gs.antisymmetric_rnn, gs.cornn, gs.unitary_rnn, gs.mamba2, gs.retnet,
         gs.rwkv6, gs.rwkv7, gs.delta_net, gs.mlstm,
+        gs.slstm,
     )  # fmt: skip
     blocks = [gs.attention(WIDTH, 4, 8), gs.transformer(WIDTH, 4, 8, activation="silu", gated=True, qk_norm=True)]
     several = [gs.batchnorm(WIDTH, 8), gs.convolutional(WIDTH, 8), *blocks, gs.s4d(4), gs.mamba(4)]

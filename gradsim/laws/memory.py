@@ -18,6 +18,7 @@ from gradsim.networks.time.elementwise import indrnn, min_gru, min_lstm
 from gradsim.networks.time.linear_attention import retnet
 from gradsim.networks.time.linear_recurrence import linear_recurrence
 from gradsim.networks.time.oscillators import cornn
+from gradsim.networks.time.slstm import slstm
 from gradsim.networks.time.state_space import mamba, mamba2, s4d
 from gradsim.networks.time.unitary import unitary_rnn
 from gradsim.networks.time.xlstm import mlstm
@@ -75,9 +76,23 @@ def minimal_gates(effort: int, key: int) -> list[Check]:
 def matrix_memory(effort: int, key: int) -> list[Check]:
     data = sweep(mlstm(8, 4), depth=1000, seeds=2, key=key, dtype="float64").log_gain
     targets = {100: -0.747437088932, 1000: -3.168728469820}
-    return [
+    matrix = [
         exact(f"log gain, b_f = 3 … 6, T = {steps}", data.sel(time=steps), one, 1e-11) for steps, one in targets.items()
     ]
+    return [*matrix, *_scalar_memory(key)]
+
+
+def _scalar_memory(key: int) -> list[Check]:
+    """c/n at constant gates; the one unit's own bias of f is 5."""
+    checks = []
+    for f, i, steps, target in ((0.9, 0.5, 30, 0.0087758462861763), (1.2, 0.5, 2000, 1 / 3.5)):
+        data = sweep(
+            slstm(1, forget="exp", of="cell"), depth=steps, seeds=2, key=key, dtype="float64", sigma_v=0.0, sigma_b=0.0,
+            forget_bias=math.log(f) - 5, input_bias=math.log(i),
+        ).log_gain  # fmt: skip
+        found = np.exp(data.sel(time=steps))
+        checks.append(exact(f"sLSTM: ∂(c/n)_T, f = {f:g}, i = {i:g}, T = {steps}", found, target, 1e-13))
+    return checks
 
 
 def delta_rule(effort: int, key: int) -> list[Check]:
@@ -147,7 +162,7 @@ LAWS = (
     ),
     Law("I2", "Diagonal state spaces: differences of exponential integrals", "Gu & Dao 2023", state_spaces),
     Law("I3", "minGRU, minLSTM: gates of the input forget e-fold in 1.3 steps", "Feng et al. 2024", minimal_gates),
-    Law("I4", "mLSTM: ∂C_T/∂C_0 = Π f_t I", "Beck et al. 2024", matrix_memory),
+    Law("I4", "mLSTM: ∂C_T/∂C_0 = Π f_t I; sLSTM: ∂(c/n)_T at constant gates", "Beck et al. 2024", matrix_memory),
     Law("I5", "Delta rule: E‖Ju‖² = [1 − β(2 − β)/n]^T, an isometry at β = 2", "random projections", delta_rule),
     Law("I6", "Unitary, modReLU without bias: ‖Ju‖ = 1", "Arjovsky et al. 2016", isometry),
     Law(

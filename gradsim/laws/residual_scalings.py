@@ -2,20 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jax import Array
 
 from gradsim import theory
 from gradsim.laws.limits import EXACT, ROOT2, alike, at_infinity, exactly, in_the_limit
 from gradsim.laws.record import Check, added, estimated, sampled, sampled_variance
-from gradsim.networks.depth.dense import Weights
-from gradsim.networks.depth.normalized import LayerNorm, layernorm
+from gradsim.networks.depth.normalized import layernorm
 from gradsim.networks.depth.residual import residual
 from gradsim.networks.depth.transformer import Transformer, transformer
-from gradsim.networks.network import Gains
 from gradsim.sweeps.sweep import sweep
 
 
@@ -108,26 +104,12 @@ def gated(effort: int, key: int) -> list[Check]:
     ]
 
 
-@dataclass(frozen=True)
-class WeightedSkip(LayerNorm):
-    """μ x + σ_w φ(N x) W + σ_b b."""
-
-    @property
-    def gains(self) -> dict[str, float]:
-        return {**super().gains, "mu": 1.0}
-
-    def step(self, weights: Weights, gains: Gains, state: Array, inputs: Array | None) -> Any:
-        moved, seen = super().step(weights, gains, state, inputs)
-        return moved + (gains["mu"] - 1) * state, seen
-
-
 def weighted_skip(effort: int, key: int) -> list[Check]:
     """Stationary after some blocks; two widths."""
     mu, rates, errors, depth = 0.5, [], [], 12
     for width, seeds in ((64, 200 * effort), (128, 100 * effort)):
-        base = layernorm(width, "tanh", form="pre", norm="rms", epsilon=0.0)
-        network = WeightedSkip(**{one.name: getattr(base, one.name) for one in fields(base)})
-        data = sweep(network, depth=depth, seeds=seeds, key=key, burn_in=8, mu=mu)
+        network = layernorm(width, "tanh", form="pre", norm="rms", epsilon=0.0, scaling="weighted_skip")
+        data = sweep(network, depth=depth, seeds=seeds, key=key, burn_in=8, skip_gain=mu)
         square = np.exp(2 * data.log_gain.to_numpy())
         rate = math.log(square[:, depth - 1].mean() / square[:, 3].mean()) / (depth - 4)
         left = [np.delete(square, i, axis=0).mean(axis=0) for i in range(seeds)]

@@ -186,6 +186,8 @@ def with_error(value: float, error: float) -> str:
     if not error > 0:
         return f"{value:.3g}"
     digits = max(0, -math.floor(math.log10(error)))
+    if digits > 6:
+        return f"{value:.0e} ± {error:.0e}"
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 

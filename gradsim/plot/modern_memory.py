@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LN10 = math.log(10)
 FLOOR, CEILING = -8.0, 0.7  # decades: beyond eight, float32 rounds the oldest step's share away
 GROUPS = {
-    "gates": ("LSTM", "GRU", "minLSTM", "minGRU"),
+    "gates": ("LSTM", "GRU", "minLSTM", "minGRU", "sLSTM"),
     "state spaces": ("LRU", "S4D", "Mamba", "Mamba-2"),
     "linear attention": ("RetNet", "RWKV-6", "RWKV-7", "mLSTM", "delta rule"),
     "isometries and others": ("IndRNN", "unitary", "antisymmetric", "coRNN"),

@@ -13,6 +13,7 @@ from gradsim.networks.time.delta_rule import DeltaNet
 from gradsim.networks.time.elementwise import IndRNN, MinGRU, MinLSTM
 from gradsim.networks.time.linear_attention import RWKV6, RetNet
 from gradsim.networks.time.linear_recurrence import LinearRecurrence
+from gradsim.networks.time.slstm import SLSTM, forget_start
 from gradsim.networks.time.state_space import S4D, Mamba, Mamba2
 from gradsim.networks.time.unitary import UnitaryRNN
 from gradsim.networks.time.xlstm import MLSTM
@@ -37,6 +38,7 @@ def log_memory(network: Network, steps: Number, **gains: float) -> np.ndarray:
         mamba, mamba2       the mean of e^(−2TAΔ), at σ_Δ = 0
         min_gru, min_lstm   (E g²)^T of the gate g that keeps the memory, at σ_b = 0
         retnet, rwkv6, mlstm  the mean of w^2T over heads or channels, where decays do not read the input
+        slstm               the mean of [f^T n₀/(f^T n₀ + i (1 − f^T)/(1 − f))]² over units: of="cell", constant gates
         delta_net           [1 − β(2 − β)/d_k]^T, at σ_β = 0
 
     exact at any width but for min_gru, min_lstm and delta_net, where the gates' arguments and the keys must be
@@ -181,6 +183,24 @@ def _mlstm(network: MLSTM, gains: Gains, steps: np.ndarray) -> np.ndarray:
     return _mean(log_expit(np.linspace(3, 6, network.heads) + gains["forget_bias"]), steps)
 
 
+def _slstm(network: SLSTM, gains: Gains, steps: np.ndarray) -> np.ndarray:
+    if network.of != "cell":
+        raise ValueError(f"network: got slstm of={network.of!r}; pass of='cell': slstm has a closed form there alone")
+    _needs(network, gains, sigma_w=0.0, sigma_v=0.0, sigma_b=0.0)
+    start = forget_start(network.width, network.layer) + gains["forget_bias"]
+    log_f = (start if network.forget == "exp" else log_expit(start)) + 0 * steps[:, None]
+    # ln i/n₀ (f^−T − 1)/(1 − f), a sum of f^−k: what came in beside what was there.
+    power = np.where(log_f == 0, np.log(steps[:, None]), -np.inf)
+    np.copyto(power, _log_expm1(-steps[:, None] * log_f) - _log_expm1(-log_f) - log_f, where=log_f != 0)
+    came_in = gains["input_bias"] - np.log(gains["initial_normalizer"]) + power
+    return logsumexp(2 * log_expit(-came_in), axis=-1) - np.log(network.width)
+
+
+def _log_expm1(x: np.ndarray) -> np.ndarray:
+    """ln |e^x − 1|."""
+    return np.maximum(x, 0) + np.log(-np.expm1(-abs(x)))
+
+
 def _delta(network: DeltaNet, gains: Gains, steps: np.ndarray) -> np.ndarray:
     _needs(network, gains, sigma_beta=0.0)
     beta = gains["beta"]
@@ -190,5 +210,5 @@ def _delta(network: DeltaNet, gains: Gains, steps: np.ndarray) -> np.ndarray:
 FORMS: dict[type[Network], Log] = {
     LinearRecurrence: _ring, IndRNN: _independent, UnitaryRNN: _unitary, AntisymmetricRNN: _antisymmetric, S4D: _s4d,
     Mamba: _mamba, Mamba2: _mamba2, MinGRU: _min_gru, MinLSTM: _min_lstm, RetNet: _retnet, RWKV6: _rwkv6,
-    MLSTM: _mlstm, DeltaNet: _delta,
+    MLSTM: _mlstm, SLSTM: _slstm, DeltaNet: _delta,
 }  # fmt: skip

@@ -32,7 +32,7 @@ def residual_block(width: int, share: Number, activation: str = "identity") -> R
 
     with B ~ Bin(n, ½) and the noncentral χ'², so that E ln‖Ju‖² given v is ln 2v + Σ_j Pois(j; 1/2v) ψ(n/2 + j). Over
     a stack of L blocks of a = σ/√L, ln‖Ju‖ has mean σ²(n − 2)/2n and variance σ²/n as L → ∞: depth over width plays no
-    part.
+    part. Law G2 is L times this mean at s = σ²/L, to rounding: 0.484148086305 at n = 64, L = 1000, σ = 1.
 
     Args:
         width: n.
@@ -41,10 +41,12 @@ def residual_block(width: int, share: Number, activation: str = "identity") -> R
 
     Returns: ResidualBlock(mean, variance, fourth), float64 in the shape of `share`.
     Raises: TypeError or ValueError naming the argument.
-    Source: laws G1 and G3 of the project's law book; Hanin & Nica 2018, arXiv:1812.05994, for the ReLU's χ²_B.
+    Source: laws G1 to G3 of the project's law book; Hanin & Nica 2018, arXiv:1812.05994, for the ReLU's χ²_B.
 
     >>> print("{:.12f} {:.12f}".format(*residual_block(8, 1.0)[:2]))
     0.296761403201 0.054141061590
+    >>> print(f"{1000 * residual_block(64, 1 / 1000).mean:.12f}")
+    0.484148086305
     """
     n = arguments.whole("width", width, maximum=10**6)
     relu = arguments.choice("activation", activation, ("identity", "relu")) == "relu"

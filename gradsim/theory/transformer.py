@@ -14,7 +14,7 @@ from gradsim.theory.channels import kernel
 from gradsim.theory.given import RANGE, ActivationLike, Number, layers
 from gradsim.theory.softmax import LARGEST_TOKENS, LARGEST_VARIANCE, softmax_moments
 
-SCALINGS = (*FACTORS, "deepnorm")
+SCALINGS = (*FACTORS, "deepnorm", "weighted_skip")
 
 Cells = Float[np.ndarray, " cells"]
 Path = Float[np.ndarray, "depth cells"]
@@ -78,6 +78,7 @@ def transformer(
     sigma_u: Number = 1.0,
     sigma_g: Number = 1.0,
     branch_gain: Number = 1.0,
+    skip_gain: Number = 1.0,
 ) -> TransformerPath:
     """Length, correlation and power after each block of `gradsim.transformer`, for large width.
 
@@ -102,7 +103,8 @@ def transformer(
         tokens, depth: n and L.
         attention, mlp: False leaves that sublayer out.
         scaling: as of `gradsim.transformer`, with L = depth: constant, inverse_sqrt_depth, inverse_depth,
-            inverse_sqrt_index, inverse_index or deepnorm. A start, as GPT-2's, is a choice of gains.
+            inverse_sqrt_index, inverse_index, deepnorm or weighted_skip: μ² times what was there, with the skip_gain μ,
+            to which a sublayer adds. A start, as GPT-2's, is a choice of gains.
         final_norm: of what the network would give out if it ended after block l, normalized once more.
 
     Returns: TransformerPath(length, correlation, power, log_gain, log_gradient), float64 [*shape, depth] for the gains,
@@ -110,7 +112,7 @@ def transformer(
         a length the floats.
     Raises: TypeError or ValueError naming the argument: an activation with kinks other than the ReLU, one that is not
         homogeneous (or gated) with position="none", c0 below −1/(n − 1).
-    Source: Cowsik et al. 2024, arXiv:2403.02579; laws G4 to G8 and G14 of the project's law book.
+    Source: Cowsik et al. 2024, arXiv:2403.02579; laws G4 to G8, G14 and G15 of the project's law book.
 
     >>> print(f"{transformer(4, 6, sigma_q=0.0, sigma_w=2**0.5).power[-1]:.9f}")
     8.952444331
@@ -127,8 +129,13 @@ def transformer(
     depth, (q, c, *gains), shape = layers(
         depth, {"q0": (1e-150, RANGE[1]), "c0": (lowest, 1.0)}, q0=q0, c0=c0, sigma_q=sigma_q, logit_gain=logit_gain,
         sigma_v=sigma_v, sigma_o=sigma_o, sigma_w=sigma_w, sigma_u=sigma_u, sigma_g=sigma_g, branch_gain=branch_gain,
+        skip_gain=skip_gain,
     )  # fmt: skip
-    query, logit, value, out, first, second, gate, branch = gains
+    query, logit, value, out, first, second, gate, branch, mu = gains
+    if scaling != "weighted_skip" and np.any(mu != 1):
+        raise ValueError(
+            f"skip_gain: got {mu[mu != 1][0]:g} with scaling={scaling!r}; leave it out, or pass 'weighted_skip'"
+        )
     alpha, beta = deepnorm(depth) if scaling == "deepnorm" else (1.0 if skip else 0.0, 1.0)
     sublayers: list[_Sublayer] = []
     if parts[0]:
@@ -140,7 +147,7 @@ def transformer(
     scheme = SCHEMES[scaling]
     a2 = [branch**2 * (depth if scheme.of == "depth" else block) ** (2 * scheme.power) for block in range(1, depth + 1)]
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        length, gap, steps = _followed(_State(q, q * (1 - c)), sublayers, a2, alpha**2, position)
+        length, gap, steps = _followed(_State(q, q * (1 - c)), sublayers, a2, (alpha * mu) ** 2, position)
         last = -np.log(length) if final_norm else np.zeros_like(length)  # what the final norm divides by
         forward, backward = (_powers(steps) + last) / 2, (_powers(steps[::-1].swapaxes(1, 2))[::-1] + last[-1]) / 2
         power = np.exp(2 * forward)
@@ -205,7 +212,7 @@ def _channels(phi: Activation, first: Cells, second: Cells, gate: Cells | None) 
 
 
 def _around(
-    state: _State, branch: _Branch, a2: Cells, alpha2: float, position: str
+    state: _State, branch: _Branch, a2: Cells, alpha2: Cells, position: str
 ) -> tuple[_State, Float[np.ndarray, "2 2 cells"]]:
     """The state after a sublayer, and its matrix on (P, R)."""
     q, gap = state
@@ -220,7 +227,7 @@ def _around(
 
 
 def _followed(
-    state: _State, sublayers: Sequence[_Sublayer], a2: Sequence[Cells], alpha2: float, position: str
+    state: _State, sublayers: Sequence[_Sublayer], a2: Sequence[Cells], alpha2: Cells, position: str
 ) -> tuple[Path, Path, Steps]:
     """Length and gap after each block, and its matrix on (P, R)."""
     path, steps = np.empty((2, len(a2), state.length.size)), np.empty((len(a2), 2, 2, state.length.size))

@@ -23,7 +23,7 @@ def attention(
     width: int,
     heads: int = 1,
     tokens: int = 8,
-    mlp: int = 4,
+    mlp: float | int = 4,
     activation: str | activations.Function | Activation = "gelu",
     initializer: str | initializers.Draw | Initializer = "gaussian",
     norm: str = "pre",

@@ -32,7 +32,9 @@ class LayerNorm(Dense):
 
     @property
     def gains(self) -> dict[str, float]:
-        return super().gains if self.form == "plain" else {**super().gains, "branch_gain": 1.0}
+        if self.form == "plain":
+            return super().gains
+        return {**super().gains, "branch_gain": 1.0, **schemes.skip_gains(self.scaling)}
 
     @property
     def numbered(self) -> bool:
@@ -51,7 +53,8 @@ class LayerNorm(Dense):
             return self.activation(z), (z,)
         scale = schemes.branch_gain(self.scaling, self.layers, gains, inputs)
         z = x if self.form == "post" else standardize(x, -1, self.epsilon, centre)
-        x = x + scale * (gains["sigma_w"] * (self.activation(z) @ weights.w) + bias)
+        branch = gains["sigma_w"] * (self.activation(z) @ weights.w) + bias
+        x = schemes.carried(self.scaling, gains, x) + scale * branch
         return (x if self.form == "pre" else standardize(x, -1, self.epsilon, centre)), (z,)
 
 
@@ -73,7 +76,8 @@ def layernorm(
         form="post"   x_l = N(x + a s (σ_w φ(x) W + σ_b b))
 
     norm="rms" leaves the mean in, x / √(mean x² + ε). ε is 1e-6 as in Flax; with epsilon=0 the norm is
-    exactly free of scale. s is 1, 1/√L, 1/L, 1/√l or 1/l by `scaling` and L = `layers`, as in `residual`.
+    exactly free of scale. s is 1, 1/√L, 1/L, 1/√l or 1/l by `scaling` and L = `layers`, as in `residual`;
+    scaling="weighted_skip" has μ x in place of x, and the gain μ, skip_gain (1), as Doshi et al. have it.
 
     The Jacobian is ∂x_L/∂x_0, through the norms. Gains: sigma_w and sigma_b (the initializer's own
     unless given), and branch_gain (a) in the residual forms. The norm's own scale and shift are 1 and 0.
@@ -81,10 +85,10 @@ def layernorm(
 
     Raises: ValueError or TypeError for a width below 2, an unknown name (the known ones are listed),
     a negative epsilon, a scaling without a residual branch or without layers.
-    Source: Ba, Kiros & Hinton 2016; Zhang & Sennrich 2019; Xiong et al. 2020.
+    Source: Ba, Kiros & Hinton 2016; Zhang & Sennrich 2019; Xiong et al. 2020; Doshi, He & Gromov 2023.
     """
     form = arguments.choice("form", form, FORMS)
-    scaling = arguments.choice("scaling", scaling, FACTORS if form != "plain" else FACTORS[:1])
+    scaling = arguments.choice("scaling", scaling, (*FACTORS, "weighted_skip") if form != "plain" else FACTORS[:1])
     return LayerNorm(
         **checked(width, activation, initializer, tied, narrowest=2),
         form=form,

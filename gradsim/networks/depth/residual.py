@@ -71,15 +71,15 @@ class Residual(Dense):
     def step(
         self, weights: Any, gains: Gains, state: Float[Array, " n"], inputs: Array | None
     ) -> tuple[Float[Array, " n"], tuple[Float[Array, " n"], ...]]:
-        x = state
+        x, carried = state, schemes.carried(self.scaling, gains, state)
         a = schemes.branch_gain(self.scaling, self.layers, gains, inputs, getattr(weights, "scale", None))
         before = self.form == "pre_activation"
         z = gains["sigma_w"] * ((self.activation(x) if before else x) @ weights.w) + gains["sigma_b"] * weights.b
         if before:
-            return x + a * z, (x,)
+            return carried + a * z, (x,)
         if self.form == "post_activation":
-            return x + a * self.activation(z), (z,)
-        return x + (a * gains["sigma_v"]) * (self.activation(z) @ weights.v), (z,)
+            return carried + a * self.activation(z), (z,)
+        return carried + (a * gains["sigma_v"]) * (self.activation(z) @ weights.v), (z,)
 
 
 def residual(
@@ -100,17 +100,18 @@ def residual(
     with s = 1 (scaling="constant"), 1/√L ("inverse_sqrt_depth"), 1/L ("inverse_depth"), 1/√l ("inverse_sqrt_index") or
     1/l ("inverse_index"), L = `layers` and l the block's number; or a = 0 ("rezero", "skipinit"), a = 1e-5
     ("layerscale"), a weight that is trained, one a block or one a unit; or by default σ_w = 0, in the two-layer form
-    σ_v = 0 and σ_w times L^−½ ("fixup").
+    σ_v = 0 and σ_w times L^−½ ("fixup"); or a skip of its own gain, μ x_{l−1} + a f ("weighted_skip").
 
     The Jacobian is ∂x_L/∂x_0 = Π_l (1 + a s ∂f_l/∂x), skips included. Gains: sigma_w, sigma_b,
-    branch_gain (a), and sigma_v where the branch has two matrices; the initializer's own unless given.
+    branch_gain (a), and sigma_v where the branch has two matrices; the initializer's own unless given; skip_gain (μ, 1)
+    where the skip has one.
     `tied` shares one draw among all blocks.
 
     Raises: ValueError or TypeError for a width or layers that are not positive whole numbers, an
     unknown name (the known ones are listed), layers missing where the scaling needs them or given
     where it does not.
     Source: He et al. 2015, 2016; Yang & Schoenholz 2017; for the scalings De & Smith 2020, Hayou et al. 2021,
-    Bachlechner et al. 2021, Touvron et al. 2021, Zhang, Dauphin & Ma 2019.
+    Bachlechner et al. 2021, Touvron et al. 2021, Zhang, Dauphin & Ma 2019, Doshi, He & Gromov 2023.
     """
     form = arguments.choice("form", form, FORMS)
     scaling = arguments.choice("scaling", scaling, RESIDUAL)

@@ -1,4 +1,4 @@
-"""The way around a branch, x + a s f(x), and the schemes that keep a stack of many such blocks in hand."""
+"""The way around a branch, μ x + a s f(x), and the schemes that keep a stack of many such blocks in hand."""
 
 import math
 from collections import namedtuple
@@ -23,6 +23,7 @@ class Scheme(NamedTuple):
     branch_gain: float = 1.0
     trained: str | None = None  # who has an `a` of its own, as a weight: each "block", "branch" or "unit"
     layers: bool = False  # must L be known?
+    weighted: bool = False  # has the skip a gain μ?
 
 
 SCHEMES = {
@@ -38,9 +39,10 @@ SCHEMES = {
     "t_fixup": Scheme(layers=True),
     "gpt2": Scheme(layers=True),
     "deepnorm": Scheme(layers=True),
+    "weighted_skip": Scheme(weighted=True),
 }
 FACTORS = tuple(name for name, scheme in SCHEMES.items() if scheme.power or name == "constant")
-RESIDUAL = (*FACTORS, "rezero", "skipinit", "layerscale", "fixup")
+RESIDUAL = (*FACTORS, "rezero", "skipinit", "layerscale", "fixup", "weighted_skip")
 
 
 class Branch(NamedTuple):
@@ -118,6 +120,16 @@ def branch_gain(
     return gain * (factor.astype(gain.dtype) if isinstance(factor, Array) else factor)
 
 
+def carried(scaling: str, gains: Gains, x: Array) -> Array:
+    """What the skip hands on: x, or μ x of a weighted one."""
+    return gains["skip_gain"] * x if SCHEMES[scaling].weighted else x
+
+
+def skip_gains(scaling: str) -> dict[str, float]:
+    """The gain of a weighted skip, μ."""
+    return {"skip_gain": 1.0} if SCHEMES[scaling].weighted else {}
+
+
 def deepnorm(layers: int) -> tuple[float, float]:
     """(α, β) of DeepNorm for L blocks of one stack: (2L)^¼ on the skip, (8L)^−¼ on the branch's weights."""
     return (2 * layers) ** 0.25, (8 * layers) ** -0.25
@@ -137,6 +149,7 @@ def started(
     path times 0.67 L^−¼ a matrix, GPT-2's last ones over √B.
     """
     found, branches = {**gains, "branch_gain": SCHEMES[scaling].branch_gain}, list(branches)
+    found |= skip_gains(scaling)
     if layers is None:
         return found
     count = layers * len(branches)

@@ -1,8 +1,9 @@
 """Transformer blocks, put together from parts: a norm, softmax attention, an MLP, and the way around each."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jax import Array, lax
 from jax.typing import DTypeLike
@@ -31,7 +32,7 @@ class Transformer(Network):
     width: int
     heads: int
     tokens: int
-    mlp: int
+    mlp: float | int
     activation: Activation
     initializer: Initializer
     gated: bool
@@ -50,6 +51,16 @@ class Transformer(Network):
     def __post_init__(self) -> None:  # a sweep over widths makes networks too
         if self.heads:
             arguments.divisor("heads", self.heads, "width", self.width)
+        if self.mlp and not 1 <= self.hidden < 2**31:
+            raise ValueError(
+                f"mlp: got {self.mlp}, with which an MLP has {self.hidden} units inside at width={self.width}; "
+                "pass a number that gives at least 1, and fewer than 2^31"
+            )
+
+    @property
+    def hidden(self) -> int:
+        """The width of an MLP inside: the whole number nearest to `mlp` times the width, the larger of two."""
+        return math.floor(self.mlp * self.width + 0.5)
 
     @property
     def parameters(self) -> Mapping[str, str]:  # type: ignore[override]
@@ -59,7 +70,7 @@ class Transformer(Network):
 
     @property
     def gains(self) -> dict[str, float]:
-        n, hidden, weight = self.width, self.mlp * self.width, schemes.weight_gain(self.scaling, self.initializer)
+        n, hidden, weight = self.width, self.hidden, schemes.weight_gain(self.scaling, self.initializer)
         found: dict[str, float] = {}
         if self.heads:
             found["sigma_q"] = weight(n, n)
@@ -93,7 +104,7 @@ class Transformer(Network):
         return inputs
 
     def draw(self, key: Array, dtype: DTypeLike) -> Weights:
-        n, hidden, law = self.width, self.mlp * self.width, self.initializer
+        n, hidden, law = self.width, self.hidden, self.initializer
         shapes = {"w": (n, hidden), "b": (hidden,), "u": (hidden, n), "g": (n, hidden)}
         names = [name for name in self.parameters if name in shapes]
         parts = [Part(law.draw_bias if name == "b" else law.draw, shapes[name]) for name in names]
@@ -129,13 +140,14 @@ class Transformer(Network):
     def _after(
         self, weights: Weights, gains: Gains, x: Array, branch: Array, place: int, number: Array | None
     ) -> Array:
-        """The state after a branch: α x + a s branch, the branch or the sum normalized where a norm comes there."""
+        """The state after a branch: α x or μ x + a s branch, the branch or the sum normalized where a norm comes."""
         if self.position == "peri":
             branch = self._norm(branch)
         if self.skip:
             scale = getattr(weights, "scale", None)
             gain = schemes.branch_gain(self.scaling, self.layers, gains, number, scale, place)
-            branch = (self._deepnorm[0] * x if self.scaling == "deepnorm" else x) + gain * branch
+            carried = self._deepnorm[0] * x if self.scaling == "deepnorm" else schemes.carried(self.scaling, gains, x)
+            branch = carried + gain * branch
         return self._norm(branch) if self.position == "post" else branch
 
     def _finally(self, x: Array, number: Array | None) -> Array:
@@ -152,11 +164,17 @@ class Transformer(Network):
         return deepnorm(self.layers) if self.scaling == "deepnorm" and self.layers else (1.0, 1.0)
 
 
+def _ratio(value: Any) -> float | int:
+    """`mlp` as a number of at least 0, an int where it is whole."""
+    number = arguments.number("mlp", value, "a finite number of at least 0", low=math.nextafter(0.0, -1.0))
+    return int(number) if number.is_integer() else number
+
+
 def transformer(
     width: int,
     heads: int = 4,
     tokens: int = 8,
-    mlp: int = 4,
+    mlp: float | int = 4,
     activation: str | activations.Function | Activation = "gelu",
     initializer: str | initializers.Draw | Initializer = "gaussian",
     *,
@@ -176,8 +194,9 @@ def transformer(
 
         attention         f(X) = concat_heads[softmax(Q Kᵀ / √d_head) V] σ_o W_o,
                           Q = σ_q X W_q,  K = σ_q X W_k,  V = σ_v X W_v,  d_head = width / heads
-        MLP               f(x) = σ_u φ(σ_w x W + σ_b b) U, `mlp` times as wide inside
-        gated             f(x) = σ_u [φ(σ_g x G + σ_b b) ∘ (σ_w x W)] U: ReGLU, GEGLU, SwiGLU with relu, gelu, silu
+        MLP               f(x) = σ_u φ(σ_w x W + σ_b b) U, `mlp` times as wide inside, to the nearest whole number
+        gated             f(x) = σ_u [φ(σ_g x G + σ_b b) ∘ (σ_w x W)] U: ReGLU, GEGLU, SwiGLU with relu, gelu, silu;
+                          mlp=8/3 has as many weights as a plain one of 4
 
         position="pre"    X + a s f(N X)          position="post"   N(X + a s f(X))
         position="peri"   X + a s N f(N X)        position="none"   X + a s f(X)
@@ -195,21 +214,23 @@ def transformer(
         "deepnorm"             N(α X + a f(X)), α = (2L)^¼, values, output, W and U times (8L)^−¼ (position="post")
         "fixup"                σ_o = σ_u = 0, σ_v and σ_w times B^−½, or σ_w and σ_g times B^−¼; B branches in all
         "t_fixup"              σ_v, σ_o, σ_w and σ_u times 0.67 L^−¼ (position="none")
+        "weighted_skip"        μ X in place of X, with the gain skip_gain μ
         "gpt2"                 every σ is 0.02 √fan-in, σ_o and σ_u also over √B
 
-    where the last three set no more than the defaults of gains. The state is [tokens, width] and the Jacobian
-    ∂X_L/∂X_0 that of all tokens together. Gains: sigma_q, logit_gain (1), sigma_v, sigma_o, sigma_w, sigma_u, sigma_b,
-    sigma_g (the initializer's own unless given), branch_gain (a, 1). Where nothing normalizes, the state may grow so
-    far that tokens agree to rounding (in float32 when a skip has grown 2^24 fold): their hard choices, and the
-    gradient through them, are then not resolved; and a gated branch is quadratic, which ends beyond the floats.
+    where "fixup", "t_fixup" and "gpt2" set no more than the defaults of gains. The state is [tokens, width] and the
+    Jacobian ∂X_L/∂X_0 that of all tokens together. Gains: sigma_q, logit_gain (1), sigma_v, sigma_o, sigma_w, sigma_u,
+    sigma_b, sigma_g (the initializer's own unless given), branch_gain (a, 1), skip_gain (μ, 1). Where nothing
+    normalizes, the state may grow so far that tokens agree to rounding (in float32 when a skip has grown 2^24 fold):
+    their hard choices, and the gradient through them, are then not resolved; and a gated branch is quadratic, which
+    ends beyond the floats.
 
-    Raises: ValueError or TypeError for sizes that are not positive whole numbers (a width below 2 with a
-    norm), heads that do not divide the width, neither attention nor MLP, an unknown name (the known ones are listed),
-    a scaling without what it needs, a negative epsilon.
+    Raises: ValueError or TypeError for sizes that are not positive whole numbers (a width below 2 with a norm), heads
+    that do not divide the width, an `mlp` with which there is no unit inside, neither attention nor MLP, an unknown
+    name (the known ones are listed), a scaling without what it needs, a negative epsilon.
     Source: Vaswani et al. 2017; Shazeer 2020 (gated); Zhang & Sennrich 2019 (RMS); Xiong et al. 2020 (pre and post);
     Ding et al. 2021, Kim et al. 2025 (peri); Henry et al. 2020, Dehghani et al. 2023 (QK-norm); for the scalings De &
     Smith 2020, Bachlechner et al. 2021, Touvron et al. 2021, Zhang et al. 2019, Huang et al. 2020, Radford et al.
-    2019, Wang et al. 2022, Hayou et al. 2021.
+    2019, Wang et al. 2022, Hayou et al. 2021, Doshi et al. 2023.
     """
     position = arguments.choice("position", position, POSITIONS)
     skip = arguments.flag("skip", skip)
@@ -220,7 +241,7 @@ def transformer(
                 f"position: got {position!r} with scaling={name!r}; pass position={needed!r}, or another scaling"
             )
     final_norm = arguments.flag("final_norm", final_norm)
-    heads, mlp = arguments.size("heads", heads, minimum=0), arguments.size("mlp", mlp, minimum=0)
+    heads, mlp = arguments.size("heads", heads, minimum=0), _ratio(mlp)
     if not heads and not mlp:
         raise ValueError("mlp: got 0 with heads=0, which leaves nothing of a block; pass one of them of at least 1")
     return Transformer(

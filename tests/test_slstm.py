@@ -1,0 +1,133 @@
+"""The sLSTM against its paper's equations, with and without their stabilizer, and autodiff of all steps together."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from unrolled import MATRIX, bind
+
+import gradsim as gs
+
+N, HEADS, FEATURES, DEPTH = 4, 2, 3, 5
+GAINS = {"sigma_w": 1.3, "sigma_b": 0.2, "forget_bias": 0.4, "input_bias": 0.3, "initial_normalizer": 0.7}
+
+
+def gates(w: Any, g: Any, h: Array, x: Array, forget: str) -> tuple[Array, ...]:
+    """ln i, ln f, z and o, unit by unit and head by head."""
+    size, found = N // HEADS, []
+    for gate in "ifzo":
+        r = jnp.zeros((N, N))
+        for head in range(HEADS):
+            part = slice(head * size, (head + 1) * size)
+            r = r.at[part, part].set(getattr(w, f"w_{gate}")[head])
+        of_input = g["sigma_v"] * x @ getattr(w, f"v_{gate}") + g["sigma_b"] * getattr(w, f"b_{gate}")
+        found.append(g["sigma_w"] * h @ r + of_input)
+    start = np.array([5 - 12 * (j / (N - 1)) ** (0.3 + 1.3 * 0.5) for j in range(N)])
+    i, f = found[0] + g["input_bias"], found[1] + start + g["forget_bias"]
+    return i, f if forget == "exp" else jnp.log(jax.nn.sigmoid(f)), jnp.tanh(found[2]), jax.nn.sigmoid(found[3])
+
+
+def plain(w: Any, g: Any, state: Any, x: Array, forget: str) -> Any:
+    c, n, h = state
+    log_i, log_f, z, o = gates(w, g, h, x, forget)
+    c, n = jnp.exp(log_f) * c + jnp.exp(log_i) * z, jnp.exp(log_f) * n + jnp.exp(log_i)
+    return c, n, o * c / n
+
+
+def stabilized(w: Any, g: Any, state: Any, x: Array, forget: str) -> Any:
+    """As the paper's appendix has it: all of it is differentiated, m too."""
+    c, n, h, m = state
+    log_i, log_f, z, o = gates(w, g, h, x, forget)
+    new = jnp.maximum(log_f + m, log_i)
+    i, f = jnp.exp(log_i - new), jnp.exp(log_f + m - new)
+    c, n = f * c + i * z, f * n + i
+    return c, n, o * c / n, new
+
+
+def whole(step: Any, bound: Any, forget: str, chart: Any, back: Any, first: Array) -> Array:
+    """The state after all steps from the first one; in which coordinates, `chart` and `back` say."""
+    state = back(*jnp.split(first, 3))
+    for t in range(DEPTH):
+        drawn = bound.source.drawn(t)
+        state = step(bound.chain.weights(drawn), bound.gains, state, drawn.inputs, forget)
+    return jnp.concatenate(chart(*state))
+
+
+def ratios(c: Array, n: Array, h: Array, m: Array | float = 0.0) -> tuple[Array, ...]:
+    return c / n, jnp.log(n) + m, h
+
+
+def from_ratios(ratio: Array, log_n: Array, h: Array) -> tuple[Array, ...]:
+    return ratio * jnp.exp(log_n), jnp.exp(log_n), h
+
+
+def with_m(ratio: Array, log_n: Array, h: Array) -> tuple[Array, ...]:
+    return *from_ratios(ratio, log_n, h), jnp.zeros(N)
+
+
+def as_it_is(*state: Array) -> tuple[Array, ...]:
+    return state
+
+
+WAYS: dict[str, Any] = {"plain": (plain, ratios, from_ratios), "stabilized": (stabilized, ratios, with_m)}
+
+
+def product(of: str, forget: str) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A network, its first state, and gradsim's product of its steps, [outputs, inputs]."""
+    network = gs.slstm(N, HEADS, forget=forget, of=of, layer=0.5, features=FEATURES, initial="gaussian")
+    bound = bind(network, GAINS)
+    found = jax.jit(lambda: bound.forward((MATRIX,), DEPTH)["matrix"])()
+    last = [np.asarray(leaf)[-1].T for leaf in jax.tree.leaves(found.mantissa)]
+    matrix, first = np.ldexp(np.concatenate(last), int(found.exponent[-1])), bound.chain.initial_state()
+    state = np.ldexp(np.concatenate(jax.tree.leaves(first.mantissa)), int(first.exponent))
+    return bound, state, matrix
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("forget", ["sigmoid", "exp"])
+def test_it_is_the_papers_and_its_stabilizer_changes_no_derivative(forget: str) -> None:
+    with jax.enable_x64(True):
+        bound, first, found = product("state", forget)
+        for step, chart, back in WAYS.values():
+            expected = jax.jit(jax.jacfwd(partial(whole, step, bound, forget, chart, back)))(first)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-13)
+        parts = {"cell": slice(0, N), "hidden": slice(2 * N, None)}
+        for of, part in parts.items():
+            np.testing.assert_allclose(product(of, forget)[2], found[part, part], rtol=0, atol=1e-15)
+
+
+@pytest.mark.further
+def test_without_the_stabilizer_it_is_of_c_n_and_h() -> None:
+    with jax.enable_x64(True):
+        bound, first, found = product("unstabilized", "exp")
+        expected = jax.jit(jax.jacfwd(partial(whole, plain, bound, "exp", as_it_is, as_it_is)))(first)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.further
+def test_what_outgrows_the_floats_without_the_stabilizer_is_nan() -> None:
+    """f = 1.2: law I4 holds c/n to that of 2,000 steps with it."""
+    with pytest.warns(RuntimeWarning, match="left the range of floats, first at time 1[67][0-9]"):
+        lost = gs.sweep(
+            gs.slstm(1, forget="exp", of="unstabilized"), depth=200, seeds=1, sigma_v=0.0, forget_bias=np.log(1.2) - 5
+        ).log_gain
+    assert np.isfinite(lost.isel(time=160)).all()
+    assert np.isnan(lost.isel(time=-1)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"forget": "tanh"}, r"^forget: got 'tanh'; pass one of: sigmoid, exp"),
+        ({"of": "gate"}, r"^of: got 'gate'; pass one of: state, hidden, cell, unstabilized"),
+        ({"heads": 3}, r"^heads: got 3, which does not divide width=4"),
+        ({"layer": 2.0}, r"^layer: got 2.0"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gs.slstm(4, **arguments)
