@@ -31,7 +31,7 @@ PIP := $(RUN) -m pip --quiet --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures lint test test-all docs lock wheel clean
+.PHONY: help install figures lint test test-all docs lock wheel smoke clean
 
 help:
 	@echo "make figures   draw every figure into figures/ (PRESET=quick, paper or accelerator)"
@@ -42,6 +42,7 @@ help:
 	@echo "make install   only make the environment"
 	@echo "make lock      choose the newest versions anew and write the locks"
 	@echo "make wheel     build the source archive and the wheel into dist/"
+	@echo "make smoke     install that wheel into an environment of its own, and measure with it"
 	@echo "make clean     remove what was built and cached; the environment stays"
 	@echo "On GPUs or TPUs: make figures ACCELERATOR=cuda13 PRESET=accelerator (or cuda12, tpu)"
 	@echo "With another Python: make test PYTHON=python3.13"
@@ -96,7 +97,16 @@ lock: $(STAMP)
 		--upgrade --quiet --no-annotate --no-header --output-file requirements-docs.lock
 
 wheel: $(STAMP)
+	@rm -rf dist
 	$(RUN) -m build --no-isolation
+
+# As users have it: an environment with nothing but the wheel and what it declares, and no checkout in sight.
+smoke: wheel
+	$(PYTHON) -m venv --clear build/smoke
+	build/smoke/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock dist/*.whl
+	build/smoke/bin/python -m pip check --disable-pip-version-check
+	cd build && smoke/bin/python -I -c \
+		"import gradsim as gs; print(gs.__file__); print(gs.sweep(gs.feedforward(8), depth=4, seeds=1).log_gain.values)"
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

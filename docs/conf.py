@@ -53,6 +53,8 @@ html_extra_path = ["../figures/atlas.html"]
 html_sidebars = {"*": [], "how_to/*": ["sidebar-nav-bs"], "reference/*": ["sidebar-nav-bs"]}
 html_show_sourcelink = False
 html_copy_source = False
+html_show_search_summary = False  # they are fetched, which a browser refuses of a site on disk
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "gradsim"},
     "navbar_align": "left",

@@ -18,6 +18,7 @@ FIGURES = Path(__file__).parents[1] / "figures"
 FIRST = ("derivatives", "phase_diagram", "depth_profile", "early_layers", "sequence_memory", "remedies", "atlas")
 MORE = {
     "phase_diagram": ["schemes.png"],
+    "atlas": ["atlas_families.png"],
     "critical_lines": ["finite_width_scaling.png"],
     "benchmark": ["benchmarks/benchmark-cpu.png"],
 }
@@ -38,6 +39,8 @@ def render(app: Any, name: str, source: list[str]) -> None:
 def context() -> dict[str, Any]:
     return {
         "remedies": {row["network"]: row for row in table("remedies")},
+        "memory": by_network("modern_memory"),
+        "transformers": {row["network"]: row for row in table("transformer_depth")},
         "learning": {row["network"]: row for row in table("early_layers_training")},
         "trainability": table("trainability"),
         "laws": by_law(),
@@ -54,6 +57,14 @@ def table(name: str) -> list[dict[str, Any]]:
     """The rows of figures/name.csv, numbers as numbers."""
     with (FIGURES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def by_network(name: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of figures/name.csv of each network."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table(name):
+        found.setdefault(str(row["network"]), []).append(row)
+    return found
 
 
 def number(text: str) -> float | str:

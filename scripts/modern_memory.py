@@ -6,7 +6,7 @@ RWKV-6, RWKV-7, mLSTM, the delta rule), and in IndRNN, unitary, antisymmetric an
 start. Lines are closed forms of the mean square; points are measured, root mean squares over networks with their
 standard errors, hollow where so few networks carry the mean that no sample of this size shows it. Gates that read the
 input alone forget e-fold in little more than a step; decays spread over units make a power of time; what is orthogonal
-keeps all.
+keeps all. What is left after 10, 100, … steps is also written as modern_memory.csv.
 
 In the delta rule and the antisymmetric network weights are drawn anew at each step, as their closed forms assume; in
 Mamba and Mamba-2 the steps do not read the input. minGRU and minLSTM have a closed form as well, which is
@@ -115,10 +115,29 @@ def kept(network: Network, swept: xarray.Dataset, gains: Mapping[str, float]) ->
     return found.assign(theory=("time", theory, {"units": "nat"}))
 
 
-def report(datasets: Mapping[str, xarray.Dataset]) -> str:
-    """What is left at some lags, and by how many standard errors measurement and closed form differ."""
+def table(datasets: Mapping[str, xarray.Dataset]) -> xarray.Dataset:
+    """What is left after 10, 100, … steps, over network and time: `left`, ½ ln of the mean square over networks in nat,
+    its `error`, whether it is `carried_by_few` of them, and `theory`, NaN where there is no closed form.
+    """
+    lags, rows = decades(datasets), []
+    for name, one in datasets.items():
+        found = mean_square(one).sel(time=lags, method="nearest")
+        theory = found["theory"] if "theory" in found else np.nan * found["error"]
+        found = found.rename(log_root="left").assign(theory=theory)[["left", "error", "carried_by_few", "theory"]]
+        rows.append(found.assign_coords(network=name))
+    return xarray.concat(rows, "network", data_vars="all", coords="minimal", compat="override", join="exact")
+
+
+def decades(datasets: Mapping[str, xarray.Dataset]) -> list[int]:
+    """10, 100, … steps, as far as was measured."""
     longest = max(int(one["time"][-1]) for one in datasets.values())
-    lags = [10**power for power in range(1, 6) if 10**power <= longest] or [longest]
+    return [10**power for power in range(1, 6) if 10**power <= longest] or [longest]
+
+
+def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:
+    """What is left at some lags, and by how many standard errors measurement and closed form differ; and the former as
+    modern_memory.csv in the folder, if one is given."""
+    lags = decades(datasets)
     lines = ["left of the gradient, root mean square (closed form) after"]
     lines.append(f"  {'steps':14s}" + "".join(f"{lag:>26,}" for lag in lags) + f"{'largest difference':>22s}")
     for name, one in datasets.items():
@@ -132,6 +151,10 @@ def report(datasets: Mapping[str, xarray.Dataset]) -> str:
             )
         apart = f"{float(abs(found.residual).max()):.1f} s.e." if "residual" in found else ""
         lines.append(f"  {name:14s}" + "".join(f"{cell:>26s}" for cell in cells) + f"{apart:>22s}")
+    if folder is not None:
+        kept = ["left", "error", "carried_by_few", "theory"]
+        table(datasets).drop_vars("seed", errors="ignore").to_dataframe()[kept].to_csv(folder / "modern_memory.csv")
+        lines.append(f"table   {folder / 'modern_memory.csv'}")
     return "\n".join(lines)
 
 
@@ -148,7 +171,7 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
     options = cli.parse(PRESETS, arguments, str(__doc__))
-    return cli.run("modern_memory", options, measure, report, draw)
+    return cli.run("modern_memory", options, measure, partial(report, folder=options.out), draw)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ each block and how alike the tokens have become, on the way back what a gradient
 network a map over the temperature of its logits and the depth. Points are root mean squares over networks, with their
 standard errors; lines are the theory of infinite width and many heads (Cowsik et al. 2024, with the norm where it is).
 Pre-norm grows as a power of depth, and its tokens become alike as slowly. With a norm after the sum (post-norm) tokens
-are all alike within some twenty blocks, and then the gain stands still: it neither vanishes nor explodes.
+are all alike within some twenty blocks, and then the gain stands still: it neither vanishes nor explodes. What is
+measured after the last block is also written as transformer_depth.csv.
 
 The temperature τ is the standard deviation of a logit at its start, σ_q² after a norm: 0 is uniform attention, 1 what
 weights of variance 1/n give, ½ PyTorch's, and 0.3 to 1.6 GPT-2's from its smallest to its widest.
@@ -181,8 +182,15 @@ def joined(name: str, forth: xarray.Dataset, back: xarray.Dataset, options: Opti
     )
 
 
-def report(datasets: Mapping[str, xarray.Dataset]) -> str:
-    """What is measured at the end, with theory in brackets, and by how many standard errors they differ at most."""
+def table(shown: Mapping[str, xarray.Dataset]) -> xarray.Dataset:
+    """After the last block, over network: gain, back and correlation of `summary`, and the depth."""
+    ends = [one.isel(depth=-1).reset_coords("depth").reset_coords(drop=True) for one in shown.values()]
+    names = {"network": list(shown)}
+    return xarray.Dataset({name: ("network", [float(end[name]) for end in ends]) for name in ends[0].data_vars}, names)
+
+
+def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:
+    """What is measured at the end, with theory in brackets; and as transformer_depth.csv in the folder, if given."""
     shown = {name: summary(one) for name, one in datasets.items() if name != MAP}
     depth = next(iter(datasets.values())).sizes["depth"]
     lines = [f"after {depth} blocks, root mean square (theory); in nat, and the correlation of tokens"]
@@ -193,6 +201,9 @@ def report(datasets: Mapping[str, xarray.Dataset]) -> str:
             f"   correlation {float(last.correlation):.3f} ± {float(last.correlation_error):.3f}"
             f" ({float(last.correlation_theory):.3f})"
         )
+    if folder is not None:
+        table(shown).to_dataframe().to_csv(folder / "transformer_depth.csv")
+        lines.append(f"table   {folder / 'transformer_depth.csv'}")
     return "\n".join(lines)
 
 
@@ -203,7 +214,7 @@ def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Run the script with these arguments, those of the command line unless given; returns the figures."""
     options = cli.parse(PRESETS, arguments, str(__doc__))
-    return cli.run("transformer_depth", options, measure, report, draw)
+    return cli.run("transformer_depth", options, measure, partial(report, folder=options.out), draw)
 
 
 if __name__ == "__main__":

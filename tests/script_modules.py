@@ -18,7 +18,8 @@ FOLDER = Path(__file__).parents[1] / "scripts"
 SIZES = {
     "phase_diagram": "--width 8 --scheme-width 8 --depth 4 --burn-in 2 --seeds 2 --points-w 5 --points-b 3 "
     "--scheme-depth 3",
-    "atlas": "--width 8 --depth 4 --seeds 2 --points-w 5 --points-b 3",
+    "atlas": "--width 8 --depth 4 --seeds 2 --points-w 5 --points-b 3 --family-width 16 --length 4 --points-x 4 "
+    "--points-y 3",
     "depth_profile": "--width 8 --depth 4 --seeds 3",
     "derivatives": "--points 101",
     "sequence_memory": "--width 6 --length 12 --seeds 3",
@@ -49,7 +50,7 @@ SIZES = {
 # and these before, so that its own names count.
 FEWER = {
     "phase_diagram": "--activations tanh --rows tanh --schemes lecun_normal he_normal",
-    "atlas": "--activations tanh",
+    "atlas": '--activations tanh --families "tanh RNN" RetNet',
     "depth_profile": "--activations tanh --schemes lecun_normal he_normal torch_linear",
     "sequence_memory": '--networks "tanh RNN" "LSTM, chrono"',
     "modern_memory": '--networks minGRU unitary "delta rule"',

@@ -4,12 +4,16 @@ import base64
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import xarray
 from script_modules import load, measured
 
+import gradsim as gs
 from gradsim.cli import atlas
+from gradsim.cli.families import FAMILIES, predicted
 
 
 def held(text: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -26,9 +30,11 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text)
     assert found is not None
     book = json.loads(found[1])
-    (one,), tanh = book["maps"], data["tanh"].transpose("sigma_w", "sigma_b", "seed", "depth")
-    assert (one["name"], book["width"], book["depth"], book["seeds"]) == ("tanh", 8, 4, 2)
-    np.testing.assert_array_equal(one["sigma_w"], tanh.sigma_w)
+    assert [one["name"] for one in book["maps"]] == ["tanh", "tanh RNN", "RetNet"]
+    one, tanh = book["maps"][0], data["tanh"].transpose("sigma_w", "sigma_b", "seed", "depth")
+    assert [axis["name"] for axis in one["axes"]] == ["sigma_w", "sigma_b"]
+    np.testing.assert_array_equal(one["axes"][0]["values"], tanh.sigma_w)
+    assert one["steps"] == [1, 2, 3, 4]
     np.testing.assert_allclose(one["growth"], tanh.growth.values.ravel(), rtol=1e-5)
     np.testing.assert_allclose(one["chi"], tanh.chi.values.ravel(), rtol=1e-5)
     shape = (5, 3, 4)
@@ -36,6 +42,68 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     apart = abs(tanh.log_gain.isel(seed=1) - tanh.log_gain.isel(seed=0)) / 2  # the standard error of two
     np.testing.assert_allclose(held(one["error"], shape), apart, atol=0.51 * atlas.UNIT)
     np.testing.assert_allclose(held(one["theory"], shape), tanh.theory, atol=0.51 * atlas.UNIT)
+    for one in book["maps"]:
+        assert remeasured(one, 3, 1) == pytest.approx(held(one["mean"], (-1, 4))[3 * 3 + 1], abs=1e-4)
+
+
+def remeasured(one: dict[str, Any], across: int, up: int) -> list[float]:
+    """The call of that point, run as the page shows it."""
+    at = [f"{axis['name']}={axis['values'][place]}" for axis, place in zip(one["axes"], (across, up), strict=True)]
+    found: list[float] = eval(f'{one["call"]}, {", ".join(at)}).log_gain.mean("seed")', {"gs": gs}).values.tolist()
+    return found
+
+
+def test_theory_of_families_is_where_it_exists(tmp_path: Path) -> None:
+    data = measured("atlas", "--families", "tanh RNN", "RetNet", "delta rule", "minGRU")
+    np.testing.assert_allclose(
+        data["tanh RNN"]["edge_of_chaos"], gs.theory.edge_of_chaos("tanh", data["tanh RNN"].sigma_v)
+    )
+    closed = gs.theory.log_memory(gs.retnet(16), data["RetNet"].time.values, time_scale=0.1)
+    np.testing.assert_allclose(data["RetNet"]["theory"][0, 0], closed)
+    np.testing.assert_allclose(data["RetNet"].log_gain.mean("seed"), data["RetNet"]["theory"], atol=1e-7)
+    there = data["delta rule"]["theory"].notnull().all("time")
+    np.testing.assert_array_equal(there, np.broadcast_to([True, False, False], (4, 3)))  # at sigma_beta = 0
+    assert "theory" not in data["minGRU"]
+
+
+def test_theory_over_depth_is_that_of_the_law_book() -> None:
+    weight, branch = np.array([0.5, 1.0]), np.array([0.3, 2.0])
+    axes = {"sigma_w": weight, "branch_gain": branch}
+    path = predicted(FAMILIES["residual"], gs.residual(16), axes, 3)["theory"][1]
+    share = (weight[:, None] * branch) ** 2 / 2  # law G3, of a ReLU
+    np.testing.assert_allclose(path, 0.5 * np.arange(1, 4) * np.log1p(share)[..., None], rtol=1e-9)
+    for title, power in (("pre-norm", 8.952444330737), ("post-norm", 0.594268477535)):  # law G8: n = 4, τ = 0
+        family = FAMILIES[title]
+        axes = {"sigma_q": np.zeros(1), "sigma_w": np.array([2**0.5])}
+        path = predicted(family, family.build(16), axes, 6)["theory"][1]
+        assert np.exp(2 * path[0, 0, -1]) == pytest.approx(power, rel=1e-9)
+
+
+@pytest.mark.parametrize("title", FAMILIES)
+def test_the_call_of_a_family_builds_it(title: str) -> None:
+    family = FAMILIES[title]
+    network = eval(family.call(16), {"gs": gs})
+    assert network.describe() == family.build(16).describe()
+    assert {*family.gains, *family.others} <= set(network.gains)
+
+
+def test_what_cannot_be_mapped_is_refused() -> None:
+    atlas = load("atlas")
+    with pytest.raises(ValueError, match="families: got Elman; pass some of: residual, highway"):
+        atlas.measure(atlas.Options(families=("Elman",)))
+    with pytest.raises(ValueError, match="activations: got none, and no families"):
+        atlas.measure(atlas.Options(activations=(), families=()))
+    with pytest.raises(ValueError, match="family_width: got 24; pass a multiple of 16"):
+        atlas.measure(atlas.Options(family_width=24))
+    with pytest.raises(ValueError, match="seeds: got 1; pass at least 2"):
+        atlas.measure(atlas.Options(seeds=1))
+
+
+def test_many_steps_are_thinned() -> None:
+    np.testing.assert_array_equal(atlas.kept(60), np.arange(1, 61))
+    few = atlas.kept(1000)
+    assert (few[0], few[-1]) == (1, 1000)
+    assert len(few) <= atlas.MOST
 
 
 def test_what_is_no_number_is_missing() -> None:

@@ -136,3 +136,27 @@ def test_rates_of_a_known_growth() -> None:
     assert found["typical_error"].item() == pytest.approx(0.1)
     mean = [np.log(np.mean(np.exp(2 * slopes * depth))) for depth in (2, 8)]
     assert found["mean_square"].item() == pytest.approx((mean[1] - mean[0]) / 12)
+
+
+def test_the_table_of_todays_recurrences_is_that_of_the_figure(tmp_path: Path) -> None:
+    time = [1, 10, 100]
+    logs = xarray.DataArray(np.log([[0.5, 0.3, 0.1], [0.5, 0.4, 1e-9]]), {"time": time}, ("seed", "time"))
+    one = xarray.Dataset({"log_gain": logs, "dead": xarray.zeros_like(logs, bool)}, attrs={"dtype": "float32"})
+    closed = one.assign(theory=("time", np.log([0.5, 0.36, 0.1])))
+    load("modern_memory").report({"one": one, "closed": closed}, tmp_path)
+    with (tmp_path / "modern_memory.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(row["network"], row["time"]): row for row in csv.DictReader(file)}
+    assert list(rows) == [("one", "10"), ("one", "100"), ("closed", "10"), ("closed", "100")]
+    assert float(rows["one", "10"]["left"]) == pytest.approx(0.5 * math.log((0.3**2 + 0.4**2) / 2))
+    # One of two has all that is left after 100.
+    assert [row["carried_by_few"] for row in rows.values()] == ["False", "True"] * 2
+    assert rows["one", "10"]["theory"] == ""
+    assert float(rows["closed", "100"]["theory"]) == pytest.approx(math.log(0.1))
+
+
+def test_the_table_of_transformers_has_their_last_block() -> None:
+    ends = {"a": 3.0, "b": 4.0}
+    shown = {name: xarray.Dataset({"gain": ("depth", [0.0, end])}, {"depth": [1, 2]}) for name, end in ends.items()}
+    rows = load("transformer_depth").table(shown).to_dataframe()
+    assert rows.loc["b"].to_dict() == {"depth": 2.0, "gain": 4.0}
+    assert rows.index.tolist() == ["a", "b"]

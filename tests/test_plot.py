@@ -87,6 +87,20 @@ def test_phase_diagram_says_what_is_what() -> None:
     assert "theory: edge of chaos (Schoenholz et al. 2017)" in said
 
 
+def test_panels_of_a_scale_of_their_own_name_it() -> None:
+    strong, weak = maps(), maps()
+    weak["log_gain"] = weak.log_gain / 50
+    figure = plot.phase_diagram({"strong": strong, "weak": weak}, None, scale="own")
+    drawn: list[Any] = [ax.collections[0].norm for ax in figure.axes[:2]]
+    limits = [norm.vmax for norm in drawn]
+    assert limits[0] / limits[1] == pytest.approx(50, rel=0.3)  # to one digit each
+    said = texts(figure)
+    assert {f"strong (±{limits[0]:g})", f"weak (±{limits[1]:g})"} <= set(said)
+    assert figure.axes[-1].get_ylim() == (-1, 1)
+    with pytest.raises(ValueError, match="scale: got 'each'"):
+        plot.phase_diagram(strong, scale="each")
+
+
 def test_phase_diagram_takes_a_network_axis_and_axes_of_the_caller() -> None:
     both = xarray.concat([maps(), maps(0.3)], "network").assign_coords(network=["a", "b"])
     both.attrs["network"] = json.dumps(dict.fromkeys("ab", gs.feedforward(4).describe()))

@@ -22,6 +22,7 @@ AGAIN = {"recurrent_phase_diagram": ["--lengths", "3", "6"]}
 MEASURED = "figures/benchmarks/benchmark-cpu.json"
 FIGURES = {
     "phase_diagram": ["phase_diagram", "schemes"],
+    "atlas": ["atlas", "atlas_families"],
     "critical_lines": ["critical_lines", "finite_width_scaling"],
 }
 

@@ -14,19 +14,15 @@ import xarray
 
 UNIT = 1e-4  # nat: what one integer is
 MISSING = -(2**31)
+MOST = 60  # steps of which all are kept; of more so many, as close in every decade
+PROFILES, POINTS = ("mean", "error", "theory"), ("growth", "chi", "xi_c")
 
 
 def page(datasets: Mapping[str, xarray.Dataset]) -> str:
-    """The page of these maps; each has log_gain over sigma_w, sigma_b, seed and depth, and what `entry` reads."""
-    first = next(iter(datasets.values()))
-    said = first.attrs
-    (network,) = json.loads(said["network"]).values()
+    """The page of these maps; each has log_gain over two gains, seed and depth or time, and what `entry` reads."""
+    said = next(iter(datasets.values())).attrs
     book = {
         "unit": UNIT,
-        "depth": first.sizes["depth"],
-        "seeds": first.sizes["seed"],
-        "width": network["width"],
-        "key": int(said["key"]),
         "origin": f"{said['command']}, gradsim {said['gradsim_version']}, jax {said['jax_version']}",
         "maps": [entry(name, one) for name, one in datasets.items()],
     }
@@ -35,20 +31,38 @@ def page(datasets: Mapping[str, xarray.Dataset]) -> str:
 
 
 def entry(name: str, one: xarray.Dataset) -> dict[str, Any]:
-    """One map: axes, measured growth, theory's numbers, and the profiles at each point."""
-    order = ("sigma_w", "sigma_b", "depth")
-    log_gain = one["log_gain"]
-    error = log_gain.std("seed", ddof=1) / math.sqrt(one.sizes["seed"])
-    return {
+    """One map: the group it is listed in, the call that measures it, the gains across and up, the growth, the profiles
+    at each point; and of `chi`, `xi_c`, `theory` and `edge_of_chaos` what the Dataset has."""
+    across, up = one["growth"].dims
+    step = next(axis for axis in ("depth", "time") if axis in one.dims)
+    order, log_gain = (across, up, step), one["log_gain"]
+    shown = one.assign(
+        mean=log_gain.mean("seed"), error=log_gain.std("seed", ddof=1) / math.sqrt(one.sizes["seed"])
+    ).sel({step: kept(one.sizes[step])})
+    found = {
         "name": name,
-        "sigma_w": one["sigma_w"].values.tolist(),
-        "sigma_b": one["sigma_b"].values.tolist(),
-        "edge": numbers(one["edge_of_chaos"]),
-        **{key: numbers(one[key].transpose(*order[:2])) for key in ("growth", "chi", "xi_c")},
-        "mean": integers(log_gain.mean("seed").transpose(*order)),
-        "error": integers(error.transpose(*order)),
-        "theory": integers(one["theory"].transpose(*order)),
+        "group": one.attrs["group"],
+        "call": one.attrs["call"],
+        "axes": [
+            {"name": gain, "label": one[gain].attrs["long_name"], "values": one[gain].values.tolist()}
+            for gain in (across, up)
+        ],
+        "step": {"depth": "layer", "time": "step"}[step],
+        "steps": shown[step].values.tolist(),
+        **{key: numbers(one[key].transpose(across, up)) for key in POINTS if key in one},
+        **{key: integers(shown[key].transpose(*order)) for key in PROFILES if key in shown},
     }
+    if "theory" in one:
+        found["theory_name"] = one["theory"].attrs["long_name"]
+    if "edge_of_chaos" in one:
+        edge = one["edge_of_chaos"]
+        found |= {"edge": numbers(edge), "edge_name": edge.attrs["long_name"]}
+    return found
+
+
+def kept(steps: int) -> np.ndarray:
+    """Which of so many steps a page shows."""
+    return np.unique(np.geomspace(1, steps, MOST).round().astype(int)) if steps > MOST else np.arange(1, steps + 1)
 
 
 def numbers(values: xarray.DataArray) -> list[float | str | None]:

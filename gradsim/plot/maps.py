@@ -51,6 +51,7 @@ def phase_diagram(
     statistic: str = "log_gain",
     axes: Sequence[Axes] | None = None,
     max_lost: float = 0.05,
+    scale: str = "shared",
 ) -> Figure:
     """Measured growth of the gradient over two gains, its zero contour, and theory's lines of no growth over it.
 
@@ -64,9 +65,14 @@ def phase_diagram(
         statistic: the log norm whose growth is drawn.
         axes: where to draw, one Axes a panel; a new figure unless given.
         max_lost: the share of the networks at a point that may have left the range of floats.
+        scale: of the colours, "shared" by all panels, or each its "own", which its title then names.
 
     Raises: ValueError or TypeError naming the argument, axis or variable that is missing.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    own = arguments.choice("scale", scale, ("shared", "own")) == "own"
     panels = _panels(dataset)
     given = None if axes is None else _given(axes, len(panels))
     grown = {title: growth_of(one, statistic, max_lost=max_lost) for title, one in panels.items()}
@@ -74,15 +80,21 @@ def phase_diagram(
     lines = {title: _lines(panels[title], theory, one) for title, one in maps.items()}
     places = given or _grid(len(panels), max(map(len, lines.values())))
     figure: Any = places[0].figure
-    limit = _rounded(max(float(np.nanquantile(np.abs(one), 0.8)) for one in maps.values()))
+    most = {title: float(np.nanquantile(np.abs(one), 0.8)) for title, one in maps.items()}
+    limit = _rounded(max(most.values()))
     for letter, ax, (title, one) in zip(LETTERS, places, maps.items(), strict=False):
-        mesh = _map(ax, one, limit)
+        mesh = _map(ax, one, (float(f"{most[title]:.1g}") or limit) if own else limit)
         _draw_lines(ax, lines[title], one)
         note_lost(ax, panels[title], statistic)
-        heading(ax, letter if len(maps) > 1 else "", title)
+        said = {"fontsize": 8} if own else {}  # longer titles
+        heading(ax, letter if len(maps) > 1 else "", f"{title} (±{mesh.norm.vmax:g})" if own else title, **said)
     slender = 15 * max(2, -(-len(places) // 3))  # of one width, however many rows of panels there are
+    if own:
+        mesh = ScalarMappable(Normalize(-1, 1), MAP)
     bar = figure.colorbar(mesh, ax=places, extend="both", aspect=slender, extendfrac=1.5 / slender, pad=0.02)
-    bar.set_label(f"growth of the gradient ({next(iter(grown.values())).attrs['units']})")
+    units = " or ".join(dict.fromkeys(one.attrs["units"] for one in grown.values()))
+    of = f"{units}, over the number of its panel" if own else units
+    bar.set_label(f"growth of the gradient ({of})")
     handles = [proxy("measured: no growth", **MEASURED)]
     handles += {line.get_label(): line for ax in places for line in ax.get_legend_handles_labels()[0]}.values()
     if axes is None:

@@ -131,7 +131,8 @@ def note_lost(ax: Axes, dataset: xarray.Dataset, statistic: str) -> None:
 
 def label(coordinate: xarray.DataArray) -> str:
     """The long name with its unit; σ_w in mathematical type."""
-    name = re.sub(r"σ_(\w)", r"$\\sigma_\1$", str(coordinate.attrs.get("long_name", coordinate.name)))
+    name = re.sub(r"σ_(\w\w+)", r"$\\sigma_\\mathrm{\1}$", str(coordinate.attrs.get("long_name", coordinate.name)))
+    name = re.sub(r"σ_(\w)", r"$\\sigma_\1$", name)
     units = coordinate.attrs.get("units", "1")
     return name if units == "1" else f"{name} ({units})"
 
