@@ -85,8 +85,8 @@ def predicted(plan: Plan) -> Needs:
     """What one cell of this plan needs."""
     network = plan.network
     if paired(network):
-        one = predicted(replace(plan, network=network.alone))
-        twice = {name: 2 * getattr(one, name) for name in ("cell", "tangents", "inputs", "rows", "step", "state")}
+        one = predicted(replace(plan, network=network.alone))  # the chains take a step one after the other
+        twice = {name: 2 * getattr(one, name) for name in ("cell", "inputs", "step", "state")}
         return one._replace(**twice)
     state = plan.state_shape()
     leaves = jax.tree.leaves(state)
