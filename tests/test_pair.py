@@ -1,8 +1,7 @@
 """Two inputs through one network against autodiff of the whole, far beyond the floats, and crossed with the rest."""
 
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +11,10 @@ import pytest
 import xarray
 from families import Own
 from jax import Array
-from jax.flatten_util import ravel_pytree
-from unrolled import own_checks
+from unrolled import own_checks, whole_pair
 
 import gradsim as gs
-from gradsim import Network, Statistic, initializers
-from gradsim.engine.streams import network_keys, observed_size
+from gradsim import Network, Statistic
 from gradsim.networks.network import leaves_of
 
 DEPTH, KEY, SEED, C = 4, 5, 1, (-0.6, 0.8)
@@ -28,59 +25,6 @@ BACKWARD = (
     "log_gradient", "gradient_correlation", "loss_gradient_correlation", "weight_gradient_correlation",
     "weight_gradient_sum_correlation",
 )  # fmt: skip
-
-
-class Both(NamedTuple):
-    """What autodiff gives of the two inputs of one random network, leaves [2, …]."""
-
-    states: Array  # [2, depth, size]
-    prefixes: Array  # [2, depth, n, n]
-    suffixes: Array  # the first is ∂h_L/∂h_0
-    weights: Any  # ∂(u · h_L)/∂W, leaves [2, depth, …]
-    vector: Array
-
-
-@partial(jax.jit, static_argnames=("network", "back"))
-def whole(network: Network, gains: dict[str, Array], c: Array, back: bool) -> Both:
-    """The whole network as one function of a change of every state and of every step's weights; both ways if `back`."""
-    keys, shape = network_keys(jax.random.key(KEY), SEED), network.initial_shape
-    first, n, dtype = int(np.prod(shape)), observed_size(network), "float64"
-    numbers = initializers.normal(keys.once, (2 * first + n,), dtype)
-    x, vector, z = numbers[:first].reshape(shape), numbers[first : first + n], numbers[first + n :].reshape(shape)
-    steps = jnp.arange(DEPTH)
-    drawn = jax.vmap(lambda t: network.draw(jax.random.fold_in(keys.weights, 0 if network.tied else t), dtype))(steps)
-    entering = jax.vmap(
-        lambda t: initializers.normal(jax.random.fold_in(keys.inputs, t), (2, *network.input_shape), dtype)
-    )(steps)
-    both = jnp.stack([x, c * x + jnp.sqrt(1 - c**2) * z])
-    entering = jnp.stack([entering[:, 0], c * entering[:, 0] + jnp.sqrt(1 - c**2) * entering[:, 1]])
-    unit = vector / jnp.linalg.norm(vector)
-
-    def one(start: Array, entering: Array) -> tuple[Array, ...]:
-        flat, unravel = ravel_pytree(network.initial_state(gains, start))
-        embed = jax.jacfwd(lambda state: ravel_pytree(network.observed(unravel(state)))[0])(flat)
-
-        def chain(changes: Array, drawn: Any) -> tuple[Array, Array]:
-            def step(state: Array, x: Any) -> tuple[Array, Array]:
-                change, weights, inputs = x
-                new = network.step(weights, gains, unravel(state + change @ embed), inputs if network.driven else None)[
-                    0
-                ]
-                return ravel_pytree(new)[0], ravel_pytree(new)[0]
-
-            last, states = jax.lax.scan(step, flat, (changes, drawn, entering))
-            return embed @ last, states
-
-        zero = jnp.zeros((DEPTH, n))
-        prefixes = jax.jacfwd(lambda change: chain(zero.at[0].set(change), drawn)[1] @ embed.T)(zero[0])
-        if not back:
-            return chain(zero, drawn)[1], prefixes, zero, zero
-        suffixes = jax.jacrev(lambda changes: chain(changes, drawn)[0])(zero)
-        gradients = jax.grad(lambda drawn: chain(zero, drawn)[0] @ unit)(drawn)
-        return chain(zero, drawn)[1], prefixes, jnp.moveaxis(suffixes, 1, 0), gradients
-
-    states, prefixes, suffixes, gradients = jax.vmap(one)(both, entering)
-    return Both(states, prefixes, suffixes, gradients, unit)
 
 
 def cosine(arrays: Any, inner: int = 2) -> np.ndarray:
@@ -104,7 +48,9 @@ def test_every_statistic_equals_autodiff_of_the_whole_network(network: Network, 
     ahead = gs.sweep(gs.pair(network), statistics=FORWARD, input_correlation=C, **options).isel(seed=SEED)
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         values = {name: jnp.asarray(value) for name, value in gains.items()}
-        found = [jax.tree.map(np.asarray, whole(network, values, jnp.asarray(c), back)) for c in C]
+        found = [
+            jax.tree.map(np.asarray, whole_pair(network, values, jnp.asarray(c), KEY, SEED, DEPTH, back)) for c in C
+        ]
     for c, both in zip(C, found, strict=True):
         forward = {
             "log_gain": 0.5 * np.log(np.sum(both.prefixes**2, axis=(2, 3)).T / both.prefixes.shape[-1]),
@@ -149,25 +95,6 @@ def assert_of_weights(found: xarray.DataArray, network: Network, gains: dict[str
     )
     for name, leaf in flat.items():
         np.testing.assert_allclose(found.sel(parameter=name), cosine(leaf, 1), rtol=0, atol=EXACT, err_msg=name)
-
-
-def test_equal_inputs_are_the_single_network_twice_bit_for_bit() -> None:
-    """At a width that fills the machine's vectors; and the first half always is the single network."""
-    network = gs.feedforward(64)
-    options: dict[str, Any] = {"depth": 5, "seeds": 2, "key": KEY, "sigma_b": 0.3}
-    names = ("log_gain", "length")
-    one = gs.sweep(network, statistics=names, **options)
-    two = gs.sweep(gs.pair(network), statistics=(*names, *FORWARD[2:5]), input_correlation=[0.5, 1], **options)
-    equal = two.sel(input_correlation=1)
-    for name in names:
-        for half in (equal[name].sel(input=0), equal[name].sel(input=1), two[name].isel(input=0)[0]):
-            np.testing.assert_array_equal(half, one[name], err_msg=name)
-    for name in ("correlation", "gradient_correlation"):
-        np.testing.assert_array_equal(equal[name], 1.0)
-        assert (two[name].sel(input_correlation=0.5) < 1).all()
-    assert np.isnan(equal.log_decorrelation).all()  # the logarithm of zero
-    assert not equal.dead.any()
-    assert two.log_decorrelation.attrs["lost"] == 0
 
 
 @pytest.fixture(scope="module")

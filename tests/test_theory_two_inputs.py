@@ -63,12 +63,12 @@ def test_smooth_networks_on_the_edge_and_in_chaos() -> None:
     assert rate == pytest.approx(float(-1 / start[2.0].xi_c - np.log(start[2.0].chi)), abs=1e-3)
 
 
-@pytest.mark.parametrize("form", ["plain", "layernorm", "two_layer", "pre_activation", "pre_norm"])
+@pytest.mark.parametrize("form", ["plain", "layernorm", "two_layer", "pre_activation", "post_activation", "pre_norm"])
 def test_overlap_is_the_derivative_of_the_product(form: str) -> None:
     """∂k_L/∂k_0 by central differences, at lengths held."""
     q0, step = 1.3, 1e-4
     options: dict[str, Any] = {"form": form, "q0": q0}
-    if form in ("two_layer", "pre_activation", "pre_norm"):
+    if form not in ("plain", "layernorm"):
         options["branch_gain"] = 0.8
     at = theory.gradient_correlation("gelu", 1.3, 0.2, 3, 0.3 + step * np.array([-1.0, 0.0, 1.0]), **options)
     product = at.length * at.correlation
@@ -77,14 +77,30 @@ def test_overlap_is_the_derivative_of_the_product(form: str) -> None:
     np.testing.assert_allclose(overlap[1], difference, rtol=2e-7)
 
 
+def test_residuals_after_their_activation_are_as_measured() -> None:
+    """Their states have a mean, which grows and makes them alike: within four standard errors, and 1/width."""
+    width, depth, seeds = 192, 4, 64
+    found = gs.sweep(
+        gs.pair(gs.residual(width, "relu", form="post_activation")), depth=depth, seeds=seeds, sigma_w=1.2,
+        sigma_b=0.4, branch_gain=0.7, statistics=("length", "correlation", "gradient_correlation", "log_gain"),
+    )  # fmt: skip
+    path = theory.gradient_correlation("relu", 1.2, 0.4, depth, form="post_activation", branch_gain=0.7)
+    for name in ("length", "correlation", "gradient_correlation", "log_gain"):
+        each = found[name].mean("input") if "input" in found[name].dims else found[name]
+        error = 4 * each.std("seed", ddof=1) / math.sqrt(seeds) + 1 / width
+        assert (abs(each.mean("seed") - getattr(path, name)) < error).all(), name
+
+
 def test_equal_inputs_have_equal_gradients_and_lengths_are_those_of_one_input() -> None:
     found = theory.gradient_correlation("tanh", 1.5, 0.3, 3, c0=1.0)
     np.testing.assert_allclose(found.gradient_correlation, 1.0, rtol=0, atol=1e-15)
     np.testing.assert_array_equal(found.decorrelation, 0.0)
-    alone = theory.residual("relu", 1.0, 0.2, 3, branch_gain=0.5, sigma_v=1.2)
-    both = theory.gradient_correlation("relu", 1.0, 0.2, 3, form="two_layer", branch_gain=0.5, sigma_v=1.2)
-    np.testing.assert_allclose(both.length, alone.length, rtol=1e-12)
-    np.testing.assert_allclose(both.log_gain, alone.log_gain, rtol=0, atol=1e-12)
+    forms: dict[str, dict[str, Any]] = {"two_layer": {"sigma_v": 1.2}, "post_activation": {}}  # the mean of x grows
+    for form, options in forms.items():
+        alone = theory.residual("relu", 1.0, 0.2, 3, form=form, branch_gain=0.5, **options)
+        both = theory.gradient_correlation("relu", 1.0, 0.2, 3, form=form, branch_gain=0.5, **options)
+        np.testing.assert_allclose(both.length, alone.length, rtol=1e-12)
+        np.testing.assert_allclose(both.log_gain, alone.log_gain, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from gradsim import Network, scaled
+from gradsim import Network, initializers, scaled
 from gradsim.engine.chain import Chain, Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.statistic import Statistic, View
-from gradsim.engine.streams import Ahead, ahead, extent, network_keys
+from gradsim.engine.streams import Ahead, ahead, extent, network_keys, observed_size
 from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled
 
@@ -119,6 +120,61 @@ def unroll(
     mantissa = np.asarray(product.mantissa)[-1]
     matrix = np.ldexp(mantissa.reshape(len(mantissa), -1).T, int(np.asarray(product.exponent)[-1]))
     return Unrolled(network, bound.gains, weights, jnp.asarray(scaled.join(state))), matrix
+
+
+class Both(NamedTuple):
+    """What autodiff gives of the two inputs of one random network, leaves [2, …]."""
+
+    states: Array  # [2, depth, size]
+    prefixes: Array  # [2, depth, n, n]
+    suffixes: Array  # the first is ∂h_L/∂h_0
+    weights: Any  # ∂(u · h_L)/∂W, leaves [2, depth, …]
+    vector: Array
+
+
+@partial(jax.jit, static_argnames=("network", "key", "seed", "depth", "back"))
+def whole_pair(
+    network: Network, gains: dict[str, Array], c: Array, key: int, seed: int, depth: int, back: bool
+) -> Both:
+    """The whole network as one function of a change of every state and of every step's weights; both ways if `back`."""
+    keys, shape = network_keys(jax.random.key(key), seed), network.initial_shape
+    first, n, dtype = int(np.prod(shape)), observed_size(network), "float64"
+    numbers = initializers.normal(keys.once, (2 * first + n,), dtype)
+    x, vector, z = numbers[:first].reshape(shape), numbers[first : first + n], numbers[first + n :].reshape(shape)
+    steps = jnp.arange(depth)
+    drawn = jax.vmap(lambda t: network.draw(jax.random.fold_in(keys.weights, 0 if network.tied else t), dtype))(steps)
+    entering = jax.vmap(
+        lambda t: initializers.normal(jax.random.fold_in(keys.inputs, t), (2, *network.input_shape), dtype)
+    )(steps)
+    both = jnp.stack([x, c * x + jnp.sqrt(1 - c**2) * z])
+    entering = jnp.stack([entering[:, 0], c * entering[:, 0] + jnp.sqrt(1 - c**2) * entering[:, 1]])
+    unit = vector / jnp.linalg.norm(vector)
+
+    def one(start: Array, entering: Array) -> tuple[Array, ...]:
+        flat, unravel = ravel_pytree(network.initial_state(gains, start))
+        embed = jax.jacfwd(lambda state: ravel_pytree(network.observed(unravel(state)))[0])(flat)
+
+        def chain(changes: Array, drawn: Any) -> tuple[Array, Array]:
+            def step(state: Array, x: Any) -> tuple[Array, Array]:
+                change, weights, inputs = x
+                new = network.step(weights, gains, unravel(state + change @ embed), inputs if network.driven else None)[
+                    0
+                ]
+                return ravel_pytree(new)[0], ravel_pytree(new)[0]
+
+            last, states = jax.lax.scan(step, flat, (changes, drawn, entering))
+            return embed @ last, states
+
+        zero = jnp.zeros((depth, n))
+        prefixes = jax.jacfwd(lambda change: chain(zero.at[0].set(change), drawn)[1] @ embed.T)(zero[0])
+        if not back:
+            return chain(zero, drawn)[1], prefixes, zero, zero
+        suffixes = jax.jacrev(lambda changes: chain(changes, drawn)[0])(zero)
+        gradients = jax.grad(lambda drawn: chain(zero, drawn)[0] @ unit)(drawn)
+        return chain(zero, drawn)[1], prefixes, jnp.moveaxis(suffixes, 1, 0), gradients
+
+    states, prefixes, suffixes, gradients = jax.vmap(one)(both, entering)
+    return Both(states, prefixes, suffixes, gradients, unit)
 
 
 def jacobian(function: Callable[[Any], Any], state: Any) -> np.ndarray:

@@ -79,7 +79,7 @@ def backward(
 
     def body_one(
         cell: Cells, chain: Chain, t: Array, drawn: Drawn, carry: Carry, befores: States, inputs: Array | None
-    ) -> tuple[Carry, tuple[Any, ...]]:
+    ) -> tuple[Carry, tuple[dict[str, Scaled], tuple[Any, ...]]]:
         (after, bundles, sums, spectrum, rounded), (before, beside) = carry, befores
         drawn = drawn._replace(inputs=inputs)
         here, missing = in_range(before)
@@ -104,14 +104,14 @@ def backward(
             rounded = hardware.back(cell.gains, drawn, beside, rounded)
             held = unscaled(network, rounded, cell.scale)
         view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums, values, held)
-        return Carry(before, bundles, sums, spectrum, rounded), view[1:]
+        return Carry(before, bundles, sums, spectrum, rounded), (task.measure(view, t), view[1:])
 
     def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, States]) -> tuple[Carry, dict[str, Scaled]]:
         t, drawn, befores = x
         chain = bind(cell.gains)
         one = chain.each(partial(body_one, cell, chain, t, drawn))
-        carry, seen = one(carry, befores, chain.inputs(drawn))
-        return carry, task.measure(source.network, seen, t)
+        carry, (found, seen) = one(carry, befores, chain.inputs(drawn))
+        return carry, {**found, **task.measure(View(network, *seen), t, of_pair=True)}
 
     steps = tiling.segments(task.burn_in, task.depth, to_end=True)
     draw = drawing(source, steps)

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from gradsim import scaled
 from gradsim.draws import normal
-from gradsim.engine.streams import Ahead, Keys, ahead, each, extent, first_shape, other_numbers, paired, sizes
+from gradsim.engine.streams import Ahead, Keys, ahead, extent, first_shape, in_turn, other_numbers, paired, sizes
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
 
@@ -95,8 +95,8 @@ class Chain:
     precision: str = "highest"  # of a step's matrix products: GPUs round to TF32 by default
 
     def each(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """See `each`."""
-        return each(self.pair or self.network, function)
+        """See `in_turn`."""
+        return in_turn(self.pair or self.network, function)
 
     def inputs(self, drawn: Drawn) -> Array | None:
         """What enters at a step, of each chain."""

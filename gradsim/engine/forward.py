@@ -6,7 +6,6 @@ activity leaves the range as fast as its gradient. The cells, one network at man
 weights, and the grid becomes one tall matrix product. Everything here is pure: jit it, vmap it over seeds.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +21,7 @@ from gradsim.engine.products import Bundle, Share
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import Statistic, View
 from gradsim.engine.statistics import measure
-from gradsim.engine.streams import each, paired
+from gradsim.engine.streams import each
 from gradsim.engine.tiling import Tiling, drawing, joined
 from gradsim.networks.network import Gains, Network, State
 from gradsim.scaled import Scaled
@@ -75,16 +74,10 @@ class Task(NamedTuple):
         )
         return found.values
 
-    def measure(self, network: Network, seen: tuple[Any, ...], t: Array) -> dict[str, Scaled]:
-        """Each statistic after step number t, of all in a `View` but the network; of a pair both chains' are seen."""
-
-        def measured(compares: bool, seen: tuple[Any, ...]) -> dict[str, Scaled]:
-            view, depth = View(network.alone, *seen), t - self.burn_in + 1
-            some = [one for one in self.statistics if one.of_pair == compares]
-            return {one.name: measure(one, view, depth, self.at) for one in some}
-
-        found: dict[str, Scaled] = each(network, partial(measured, False))(seen)
-        return {**found, **measured(True, seen)} if paired(network) else found
+    def measure(self, view: View, t: Array, *, of_pair: bool = False) -> dict[str, Scaled]:
+        """Each statistic of a chain after step number t; or those `of_pair`, of what is seen of both, leaves [2, …]."""
+        some = [one for one in self.statistics if one.of_pair == of_pair]
+        return {one.name: measure(one, view, t - self.burn_in + 1, self.at) for one in some}
 
 
 class Carry(NamedTuple):
@@ -129,7 +122,7 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
         t, drawn, _ = x
         chain = bind(cell.gains)
 
-        def one(carry: Carry, inputs: Array | None) -> tuple[Carry, tuple[Any, ...]]:
+        def one(carry: Carry, inputs: Array | None) -> tuple[Carry, tuple[dict[str, Scaled], tuple[Any, ...]]]:
             state, bundles, spectrum, rounded = carry
             own = drawn._replace(inputs=inputs)
             step = chain.step(own)
@@ -151,10 +144,10 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
             view = View(
                 network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values, rounded=held
             )
-            return Carry(state, bundles, spectrum, rounded), view[1:]
+            return Carry(state, bundles, spectrum, rounded), (task.measure(view, t), view[1:])
 
-        carry, seen = chain.each(one)(carry, chain.inputs(drawn))
-        return carry, task.measure(source.network, seen, t)
+        carry, (found, seen) = chain.each(one)(carry, chain.inputs(drawn))
+        return carry, {**found, **task.measure(View(network, *seen), t, of_pair=True)}
 
     steps = task.tiling.segments(task.burn_in, task.depth)
     first = first_states(source, bind, hardware, task.burn_in)

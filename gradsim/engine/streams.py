@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +88,22 @@ def paired(network: Network) -> bool:
 def each(network: Network, function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of one chain, of a pair as one of both, whose arguments and results then have a leading axis [2]."""
     return jax.vmap(function) if paired(network) else function
+
+
+def in_turn(network: Network, function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `each`, the chains of a pair one after the other: each has matrix products of its own.
+
+    They have the shape of those of one network, and so its kernels, which sum in the same order. Both chains in one
+    product of twice as many rows would have other last digits, at widths that do not fill a machine's vectors.
+    """
+    if not paired(network):
+        return function
+
+    def both(*args: Any) -> Any:
+        first, second = (jax.tree.map(itemgetter(half), args) for half in range(2))
+        return jax.tree.map(lambda *halves: jnp.stack(halves), function(*first), function(*second))
+
+    return both
 
 
 def first_shape(network: Network) -> tuple[int, ...]:

@@ -83,7 +83,11 @@ def kept(size: float) -> float:
 
 
 def half_lost(effort: int, key: int) -> list[Check]:
-    """Entries of scale 1 at the start, 2^−½ a layer; and the same chain, rounded at every layer to float16."""
+    """Entries of scale 1 at the start, 2^−½ a layer; and the same chain, rounded at every layer to float16.
+
+    That loses 0.4888 ± 0.0007 at layer 49 (2,400 networks of width 256 in numpy's float16), 0.011 less than the
+    0.50 that is quoted, and half at layer 49.1: the recursion of Gaussian entries below, 0.488, is what is checked.
+    """
     n, layer = 256, 49
     data = sweep(
         orthogonal(n), depth=layer + 3, seeds=32 * effort, key=key, direction="backward", dtype="float16",

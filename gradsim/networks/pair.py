@@ -98,6 +98,11 @@ def pair(network: Network) -> Pair:
     `weight_gradient_correlation`. Each of the two chains has exponents of its own, so that one may die or explode
     beside the other. A loss or a cotangent is that of each.
 
+    Equal inputs have correlations of exactly 1, and twice the numbers of the single network, bit for bit: each chain
+    has matrix products of its own, of the shape of the single network's. A pair takes twice its time. (What both
+    depend on in the last digit is the shape of a product: how many cells of a grid go through at once, and of seeds
+    whether it is one alone. A sweep that memory cuts into other chunks agrees to rounding.)
+
     Gains: those of the network, and input_correlation.
 
     Raises: TypeError for anything but a network; ValueError for a pair, or for a network with a gain of that name.

@@ -87,8 +87,8 @@ def predicted(plan: Plan, devices: int = 1) -> Needs:
     """What one cell of this plan needs of each of the devices that share its tangent columns."""
     network = plan.network
     if paired(network):
-        one = predicted(replace(plan, network=network.alone), devices)
-        twice = {name: 2 * getattr(one, name) for name in ("cell", "tangents", "inputs", "rows", "step", "state")}
+        one = predicted(replace(plan, network=network.alone), devices)  # the chains take a step one after the other
+        twice = {name: 2 * getattr(one, name) for name in ("cell", "inputs", "step", "state")}
         return one._replace(**twice)
     state = plan.state_shape()
     leaves = jax.tree.leaves(state)

@@ -74,7 +74,7 @@ def residual(
             log_chi[layer] = np.logaddexp(0.0, a + w + table.log_d(z))
             after = np.logaddexp(now, branch)
             if shifts:
-                ratio = _mean_ratio(phi, z)
+                ratio = mean_ratio(phi, z)
                 # Shares of the old and the new part in √q', if m = 0.
                 old, new = (np.exp((part - np.maximum(after, -1e300)) / 2) for part in (now, branch))
                 overlap = 2 * mean * ratio * old * new
@@ -102,7 +102,7 @@ def tanh_residual_growth(sigma_w: Number, depth: Number) -> Float[np.ndarray, "*
     return np.where(sigma_w > 0, growth, 0.0).reshape(shape)
 
 
-def _mean_ratio(activation: Activation, log_q: np.ndarray) -> np.ndarray:
+def mean_ratio(activation: Activation, log_q: np.ndarray) -> np.ndarray:
     """E φ / √V; beyond e^38 and below e^-56 as at those ends."""
     with jax.enable_x64(True):
         return np.asarray(_mean_ratios(activation)(np.exp(np.clip(log_q, -56.0, 38.0))))

@@ -19,8 +19,9 @@ from gradsim.activations import Activation
 from gradsim.theory import correlation, quadrature
 from gradsim.theory.given import ActivationLike, Number, layers
 from gradsim.theory.moments import Moments, moments
+from gradsim.theory.residual import mean_ratio
 
-FORMS = ("plain", "layernorm", "two_layer", "pre_activation", "pre_norm")
+FORMS = ("plain", "layernorm", "two_layer", "pre_activation", "post_activation", "pre_norm")
 SKIPS = FORMS[2:]
 
 
@@ -71,6 +72,7 @@ def gradient_correlation(
         plain           φ(z)                             feedforward
         two_layer       x + a σ_v φ(z) V                 residual(form="two_layer")
         pre_activation  x + a (σ_w φ(x) W + σ_b b)       residual(form="pre_activation")
+        post_activation x + a φ(z)                       residual(form="post_activation")
         layernorm       φ(N(z))                          layernorm(form="plain")
         pre_norm        x + a (σ_w φ(N(x)) W + σ_b b)    layernorm(form="pre")
 
@@ -97,6 +99,8 @@ def gradient_correlation(
             raise ValueError(f"{name}: got {values[values != 1][0]:g} with form={form!r}, which has none; leave it out")
     table, apart = moments(phi), q * (1 - c)
     sign, log_overlap, log_square = np.ones(w.size), np.zeros(w.size), np.zeros(w.size)
+    mean = np.zeros(w.size)  # m = E x, which adds 2 a m E φ to both q and k
+    shifts = form == "post_activation" and not table.odd
     found = np.empty((5, depth, w.size))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for layer in range(depth):
@@ -106,6 +110,9 @@ def gradient_correlation(
             sign, log_overlap = sign * np.sign(overlap), log_overlap + np.log(np.abs(overlap))
             log_square = log_square + np.log(one.kept + one.slope * slope)
             q, apart = one.kept * q + one.times * square + one.bias, one.kept * apart + one.times * gap
+            if shifts:
+                shift = a * mean_ratio(phi, np.log(one.seen)) * np.sqrt(square)
+                q, mean = q + 2 * mean * shift, mean + shift
             distance = apart / q
             found[:, layer] = q, 1 - distance, distance, sign * np.exp(log_overlap - log_square), log_square / 2
     return TwoInputs(*(np.moveaxis(field, 0, -1).reshape(*shape, depth) for field in found))
@@ -122,7 +129,7 @@ def _layer(
         return _Layer(z, weight * apart, 0.0, one, none, weight)
     if form == "layernorm":
         return _Layer(one, weight * apart / z, 0.0, one, none, weight / z)
-    if form == "two_layer":
+    if form in ("two_layer", "post_activation"):
         branch = (a * v) ** 2
         return _Layer(z, weight * apart, 1.0, branch, none, branch * weight)
     branch = a**2
