@@ -42,8 +42,9 @@ SHARED: dict[str, Any] = {
         "network": gs.feedforward(20), "depth": 20, "seeds": 2, "sigma_w": [0.0, 0.5], "direction": "backward",
         "statistics": ("log_gain", "log_weight_gradient"), "dtype": "float64",
     },
+    "pair": {"network": gs.pair(gs.feedforward(10)), "depth": 20, "seeds": 1, "input_correlation": 0.5},
 }  # fmt: skip
-CELLS, CLOSE = {"forward": 1, "backward": 2}, {"forward": 1e-6, "backward": 1e-13}
+CELLS, CLOSE = {"forward": 1, "backward": 2}, {"forward": 1e-6, "backward": 1e-13, "pair": 1e-6}
 # A megabyte and a half of tangents, and some 4 kB of weights.
 WIDE: dict[str, Any] = {"network": gs.batchnorm(40, 8), "depth": 2, "seeds": 9}
 

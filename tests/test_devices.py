@@ -46,7 +46,7 @@ def test_eight_devices_give_the_same_numbers(tmp_path: Path) -> None:
     assert found["device"] == "3 x cpu (cpu)"
     assert found["seeds at once"] == [64, 2, 16, 1]  # cells, seeds: 16 seeds on eight devices, and 2
     assert found["halved"].startswith("device: out of memory with 2 cells x 2 seeds at once")
-    assert found["shared"] == {way: ["all-gather in ENTRY"] for way in ("forward", "backward", "wide")}
+    assert found["shared"] == {way: ["all-gather in ENTRY"] for way in ("forward", "backward", "pair", "wide")}
 
 
 class Device:
