@@ -14,6 +14,7 @@ INPUTS = np.random.default_rng(0).standard_normal((2, 2, 6)).astype("float32")
 OPTIONS: dict[str, Any] = {"depth": 3, "seeds": 2, "dtype": "float8_e5m2", "loss_scale": [1.0, 2.0**-12]}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_each_chain_of_a_pair_has_a_rounded_one_beside_it(direction: str, tmp_path: Path) -> None:
     """With the numbers that its own input alone gives; and a store holds what memory does."""

@@ -49,6 +49,7 @@ def test_batchnorm_growth_refuses_what_has_no_closed_form(activation: str, batch
         batchnorm_growth(activation, batch)
 
 
+@pytest.mark.further
 def test_remedies_writes_its_table(tmp_path: Path) -> None:
     datasets = measured("remedies")
     assert str(tmp_path / "remedies.csv") in remedies.report(datasets, folder=tmp_path)
@@ -112,6 +113,7 @@ def test_law_A8_the_mean_square_over_branch_gain() -> None:
     assert float((np.abs(squares.mean("seed") - predicted) / error).max()) < 4.5
 
 
+@pytest.mark.further
 def test_the_explosion_is_that_of_theory() -> None:
     found = batchnorm_explosion.rates(measured("batchnorm_explosion")["relu"], "relu")
     assert found["batch"].values.tolist() == [6, 12]

@@ -10,6 +10,7 @@ import gradsim as gs
 from gradsim import cli
 
 
+@pytest.mark.further
 def test_schemes_are_those_of_the_networks_that_bear_their_names() -> None:
     chosen = ("lecun_normal", "glorot_uniform", "he_normal", "torch_linear")
     options: Any = {"depth": 3, "seeds": 2, "key": 1}
@@ -22,6 +23,7 @@ def test_schemes_are_those_of_the_networks_that_bear_their_names() -> None:
         assert here["sigma_b"] == alone["sigma_b"]
 
 
+@pytest.mark.further
 def test_the_measured_edge_of_tanh_is_that_of_theory() -> None:
     """The first map of the quick preset: the zero contour lies within 3 % of the edge of chaos in sigma_w."""
     module = load("phase_diagram")

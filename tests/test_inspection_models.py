@@ -87,7 +87,7 @@ MODELS: dict[str, tuple[Callable[[nnx.Rngs], nnx.Module], Any]] = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_equal_those_of_jax_and_the_model_is_as_it_was(name: str) -> None:
     make, x = MODELS[name]

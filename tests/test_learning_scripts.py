@@ -117,6 +117,7 @@ def test_trainability_writes_its_table(tmp_path: Path) -> None:
     assert "nan" not in said
 
 
+@pytest.mark.further
 def test_the_table_of_early_layers_is_that_of_its_networks(tmp_path: Path) -> None:
     datasets = measured("early_layers_training")
     found = table(datasets)

@@ -53,7 +53,7 @@ def by_loop(chain: np.ndarray, burn_in: int) -> np.ndarray:
     return np.mean(logs[burn_in:], axis=0)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("network", "gains"), [
     (TIED, {"sigma_w": 1.4, "sigma_b": 0.1}), (gs.gru(3), {"sigma_w": 2.0}), (gs.lstm(2), {"sigma_w": 2.0}),
     (gs.residual(3, "tanh"), {"sigma_w": 1.0}),
@@ -206,6 +206,7 @@ def test_dimension_and_entropy() -> None:
     assert np.isnan(entropy_rate(np.array([0.5, 0.25]), complete=False))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["A2", "A12", "G2"])
 def test_law_of_exponents(name: str) -> None:
     for check in LAWS[name].measure(1, 0):

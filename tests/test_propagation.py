@@ -166,6 +166,7 @@ def some_inputs(width: int, scale: float = 3.0) -> np.ndarray:
     return scale * np.random.default_rng(5).normal(size=width)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_every_activation_equals_jacfwd_of_the_whole_network(dtype: str) -> None:
     width = EACH * len(PLAIN)

@@ -36,8 +36,8 @@ def examples(name: str) -> list[list[str]]:
 
 
 EXAMPLES = [(name, shlex.join(example)) for name in SIZES for example in examples(name)]
-# A sample has the first example of these scripts, and draws it again.
-SAMPLED = ["phase_diagram", *list(SIZES)[1::2]]
+# A sample has the first example of these scripts, and draws it again: sweeps over depth and time, training, laws.
+SAMPLED = ("phase_diagram", "depth_profile", "sequence_memory", "remedies", "trainability_boundary", "laws")
 RUNS = [
     pytest.param(name, example, marks=[pytest.mark.further] if example or name not in SAMPLED else [])
     for name, example in EXAMPLES

@@ -11,6 +11,7 @@ import gradsim as gs
 from gradsim.theory.edge import EXISTS
 
 
+@pytest.mark.further
 def test_the_critical_lines_are_those_of_theory() -> None:
     datasets = measured("critical_lines", "--activations", "tanh", "relu")
     assert list(datasets) == ["tanh", "relu"]
@@ -59,6 +60,7 @@ def test_law_A1_A4_moments_of_a_layer(activation: str, width: int, mean: float, 
     np.testing.assert_allclose((-mean, variance), rate, rtol=5 / width)
 
 
+@pytest.mark.further
 def test_law_A4_living_networks_of_two_and_four_units() -> None:
     """Narrow ReLU networks die often; mean and variance of the living, and the share of the dead, are exact."""
     datasets = measured("finite_width")

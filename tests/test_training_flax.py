@@ -135,7 +135,7 @@ def plain_losses(model: Any, data: Data, transformation: Any) -> np.ndarray:
     return np.asarray(found)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("network", "build", "optimizer"),
     [
