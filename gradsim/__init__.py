@@ -45,7 +45,7 @@ from gradsim.networks.time.xlstm import mlstm
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.lyapunov import lyapunov_exponents
-from gradsim.sweeps.opening import open_store as open
+from gradsim.sweeps.stores.opening import open_store as open
 from gradsim.sweeps.sweep import partial_products, sweep
 from gradsim.tracking.records import gradient_records, gradient_summary
 from gradsim.tracking.track import track_gradients

@@ -21,7 +21,7 @@ import numpy as np
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, loop
-from gradsim.sweeps.store import read
+from gradsim.sweeps.stores.store import read
 
 warnings.filterwarnings("ignore", "os.fork")  # there is no backend yet, and no thread of it
 REFUSED = 3

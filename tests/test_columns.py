@@ -19,7 +19,8 @@ from gradsim.engine.products import Share
 from gradsim.engine.streams import ahead, extent, network_keys
 from gradsim.engine.tiling import Tiling
 from gradsim.scaled import Scaled, join, log
-from gradsim.sweeps import chunks, sheet
+from gradsim.sweeps import chunks
+from gradsim.sweeps.stores import sheet
 
 GAIN = gs.STATISTICS["log_gain"]
 

@@ -18,7 +18,8 @@ from wrong import refused, refused_each
 import gradsim as gs
 from gradsim.engine import plan as plans
 from gradsim.engine.tiling import Tiling
-from gradsim.sweeps import chunks, machine, members
+from gradsim.sweeps import chunks, machine
+from gradsim.sweeps.stores import members
 
 NETWORK = gs.feedforward(6)
 SMALL: dict[str, Any] = {"depth": 4, "seeds": 4, "sigma_w": [0.5, 1.0, 1.5, 2.0]}  # 8 chunks

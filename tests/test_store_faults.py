@@ -22,8 +22,9 @@ from wrong import refused
 
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
-from gradsim.sweeps import chunks, folder, loop, members
+from gradsim.sweeps import chunks, loop
 from gradsim.sweeps.calls import DeviceError, halved
+from gradsim.sweeps.stores import folder, members
 
 NETWORK = gs.feedforward(6)
 SMALL: dict[str, Any] = {"depth": 4, "seeds": 4, "sigma_w": [0.5, 1.0, 1.5, 2.0]}  # 8 chunks

@@ -74,7 +74,7 @@ def test_a_full_disk_is_said_in_a_line(tmp_path: Path, calls: list[int], monkeyp
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gradsim.sweeps.store.Store.keep", full)
+    monkeypatch.setattr("gradsim.sweeps.stores.store.Store.keep", full)
     with pytest.raises(SystemExit, match=r"^error: store: cannot write into .* \(No space left.*\); 0 of 4 chunks"):
         script(cli.Options(out=tmp_path / "out", store=tmp_path / "kept"))
 

@@ -1,11 +1,10 @@
-"""A sweep as it is asked for, and whether a store is of the same one."""
+"""A sweep as it is asked for, and how a store is told of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ from gradsim.engine.statistic import Statistic
 from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
-from gradsim.sweeps import dataset, flags, folder, grid
+from gradsim.sweeps import dataset, flags, grid
 from gradsim.sweeps.course import Place, course, result_shape
 from gradsim.sweeps.loop import finished, measured_chunks
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
-from gradsim.sweeps.sheet import Part, Sheet, Told
-from gradsim.sweeps.store import Lost
+from gradsim.sweeps.stores.sheet import Part, Sheet, Told
+from gradsim.sweeps.stores.store import Lost
 
 
 @dataclass(frozen=True)
@@ -145,29 +144,3 @@ def _named(one: Statistic) -> str:
     function = one.measure
     name = getattr(function, "__qualname__", type(function).__name__)
     return f"{one.name} by {getattr(function, '__module__', '')}.{name}"
-
-
-def refuse_differences(path: Path, stored: Sheet, wanted: Sheet) -> None:
-    """Raises: ValueError naming the first argument that differs in more than further points of an axis."""
-
-    def refuse(name: str, one: Any, other: Any) -> None:
-        raise ValueError(
-            f"{name}: the store at {path} was made with {folder.shown(one)}, and {folder.shown(other)} came; pass what "
-            "it was made with, or another store"
-        )
-
-    if stored.axis != wanted.axis or (stored.axis is None and stored.networks != wanted.networks):
-        refuse("network", stored.networks, wanted.networks)
-    for name, one in stored.networks.items():
-        if wanted.networks.get(name) != one:
-            refuse("network", {name: one}, {name: wanted.networks.get(name)})
-    for name in {**wanted.arguments, **stored.arguments}:
-        one, other = stored.arguments.get(name), wanted.arguments.get(name)
-        if one != other:
-            refuse(name, one, other)
-    if list(stored.axes) != list(wanted.axes):
-        refuse(", ".join(stored.axes) or ", ".join(wanted.axes), list(stored.axes), list(wanted.axes))
-    for name, points in {**stored.axes, "seed": stored.seeds}.items():
-        new = {**wanted.axes, "seed": wanted.seeds}[name]
-        if not np.isin(points, new).all():
-            refuse("seeds" if name == "seed" else name, points.tolist(), new.tolist())

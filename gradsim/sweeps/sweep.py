@@ -19,13 +19,14 @@ from gradsim.engine.plan import Plan
 from gradsim.engine.precision import Precision, refuse_elsewhere
 from gradsim.engine.statistic import Statistic
 from gradsim.networks.network import Network, State
-from gradsim.sweeps import chunks, dataset, grid, stored
+from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.asked import Sweep
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.loop import Results, measure_cells
 from gradsim.sweeps.machine import at_hand, used
-from gradsim.sweeps.opening import open_store
 from gradsim.sweeps.progress import Part, Progress, reporting
+from gradsim.sweeps.stores import stored
+from gradsim.sweeps.stores.opening import open_store
 
 if TYPE_CHECKING:
     import xarray

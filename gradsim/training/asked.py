@@ -16,8 +16,8 @@ from gradsim.sweeps.course import Place
 from gradsim.sweeps.dataset import Frame
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
-from gradsim.sweeps.sheet import Part, Sheet, Told
-from gradsim.sweeps.store import Lost
+from gradsim.sweeps.stores.sheet import Part, Sheet, Told
+from gradsim.sweeps.stores.store import Lost
 from gradsim.sweeps.sweep import digest
 from gradsim.training import dataset, loop
 from gradsim.training.dataset import RATE

@@ -14,11 +14,12 @@ from jax.typing import ArrayLike
 from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.networks.network import Network
-from gradsim.sweeps import grid, stored
+from gradsim.sweeps import grid
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.machine import used
-from gradsim.sweeps.opening import open_store
 from gradsim.sweeps.progress import Part, Progress, reporting
+from gradsim.sweeps.stores import stored
+from gradsim.sweeps.stores.opening import open_store
 from gradsim.sweeps.sweep import digest
 from gradsim.training import dataset, optimizers, tasks
 from gradsim.training.asked import Family, Training

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradsim.sweeps import folder
-from gradsim.sweeps.folder import DONE, numbered, suffix
+from gradsim.sweeps.stores import folder
+from gradsim.sweeps.stores.folder import DONE, numbered, suffix
 
 
 class Mark(NamedTuple):

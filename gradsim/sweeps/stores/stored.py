@@ -14,17 +14,17 @@ import numpy as np
 
 from gradsim import arguments
 from gradsim.engine.plan import Plan
-from gradsim.sweeps import flags, store
-from gradsim.sweeps.asked import refuse_differences
+from gradsim.sweeps import flags
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.course import Place
 from gradsim.sweeps.machine import at_hand
-from gradsim.sweeps.members import Member, locked
-from gradsim.sweeps.opening import checked, open_store
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
-from gradsim.sweeps.sheet import Part, Sheet, rest
-from gradsim.sweeps.store import Lost, Store
+from gradsim.sweeps.stores import store
+from gradsim.sweeps.stores.members import Member, locked
+from gradsim.sweeps.stores.opening import checked, open_store
+from gradsim.sweeps.stores.sheet import Part, Sheet, refuse_differences, rest
+from gradsim.sweeps.stores.store import Lost, Store
 
 if TYPE_CHECKING:
     import xarray

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gradsim.sweeps.folder import LOCK, OWNER, numbered, replace, suffix
+from gradsim.sweeps.stores.folder import LOCK, OWNER, numbered, replace, suffix
 
 PATIENCE = 60.0  # seconds that a process waits until another has laid out the store
 

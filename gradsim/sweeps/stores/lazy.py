@@ -11,9 +11,10 @@ import xarray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from gradsim.sweeps import flags, sheet
-from gradsim.sweeps.sheet import Told
-from gradsim.sweeps.store import Store, read, understood
+from gradsim.sweeps import flags
+from gradsim.sweeps.stores import sheet
+from gradsim.sweeps.stores.sheet import Told
+from gradsim.sweeps.stores.store import Store, read, understood
 
 KINDS = {
     **dict.fromkeys(("values", "rank", "record"), np.dtype(np.float64)),

@@ -31,7 +31,7 @@ def open_store(path: str | os.PathLike[str]) -> xarray.Dataset:
     """
     import xarray  # 0.3 s: not at import
 
-    from gradsim.sweeps.lazy import Backend
+    from gradsim.sweeps.stores.lazy import Backend
 
     return xarray.open_dataset(checked("path", path), engine=Backend)
 

@@ -24,10 +24,10 @@ from urllib.parse import quote
 import numpy as np
 
 from gradsim import arguments
-from gradsim.sweeps import folder, sheet
 from gradsim.sweeps.course import Place
-from gradsim.sweeps.journal import Journal, Mark
-from gradsim.sweeps.sheet import Part, Sheet, Told
+from gradsim.sweeps.stores import folder, sheet
+from gradsim.sweeps.stores.journal import Journal, Mark
+from gradsim.sweeps.stores.sheet import Part, Sheet, Told
 
 if TYPE_CHECKING:
     import zarr

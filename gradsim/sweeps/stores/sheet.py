@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps.chunks import Chunk, deepened
 from gradsim.sweeps.course import Course
+from gradsim.sweeps.stores import folder
 
 FORMAT = 2
 MOST_POINTS = 2**28  # more than a sweep can have along one axis
@@ -235,3 +237,29 @@ def _decode(told: Mapping[str, Any]) -> np.ndarray:
     if kind == "real":
         return np.array(values, np.float64)
     return np.array(values, {"whole": np.dtype(np.int64), "text": np.dtype(np.str_)}[kind])
+
+
+def refuse_differences(path: Path, stored: Sheet, wanted: Sheet) -> None:
+    """Raises: ValueError naming the first argument that differs in more than further points of an axis."""
+
+    def refuse(name: str, one: Any, other: Any) -> None:
+        raise ValueError(
+            f"{name}: the store at {path} was made with {folder.shown(one)}, and {folder.shown(other)} came; pass what "
+            "it was made with, or another store"
+        )
+
+    if stored.axis != wanted.axis or (stored.axis is None and stored.networks != wanted.networks):
+        refuse("network", stored.networks, wanted.networks)
+    for name, one in stored.networks.items():
+        if wanted.networks.get(name) != one:
+            refuse("network", {name: one}, {name: wanted.networks.get(name)})
+    for name in {**wanted.arguments, **stored.arguments}:
+        one, other = stored.arguments.get(name), wanted.arguments.get(name)
+        if one != other:
+            refuse(name, one, other)
+    if list(stored.axes) != list(wanted.axes):
+        refuse(", ".join(stored.axes) or ", ".join(wanted.axes), list(stored.axes), list(wanted.axes))
+    for name, points in {**stored.axes, "seed": stored.seeds}.items():
+        new = {**wanted.axes, "seed": wanted.seeds}[name]
+        if not np.isin(points, new).all():
+            refuse("seeds" if name == "seed" else name, points.tolist(), new.tolist())

@@ -1,0 +1,1 @@
+"""Measurements on disk: kept chunk by chunk, read lazily, gone on with."""
