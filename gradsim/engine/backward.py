@@ -5,6 +5,7 @@ scan pulls cotangents back, rescaled by exact powers of two like the tangents of
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from jax import Array
 
 from gradsim import scaled
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Chain, Drawn, Source, carry_over, in_range, times
+from gradsim.engine.chain import Binding, Chain, Drawn, Source, carry_over, in_range, times
 from gradsim.engine.forward import Cells, Task
-from gradsim.engine.hardware import States, first_states, next_states, unscaled
+from gradsim.engine.hardware import Hardware, States, first_states, next_states, unscaled
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import View
@@ -48,70 +49,25 @@ def backward(
     The gradient starts from `cotangent` (of the observed state), or from the gradient of `loss` there, or
     from one random unit vector. Memory holds the states: O(depth · n).
     """
-    network, bind = source.network.alone, source.bind()
-    needs, tiling, hardware = task.needs, task.tiling, task.hardware(bind)
+    bind, tiling = source.bind(), task.tiling
+    hardware = task.hardware(bind)
+    way = WayBack(source, bind, task, hardware, loss, cotangent)
 
     def ahead(cell: Cells, state: States, x: tuple[Array, Drawn, None]) -> tuple[States, States]:
         t, drawn, _ = x
         new = next_states(bind(cell.gains), hardware, drawn, state)
         return jax.tree.map(lambda new, old: jnp.where(t >= task.burn_in, new, old), new, state), state
 
-    def turn_one(cell: Cells, states: States) -> Carry:
-        last, rounded = states
-        end, bundles, sums = in_range(last)[0], {}, {}
-        if "all" in needs:
-            bundles["all"] = products.start(products.basis(network, end, task.share))
-        if "one" in needs:
-            bundles["one"] = _gradient(network, end, source.vector(), loss, cotangent)
-        if "weight_sums" in needs:
-            chain = bind(cell.gains)
-            shapes = jax.eval_shape(lambda: trained(chain, chain.weights(source.drawn(0))))
-            sums = {name: _zero(shape) for name, shape in shapes.items()}
-        spectrum = spectra.of_network(network, end) if "spectrum" in needs else None
-        if hardware:
-            first = _gradient(network, in_range(rounded)[0], source.vector(), loss, cotangent)
-            rounded = hardware.start(first.mantissa, first.exponent, cell.scale)
-        return Carry(last, bundles, sums, spectrum, rounded)
-
     def turn(cell: Cells, last: States) -> Carry:
-        carry: Carry = each(source.network, partial(turn_one, cell))(last)
+        carry: Carry = each(source.network, partial(way.begin, cell))(last)
         return carry
-
-    def body_one(
-        cell: Cells, chain: Chain, t: Array, drawn: Drawn, carry: Carry, befores: States, inputs: Array | None
-    ) -> tuple[Carry, tuple[dict[str, Scaled], tuple[Any, ...]]]:
-        (after, bundles, sums, spectrum, rounded), (before, beside) = carry, befores
-        drawn = drawn._replace(inputs=inputs)
-        here, missing = in_range(before)
-        _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
-        gradients = {}
-        if "weights" in needs:
-            gradients = weight_gradients(chain, drawn, here, missing, bundles["one"])
-        if "weight_sums" in needs:
-            sums = {name: scaled.add(sums[name], gradient) for name, gradient in gradients.items()}
-
-        def back(cotangent: State) -> State:
-            return pullback(cotangent)[0]
-
-        bundles = {
-            name: products.push(bundle, back, tile=tiling.tangents, transposed=True) for name, bundle in bundles.items()
-        }
-        spectrum = None if spectrum is None else spectra.push_states(spectrum, here, back)
-        values = task.singular_values(spectrum, network, here, t)
-        seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
-        held = None
-        if hardware:
-            rounded = hardware.back(cell.gains, drawn, beside, rounded)
-            held = unscaled(network, rounded, cell.scale)
-        view = View(network, seen.get("all"), seen.get("one"), after, preactivations, gradients, sums, values, held)
-        return Carry(before, bundles, sums, spectrum, rounded), (task.measure(view, t), view[1:])
 
     def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, States]) -> tuple[Carry, dict[str, Scaled]]:
         t, drawn, befores = x
         chain = bind(cell.gains)
-        one = chain.each(partial(body_one, cell, chain, t, drawn))
+        one = chain.each(partial(way.step, cell, chain, t, drawn))
         carry, (found, seen) = one(carry, befores, chain.inputs(drawn))
-        return carry, {**found, **task.measure(View(network, *seen), t, of_pair=True)}
+        return carry, {**found, **task.measure(View(way.network, *seen), t, of_pair=True)}
 
     steps = tiling.segments(task.burn_in, task.depth, to_end=True)
     draw = drawing(source, steps)
@@ -122,16 +78,77 @@ def backward(
     return jax.tree.map(lambda leaf: joined(leaf)[:, -task.depth :], measured)
 
 
-def _gradient(
-    network: Network, end: State, vector: Array, loss: Callable[[State], Array] | None, cotangent: State | None
-) -> Bundle:
-    """What starts on its way back."""
-    if loss is not None:
-        cotangent = jax.grad(loss)(network.observed(end))
-    if cotangent is None:
-        return products.start(products.along(network, end, vector))
-    given = products.embed(network, end, jax.tree.map(lambda leaf: leaf[None], cotangent))
-    return products.start(*scaled.normalize(Scaled(given, jnp.zeros((), jnp.int32))))
+@dataclass(frozen=True)
+class WayBack:
+    """What one chain does on its way back, in one cell."""
+
+    source: Source
+    bind: Binding
+    task: Task
+    hardware: Hardware | None
+    loss: Callable[[State], Array] | None
+    cotangent: State | None
+
+    @property
+    def network(self) -> Network:
+        """Of one chain."""
+        return self.source.network.alone
+
+    def begin(self, cell: Cells, states: States) -> Carry:
+        """What starts at the last states: of the chain, and of the one beside it."""
+        needs, (last, rounded) = self.task.needs, states
+        end, bundles, sums = in_range(last)[0], {}, {}
+        if "all" in needs:
+            bundles["all"] = products.start(products.basis(self.network, end, self.task.share))
+        if "one" in needs:
+            bundles["one"] = self._gradient(end)
+        if "weight_sums" in needs:
+            chain = self.bind(cell.gains)
+            shapes = jax.eval_shape(lambda: trained(chain, chain.weights(self.source.drawn(0))))
+            sums = {name: _zero(shape) for name, shape in shapes.items()}
+        spectrum = spectra.of_network(self.network, end) if "spectrum" in needs else None
+        if self.hardware:
+            first = self._gradient(in_range(rounded)[0])
+            rounded = self.hardware.start(first.mantissa, first.exponent, cell.scale)
+        return Carry(last, bundles, sums, spectrum, rounded)
+
+    def step(
+        self, cell: Cells, chain: Chain, t: Array, drawn: Drawn, carry: Carry, befores: States, inputs: Array | None
+    ) -> tuple[Carry, tuple[dict[str, Scaled], tuple[Any, ...]]]:
+        """Back through step t: what is carried on, what is measured of the chain, and what of a pair may be."""
+        (after, bundles, sums, spectrum, rounded), (before, beside) = carry, befores
+        drawn = drawn._replace(inputs=inputs)
+        here, missing = in_range(before)
+        _, pullback, preactivations = jax.vjp(chain.step(drawn), here, has_aux=True)
+        gradients = {}
+        if "weights" in self.task.needs:
+            gradients = weight_gradients(chain, drawn, here, missing, bundles["one"])
+        if "weight_sums" in self.task.needs:
+            sums = {name: scaled.add(sums[name], gradient) for name, gradient in gradients.items()}
+
+        def back(cotangent: State) -> State:
+            return pullback(cotangent)[0]
+
+        tile = self.task.tiling.tangents
+        bundles = {name: products.push(bundle, back, tile=tile, transposed=True) for name, bundle in bundles.items()}
+        spectrum = None if spectrum is None else spectra.push_states(spectrum, here, back)
+        values = self.task.singular_values(spectrum, self.network, here, t)
+        seen = {name: products.observed(bundle, self.network) for name, bundle in bundles.items()}
+        held = None
+        if self.hardware:
+            rounded = self.hardware.back(cell.gains, drawn, beside, rounded)
+            held = unscaled(self.network, rounded, cell.scale)
+        of_all, of_one = seen.get("all"), seen.get("one")
+        view = View(self.network, of_all, of_one, after, preactivations, gradients, sums, values, held)
+        return Carry(before, bundles, sums, spectrum, rounded), (self.task.measure(view, t), view[1:])
+
+    def _gradient(self, end: State) -> Bundle:
+        """What starts on its way back."""
+        cotangent = self.cotangent if self.loss is None else jax.grad(self.loss)(self.network.observed(end))
+        if cotangent is None:
+            return products.start(products.along(self.network, end, self.source.vector()))
+        given = products.embed(self.network, end, jax.tree.map(lambda leaf: leaf[None], cotangent))
+        return products.start(*scaled.normalize(Scaled(given, jnp.zeros((), jnp.int32))))
 
 
 def trained(chain: Chain, weights: Weights) -> dict[str, Any]:

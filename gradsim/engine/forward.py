@@ -6,6 +6,8 @@ activity leaves the range as fast as its gradient. The cells, one network at man
 weights, and the grid becomes one tall matrix product. Everything here is pure: jit it, vmap it over seeds.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradsim.engine import products, spectra
-from gradsim.engine.chain import Binding, Drawn, Source, beyond, in_range
+from gradsim.engine.chain import Binding, Chain, Drawn, Source, beyond, in_range
 from gradsim.engine.formats import FORMATS
 from gradsim.engine.hardware import Hardware, Rounded, States, first_states, unscaled
 from gradsim.engine.jacobi import SingularValues, not_taken
@@ -95,62 +97,79 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
     With `start` = k the product starts after step k, J_l … J_{k+1}; it means nothing up to there. Of a pair each chain
     is pushed by itself, from the same basis: leaves [cells, depth, 2, …] of what one chain has.
     """
-    network, bind = source.network.alone, source.bind()
+    bind = source.bind()
     hardware = task.hardware(bind)
-
-    def fresh(state: State) -> dict[str, Bundle]:
-        bundles = {}
-        if "all" in task.needs:
-            bundles["all"] = products.start(products.basis(network, state, task.share))
-        if "one" in task.needs:
-            bundles["one"] = products.start(products.along(network, state, source.vector()))
-        return bundles
+    way = WayAhead(source, task, hardware)
 
     def begin(cell: Cells, states: States) -> Carry:
-        def one(states: States) -> Carry:
-            state, rounded = states
-            bundles = fresh(state.mantissa)
-            spectrum = spectra.of_network(network, state.mantissa) if "spectrum" in task.needs else None
-            if hardware:
-                rounded = Rounded(rounded, hardware.start(bundles["one"].mantissa, jnp.int32(0), cell.scale))
-            return Carry(state, bundles, spectrum, rounded)
-
-        carry: Carry = each(source.network, one)(states)
+        carry: Carry = each(source.network, partial(way.begin, cell))(states)
         return carry
 
     def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, None]) -> tuple[Carry, dict[str, Scaled]]:
         t, drawn, _ = x
         chain = bind(cell.gains)
-
-        def one(carry: Carry, inputs: Array | None) -> tuple[Carry, tuple[dict[str, Scaled], tuple[Any, ...]]]:
-            state, bundles, spectrum, rounded = carry
-            own = drawn._replace(inputs=inputs)
-            step = chain.step(own)
-            if cell.start is not None:
-                starting = t - task.burn_in == cell.start
-                bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh(state.mantissa), bundles)
-            here, missing = in_range(state)
-            new, linear, preactivations = jax.linearize(step, here, has_aux=True)
-            state = beyond(step, here, missing, new)
-            tile = task.tiling.tangents
-            bundles = {name: products.push(bundle, linear, tile=tile) for name, bundle in bundles.items()}
-            seen = {name: products.observed(bundle, network) for name, bundle in bundles.items()}
-            spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
-            values = task.singular_values(spectrum, network, here, t)
-            held = None
-            if hardware:
-                rounded = hardware.ahead(cell.gains, own, rounded)
-                held = unscaled(network, rounded.gradient, cell.scale)
-            view = View(
-                network, seen.get("all"), seen.get("one"), state, preactivations, singular_values=values, rounded=held
-            )
-            return Carry(state, bundles, spectrum, rounded), (task.measure(view, t), view[1:])
-
-        carry, (found, seen) = chain.each(one)(carry, chain.inputs(drawn))
-        return carry, {**found, **task.measure(View(network, *seen), t, of_pair=True)}
+        carry, (found, seen) = chain.each(partial(way.step, cell, chain, t, drawn))(carry, chain.inputs(drawn))
+        return carry, {**found, **task.measure(View(way.network, *seen), t, of_pair=True)}
 
     steps = task.tiling.segments(task.burn_in, task.depth)
     first = first_states(source, bind, hardware, task.burn_in)
     states = jax.vmap(lambda cell: first(cell.gains))(cells)
     _, measured = task.tiling.walk(body, cells, begin, states, drawing(source, steps), steps)
     return jax.tree.map(lambda leaf: joined(leaf)[:, : task.depth], measured)
+
+
+@dataclass(frozen=True)
+class WayAhead:
+    """What one chain does on its way ahead, in one cell."""
+
+    source: Source
+    task: Task
+    hardware: Hardware | None
+
+    @property
+    def network(self) -> Network:
+        """Of one chain."""
+        return self.source.network.alone
+
+    def begin(self, cell: Cells, states: States) -> Carry:
+        """What starts at the first states: of the chain, and of the one beside it."""
+        state, rounded = states
+        bundles = self._fresh(state.mantissa)
+        spectrum = spectra.of_network(self.network, state.mantissa) if "spectrum" in self.task.needs else None
+        if self.hardware:
+            rounded = Rounded(rounded, self.hardware.start(bundles["one"].mantissa, jnp.int32(0), cell.scale))
+        return Carry(state, bundles, spectrum, rounded)
+
+    def step(
+        self, cell: Cells, chain: Chain, t: Array, drawn: Drawn, carry: Carry, inputs: Array | None
+    ) -> tuple[Carry, tuple[dict[str, Scaled], tuple[Any, ...]]]:
+        """Step t: what is carried on, what is measured of the chain, and what of a pair may be."""
+        state, bundles, spectrum, rounded = carry
+        drawn = drawn._replace(inputs=inputs)
+        step = chain.step(drawn)
+        if cell.start is not None:
+            starting, fresh = t - self.task.burn_in == cell.start, self._fresh(state.mantissa)
+            bundles = jax.tree.map(lambda new, old: jnp.where(starting, new, old), fresh, bundles)
+        here, missing = in_range(state)
+        new, linear, preactivations = jax.linearize(step, here, has_aux=True)
+        state = beyond(step, here, missing, new)
+        tile = self.task.tiling.tangents
+        bundles = {name: products.push(bundle, linear, tile=tile) for name, bundle in bundles.items()}
+        seen = {name: products.observed(bundle, self.network) for name, bundle in bundles.items()}
+        spectrum = None if spectrum is None else spectra.push_states(spectrum, here, linear)
+        values = self.task.singular_values(spectrum, self.network, here, t)
+        held = None
+        if self.hardware:
+            rounded = self.hardware.ahead(cell.gains, drawn, rounded)
+            held = unscaled(self.network, rounded.gradient, cell.scale)
+        of_all, of_one = seen.get("all"), seen.get("one")
+        view = View(self.network, of_all, of_one, state, preactivations, singular_values=values, rounded=held)
+        return Carry(state, bundles, spectrum, rounded), (self.task.measure(view, t), view[1:])
+
+    def _fresh(self, state: State) -> dict[str, Bundle]:
+        bundles = {}
+        if "all" in self.task.needs:
+            bundles["all"] = products.start(products.basis(self.network, state, self.task.share))
+        if "one" in self.task.needs:
+            bundles["one"] = products.start(products.along(self.network, state, self.source.vector()))
+        return bundles
