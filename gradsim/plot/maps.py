@@ -86,7 +86,7 @@ def phase_diagram(
         mesh = _map(ax, one, (float(f"{most[title]:.1g}") or limit) if own else limit)
         _draw_lines(ax, lines[title], one)
         note_lost(ax, panels[title], statistic)
-        said = {"fontsize": 8} if own else {}  # longer titles
+        said = {"fontsize": 7} if own else {}  # longer titles
         heading(ax, letter if len(maps) > 1 else "", f"{title} (±{mesh.norm.vmax:g})" if own else title, **said)
     slender = 15 * max(2, -(-len(places) // 3))  # of one width, however many rows of panels there are
     if own:
