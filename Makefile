@@ -76,7 +76,7 @@ lint: $(STAMP)
 test: SAMPLE := --sample
 test test-all: lint
 	$(RUN) -m pip check --disable-pip-version-check
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
 
 # What only the documentation needs; the tests do without.
 $(STAMP)-docs: $(STAMP) requirements-docs.lock

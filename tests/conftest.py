@@ -27,6 +27,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 import pytest
 
+# Files that take longest; they begin first, lest one worker is left alone with one at the end.
+LONGEST = ("test_conformance", "test_devices", "test_script_examples", "test_inspection_models", "test_training",
+           "test_spectra", "test_pair", "test_sweep", "test_store_faults", "test_narrow", "test_crossings")  # fmt: skip
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage
 tests_run = count(1)
@@ -38,7 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--sample` does."""
+    """The longest files first; and leave out what `--sample` does."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     if not config.getoption("sample"):
         return
     groups: dict[tuple[str, int], list[pytest.Item]] = {}

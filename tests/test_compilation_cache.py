@@ -54,6 +54,7 @@ def entries(folder: Path) -> list[Path]:
     return sorted(folder.glob("jit_own_program-*-cache"))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("options", [None, {"xla_backend_optimization_level": 1}])
 def test_a_program_that_was_kept_is_the_same_to_the_bit(tmp_path: Path, options: dict[str, Any] | None) -> None:
     plain = compiled(options)

@@ -21,6 +21,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_product_equals_jacfwd_of_the_whole_network(network: Network) -> None:
     with jax.enable_x64(True):

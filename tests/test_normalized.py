@@ -25,6 +25,7 @@ NETWORKS = [
 ]  # the tests against Flax have the rest
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_product_equals_jacfwd_of_the_whole_network(network: Network) -> None:
     with jax.enable_x64(True):
