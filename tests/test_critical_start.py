@@ -77,7 +77,7 @@ def growths(starts: dict[str, gs.CriticalInitializer]) -> dict[str, np.ndarray]:
     return dict(zip(names, np.asarray(found), strict=True))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", WITH_EDGE)
 def test_a_deep_flax_network_of_every_activation_with_an_edge_starts_there(
     name: str, starts: dict[str, gs.CriticalInitializer], growths: dict[str, np.ndarray]

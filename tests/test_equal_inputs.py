@@ -30,7 +30,7 @@ OF_BOTH = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("network", "direction", "dtype"), CASES)
 def test_equal_inputs_are_the_single_network_twice(network: Network, direction: str, dtype: str) -> None:
     options: dict[str, Any] = {"depth": DEPTH, "seeds": 2, "direction": direction, "dtype": dtype}

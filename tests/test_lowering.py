@@ -33,7 +33,7 @@ class Accelerator:
         return {"bytes_limit": 2**36, "bytes_in_use": 0}
 
 
-@pytest.mark.sampled(7)  # of both ways
+@pytest.mark.sampled(5)  # of both ways
 @pytest.mark.parametrize("direction", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_lowers_for_accelerators(family: str, direction: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ class Sampled:
         return np.array(rows[burn_in:]).T
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("family", sorted(CELLS))
 @pytest.mark.parametrize(("sigma_w", "bias"), [(5.0, 0.0), (3.0, 2.0), (12.0, -1.0)])
 def test_fixed_point_and_growth_of_sampled_cells(family: str, sigma_w: float, bias: float) -> None:

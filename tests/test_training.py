@@ -88,7 +88,7 @@ def test_a_step_of_sgd_moves_by_rate_times_gradient(deep: xarray.Dataset) -> Non
     assert np.all(np.isfinite(last.log_output_change.sel(step=3)))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "lstm_cell"])  # a loss of h is not one of c
 def test_every_family_trains_by_the_gradient_of_the_sweep(name: str) -> None:
     """`log_weight_gradient` of a backward sweep from the loss of a sample, or of a batch that is a state; it learns."""

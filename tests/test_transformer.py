@@ -95,6 +95,7 @@ def written_out(c: Transformer, w: Any, g: dict[str, np.ndarray], x: np.ndarray)
     return norm(x) if c.final_norm and c.layers == NUMBER + 1 else x
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("network", BLOCKS.values(), ids=BLOCKS)
 def test_a_block_is_its_equations(network: Transformer) -> None:
     weights, gains, x = some(network)
