@@ -9,6 +9,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 LN2 = float(np.log(2.0))
+NOTHING = -(2**30)  # the exponent of zero: below that of any product
 
 
 class Scaled(NamedTuple):
@@ -81,7 +82,7 @@ def add(first: Scaled, second: Scaled) -> Scaled:
     """The sum, at the larger of the two exponents: exact where the addition of floats is."""
     # A zero has no size: its exponent must not push the other number out of range.
     zeros = [jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in jax.tree.leaves(x.mantissa)])) for x in (first, second)]
-    sizes = [jnp.where(zero, -(2**30), x.exponent) for zero, x in zip(zeros, (first, second), strict=True)]
+    sizes = [jnp.where(zero, NOTHING, x.exponent) for zero, x in zip(zeros, (first, second), strict=True)]
     exponent = jnp.maximum(*sizes)
     one = times_power_of_two(first.mantissa, first.exponent - exponent)
     two = times_power_of_two(second.mantissa, second.exponent - exponent)
@@ -91,7 +92,7 @@ def add(first: Scaled, second: Scaled) -> Scaled:
 def total(values: Scaled) -> Scaled:
     """The sum over the leading axis, at the largest of the exponents there: exact where the addition of floats is."""
     zeros = [jnp.all(leaf.reshape(leaf.shape[0], -1) == 0, axis=1) for leaf in jax.tree.leaves(values.mantissa)]
-    sizes = jnp.where(jnp.all(jnp.stack(zeros), axis=0), -(2**30), values.exponent)
+    sizes = jnp.where(jnp.all(jnp.stack(zeros), axis=0), NOTHING, values.exponent)
     largest = jnp.max(sizes)
     brought = jax.vmap(times_power_of_two)(values.mantissa, sizes - largest)
     return normalize(Scaled(jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), brought), largest))

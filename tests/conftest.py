@@ -29,7 +29,7 @@ import pytest
 
 # Files that take longest; they begin first, lest one worker is left alone with one at the end.
 LONGEST = ("test_conformance", "test_devices", "test_script_examples", "test_inspection_models", "test_training",
-           "test_spectra", "test_pair", "test_sweep", "test_store_faults", "test_narrow", "test_crossings")  # fmt: skip
+           "test_spectra", "test_pair", "test_sweep", "test_store_processes", "test_narrow")  # fmt: skip
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage

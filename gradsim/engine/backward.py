@@ -194,4 +194,4 @@ def weight_gradients(chain: Chain, drawn: Drawn, here: State, missing: Array, bu
 
 
 def _zero(shape: Any) -> Scaled:
-    return Scaled(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), jnp.int32(-(2**30)))
+    return Scaled(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), jnp.int32(scaled.NOTHING))

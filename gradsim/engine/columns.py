@@ -15,9 +15,7 @@ from jax import lax
 from gradsim import scaled
 from gradsim.engine.products import Share
 from gradsim.engine.statistic import Statistic
-from gradsim.scaled import Scaled
-
-NOTHING = -(2**30)  # the exponent of zero
+from gradsim.scaled import NOTHING, Scaled
 
 
 def may_be_shared(statistics: Sequence[Statistic]) -> bool:

@@ -112,4 +112,4 @@ def _at_lengths(matrices: Array, powers: Array, wanted: tuple[int, ...]) -> Sing
 
 def _one(product: Spectrum, matrix: Array, power: Array) -> Spectrum:
     basis, triangle = spectra.push(product, lambda rows: rows @ matrix.T)
-    return Spectrum(basis, Graded(triangle.rows, jnp.maximum(triangle.exponents + power, -(2**30))))
+    return Spectrum(basis, Graded(triangle.rows, jnp.maximum(triangle.exponents + power, scaled.NOTHING)))

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradsim import scaled
-from gradsim.scaled import Scaled
-
-# The exponent of a row of zeros: below that of any product.
-NOTHING = -(2**30)
+from gradsim.scaled import NOTHING, Scaled
 
 
 class Graded(NamedTuple):

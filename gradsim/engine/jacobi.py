@@ -42,7 +42,7 @@ def singular_values(matrix: Graded) -> SingularValues:
     matrix = lax.fori_loop(0, PASSES, lambda _, matrix: _reduced(matrix), matrix)
     matrix = Graded(
         jnp.pad(matrix.rows, ((0, rows % 2), (0, 0))),
-        jnp.pad(matrix.exponents, (0, rows % 2), constant_values=graded.NOTHING),
+        jnp.pad(matrix.exponents, (0, rows % 2), constant_values=scaled.NOTHING),
     )
     # A sum of n products rounds by about √n ε.
     tolerance = 4.0 * float(rows) ** 0.5 * float(jnp.finfo(matrix.rows.dtype).eps)

@@ -230,7 +230,7 @@ def _losses(r: Array, lost: Array, exponent: Array, alive: Array) -> tuple[Array
     norm, diagonal = jnp.sqrt(jnp.sum(r * r, axis=0)), jnp.abs(jnp.diagonal(r))
     # Rows of very different sizes leave the floats: one power of two brings all of them back.
     least = int(jnp.finfo(r.dtype).minexp) // 2
-    small = exponent < jnp.max(jnp.where(alive, exponent, -(2**30))) + least
+    small = exponent < jnp.max(jnp.where(alive, exponent, scaled.NOTHING)) + least
     return (lost | small) & alive, jnp.where(lost | jnp.isnan(norm), 1, norm / jnp.where(lost, 1, diagonal))
 
 

@@ -18,6 +18,7 @@ from gradsim.engine.jacobi import SingularValues, singular_values
 from gradsim.engine.orthogonal import orthonormalized, without_rounding
 from gradsim.engine.products import matrix
 from gradsim.networks.network import Network, State
+from gradsim.scaled import NOTHING
 
 # Turns in which a step may sort dependent images to the end: structured ones take one or two.
 TURNS = 4
@@ -39,7 +40,7 @@ def push(spectrum: Spectrum, linear: Callable[[Array], Array]) -> Spectrum:
     """A J, where `linear` takes rows [n, d] to their images A q, of as many entries or not fewer than n."""
     images = linear(spectrum.basis)
     brought = graded.brought_back(images, jnp.zeros(images.shape[0], jnp.int32))
-    exponents = jnp.maximum(spectrum.triangle.exponents + brought.exponents, graded.NOTHING)
+    exponents = jnp.maximum(spectrum.triangle.exponents + brought.exponents, NOTHING)
     basis, r, triangle = _factored(brought.rows, Graded(spectrum.triangle.rows, exponents))
     return Spectrum(basis, graded.times(r, triangle))
 

@@ -1,7 +1,7 @@
 """Arrays in block floating point: mantissas of any shape, with an int32 exponent for each slab of entries.
 
 The exponent has as many axes as the mantissa, each of length one or of the mantissa's own: one exponent for the whole
-array, for each step of a scan, or for each entry. A slab that is zero has the exponent ZERO, below every other.
+array, for each step of a scan, or for each entry. A slab that is zero has the exponent NOTHING, below every other.
 """
 
 import math
@@ -11,9 +11,7 @@ from typing import Any, TypeGuard
 import jax.numpy as jnp
 from jax import Array, lax
 
-from gradsim.scaled import Scaled, exponent_of, times_power_of_two
-
-ZERO = -(2**30)
+from gradsim.scaled import NOTHING, Scaled, exponent_of, times_power_of_two
 
 
 def is_block(value: Any) -> TypeGuard[Scaled]:
@@ -48,7 +46,7 @@ def normalized(mantissa: Array, exponent: Array) -> Scaled:
     sizes = lax.max(lax.abs(x.real), lax.abs(x.imag)) if jnp.iscomplexobj(x) else lax.abs(x)
     axes = tuple(axis for axis, length in enumerate(exponent.shape) if length == 1)
     if 0 in x.shape:
-        return Scaled(x, jnp.full_like(exponent, ZERO))
+        return Scaled(x, jnp.full_like(exponent, NOTHING))
     largest = lax.reduce_max(sizes, axes).reshape(exponent.shape)
     info = jnp.finfo(largest.dtype)
     if _is_narrow(largest.dtype):
@@ -62,7 +60,7 @@ def normalized(mantissa: Array, exponent: Array) -> Scaled:
         shift = lax.min(biased, jnp.int32(2 * info.maxexp - 4)) - jnp.int32(info.maxexp - 2)
         factor = _power(-shift, largest.dtype)
         scaled = lax.complex(x.real * factor, x.imag * factor) if jnp.iscomplexobj(x) else x * factor
-    return Scaled(scaled, lax.select(largest == 0, jnp.full_like(exponent, ZERO), exponent + shift))
+    return Scaled(scaled, lax.select(largest == 0, jnp.full_like(exponent, NOTHING), exponent + shift))
 
 
 def block(value: Any) -> Scaled:
@@ -80,7 +78,7 @@ def joint_shape(values: Sequence[Scaled]) -> tuple[int, ...]:
 def coarse(exponent: Array, shape: Sequence[int]) -> Array:
     """The exponents of coarser slabs: the largest of those within each."""
     axes = tuple(axis for axis, length in enumerate(shape) if length == 1 and exponent.shape[axis] != 1)
-    top = jnp.max(exponent, axis=axes, keepdims=True, initial=ZERO) if axes else exponent
+    top = jnp.max(exponent, axis=axes, keepdims=True, initial=NOTHING) if axes else exponent
     return jnp.broadcast_to(top, tuple(shape))
 
 
@@ -131,7 +129,7 @@ def _norm(value: Scaled) -> Scaled:
     x = value.mantissa
     squares = x.real.astype(wide) ** 2 + (x.imag.astype(wide) ** 2 if jnp.iscomplexobj(x) else 0)
     slabs = jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=True)).astype(jnp.float64 if wide == jnp.float64 else wide)
-    top = jnp.max(value.exponent, initial=ZERO)
+    top = jnp.max(value.exponent, initial=NOTHING)
     parts = times(slabs, value.exponent - top)
     return Scaled(jnp.sqrt(jnp.sum(parts * parts)), top)
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradsim.inspection.block_floats import (
-    ZERO,
     aligned,
     block,
     coarsened,
@@ -18,7 +17,7 @@ from gradsim.inspection.block_floats import (
     vanished,
 )
 from gradsim.inspection.rules import Bind, Result, single
-from gradsim.scaled import Scaled
+from gradsim.scaled import NOTHING, Scaled
 
 
 def moved(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
@@ -129,7 +128,7 @@ def pad(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         tuple(map(int, width)) if one else (0, 0, 0)
         for width, one in zip(equation.params["padding_config"], fine, strict=True)
     ]
-    return single(Scaled(out, lax.pad(jnp.broadcast_to(x.exponent, shape), jnp.int32(ZERO), widths)))
+    return single(Scaled(out, lax.pad(jnp.broadcast_to(x.exponent, shape), jnp.int32(NOTHING), widths)))
 
 
 def _is_zero(atom: Any) -> bool:
