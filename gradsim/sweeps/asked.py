@@ -43,7 +43,23 @@ class Sweep:
         return [grid.own(plan, self.axes) for plan in self.planned]
 
     def sheet(self) -> Sheet:
-        return sheet_of(self)
+        """What the store of this sweep would say, before its parts are planned."""
+        plan, several = self.planned[0], self.several
+        dims, coordinates, attrs = dataset.frame(several, self.axes, plan, self.seeds, self.settings)
+        swept = {name: axis for name, axis in self.axes.items() if axis.ndim}
+        shared = 1 + plan.pairs  # dimensions: (start,) depth
+        return Sheet(
+            arguments=self._arguments(plan),
+            axis=several.axis,
+            networks={str(name): one.describe() for name, one in several.each.items()},
+            own=tuple(tuple(name for name in swept if name in one) for one in self.own),
+            axes=swept,
+            seeds=self.seeds,
+            dims=tuple(dims[:-shared]),
+            coordinates=coordinates,
+            attrs=attrs,
+            statistics=self._told(plan, dims[-shared:]),
+        )
 
     def parts(self, network: int, box: Mapping[str, np.ndarray]) -> list[Part]:
         """One part for these cells and seeds, its chunks planned for the memory at hand."""
@@ -68,6 +84,41 @@ class Sweep:
         for place, found in measured:
             yield place, partial(_finished, plan, place, found)
 
+    def _told(self, plan: Plan, shared: Sequence[str]) -> tuple[Told, ...]:
+        """The variables, whose dimensions end with the `shared` ones and their own."""
+        shapes = [result_shape(one) for one in self.planned]
+        flagging = flags.flagging(plan.statistics)
+        return tuple(
+            Told(
+                one.name,
+                dataset.about(plan, one),
+                (*shared, *flags.dims_of(plan, one)),
+                plan.at if one.costly else None,
+                one.infinite,
+                one.undefined,
+                flags.dead(one) if one is flagging else "",
+                tuple(shape[one.name] for shape in shapes),
+            )
+            for one in plan.statistics
+        )
+
+    def _arguments(self, plan: Plan) -> dict[str, Any]:
+        """What must be the same to go on."""
+        return {
+            "measure": "partial_products" if plan.pairs else "sweep",
+            "depth": plan.depth,
+            "key": self.key,
+            "direction": plan.direction,
+            "statistics": [_named(one) for one in plan.statistics],
+            "at": sorted(set(plan.at)) if any(one.costly for one in plan.statistics) else None,
+            "burn_in": plan.burn_in,
+            "inputs": self.settings["inputs"],
+            "loss or cotangent": self.settings["gradient_from"],
+            "dtype": plan.format or plan.dtype,
+            "precision": plan.precision,
+            **{name: float(axis) for name, axis in self.axes.items() if not axis.ndim},
+        }
+
 
 def _finished(plan: Plan, place: Place, measured: dict[str, Scaled]) -> tuple[dict[str, np.ndarray], Lost]:
     """The numbers of a chunk, [cells, seeds, …], and what it has lost."""
@@ -87,54 +138,6 @@ def _finished(plan: Plan, place: Place, measured: dict[str, Scaled]) -> tuple[di
             lost[one.name] = (int(np.count_nonzero(gone.any(inner))), int(steps[0]), int(steps[-1]))
         values[one.name] = whole
     return values, lost
-
-
-def sheet_of(asked: Sweep) -> Sheet:
-    """What the store of this sweep would say, before its parts are planned."""
-    plan = asked.planned[0]
-    dims, coordinates, attrs = dataset.frame(asked.several, asked.axes, plan, asked.seeds, asked.settings)
-    swept = {name: axis for name, axis in asked.axes.items() if axis.ndim}
-    networks = {str(name): one.describe() for name, one in asked.several.each.items()}
-    shapes = [result_shape(one) for one in asked.planned]
-    flagging = flags.flagging(plan.statistics)
-    shared = 1 + plan.pairs  # dimensions: (start,) depth
-    return Sheet(
-        arguments={
-            "measure": "partial_products" if plan.pairs else "sweep",
-            "depth": plan.depth,
-            "key": asked.key,
-            "direction": plan.direction,
-            "statistics": [_named(one) for one in plan.statistics],
-            "at": sorted(set(plan.at)) if any(one.costly for one in plan.statistics) else None,
-            "burn_in": plan.burn_in,
-            "inputs": asked.settings["inputs"],
-            "loss or cotangent": asked.settings["gradient_from"],
-            "dtype": plan.format or plan.dtype,
-            "precision": plan.precision,
-            **{name: float(axis) for name, axis in asked.axes.items() if not axis.ndim},
-        },
-        axis=asked.several.axis,
-        networks=networks,
-        own=tuple(tuple(name for name in swept if name in one) for one in asked.own),
-        axes=swept,
-        seeds=asked.seeds,
-        dims=tuple(dims[:-shared]),
-        coordinates=coordinates,
-        attrs=attrs,
-        statistics=tuple(
-            Told(
-                one.name,
-                dataset.about(plan, one),
-                (*dims[-shared:], *flags.dims_of(plan, one)),
-                plan.at if one.costly else None,
-                one.infinite,
-                one.undefined,
-                flags.dead(one) if one is flagging else "",
-                tuple(shape[one.name] for shape in shapes),
-            )
-            for one in plan.statistics
-        ),
-    )
 
 
 def _named(one: Statistic) -> str:
