@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,11 @@ import tyro
 import gradsim as gs
 from gradsim import cli, plot
 from gradsim.arguments import whole
-from gradsim.cli import compiling, lyapunov, spectra, training
+from gradsim.cli import compiling, lyapunov, matmul_rate, spectra, training
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
+from gradsim.cli.matmul_rate import sweeping
 from gradsim.cli.run import interruptible
-from gradsim.cli.timing import matmul, medians, timed
+from gradsim.cli.timing import medians, timed
 from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
 
@@ -72,66 +73,6 @@ def check(options: Options) -> None:
     if not options.parts:
         raise ValueError(f"parts: got none; pass one or more of: {', '.join(PARTS)}")
     cli.writable(options.out)
-
-
-class Shape(NamedTuple):
-    """A row of the rate table: in one step each cell's tangents take the product [rows, n] @ matrix."""
-
-    name: str
-    network: gs.Network
-    cells: int
-    rows: int  # tangents that meet the matrix, times the samples of a batch
-    matrix: tuple[int, int]
-    direction: str = "forward"
-
-
-def shapes() -> list[Shape]:
-    """Feed-forward at four widths, then the other families at width 128."""
-    square = [(64, 1024), (128, 256), (256, 64), (512, 16)]
-    rows = [Shape(f"feedforward {w}", gs.feedforward(w), c, w, (w, w)) for w, c in square]
-    rows += [Shape(f"feedforward {w} backward", gs.feedforward(w), c, w, (w, w), "backward") for w, c in square]
-    n, batch = 128, 8
-    driven = [
-        ("vanilla_rnn", gs.vanilla_rnn(n), n, (n, n)),
-        ("lstm", gs.lstm(n), 2 * n, (n, 4 * n)),  # the tangents of h and of c
-        ("gru", gs.gru(n), n, (n, 3 * n)),
-    ]
-    rows += [Shape(f"{name} {n}", one, 128, k, m) for name, one, k, m in driven]
-    rows += [Shape(f"{name} {n} backward", one, 128, k, m, "backward") for name, one, k, m in driven]
-    cures = [
-        ("residual", gs.residual(n), n, (n, 2 * n)),  # two matrices of n x n
-        ("layernorm", gs.layernorm(n), n, (n, n)),
-    ]
-    rows += [Shape(f"{name} {n}", one, 128, k, m) for name, one, k, m in cures]
-    rows.append(Shape(f"batchnorm {n}, batch {batch}", gs.batchnorm(n, batch), 8, batch * n * batch, (n, n)))
-    tokens = 8
-    block = gs.transformer(n, 4, tokens)
-    for direction in ("forward", "backward"):  # four matrices of n x n, and two of n x 4 n
-        name = f"transformer {n}, {tokens} tokens" + " backward" * (direction == "backward")
-        rows.append(Shape(name, block, 8, tokens * n * tokens, (n, 12 * n), direction))
-    return rows
-
-
-def sweeping(network: gs.Network, cells: int, depth: int, seeds: int = 1, **options: Any) -> Callable[[], Any]:
-    """A whole call of `gs.sweep`, labels and host work included."""
-    sigma_w = np.linspace(0.5, 3, cells)
-    return lambda: gs.sweep(network, depth=depth, seeds=seeds, sigma_w=sigma_w, progress=False, **options)
-
-
-def rates(options: Options) -> list[dict[str, Any]]:
-    """Share of the dense-matmul rate that the tangents' products reach, all else counted as loss."""
-    table = []
-    for shape in shapes():
-        call = sweeping(shape.network, shape.cells, options.depth, direction=shape.direction)
-        plain = matmul(shape.rows * shape.cells, shape.matrix, options.depth)
-        seconds, ratios = medians(timed({"gradsim": call, "matmul": plain}, options.repeats), "gradsim")
-        arithmetic = 2.0 * shape.cells * shape.rows * shape.matrix[0] * shape.matrix[1]
-        arithmetic *= options.depth
-        rate, share = arithmetic / seconds["gradsim"], ratios["matmul"]
-        row = {"name": shape.name, "cells": shape.cells, "gflops": rate / 1e9, "share": share}
-        table.append({**row, "matmul_gflops": arithmetic / seconds["matmul"] / 1e9, "seconds": seconds["gradsim"]})
-        print(f"{shape.name:26s} x {shape.cells:4d}: {rate / 1e9:8.0f} GFLOP/s, {share:.2f} of the matmul rate")
-    return table
 
 
 def baselines(options: Options, width: int = 64, networks: int = 1024, depth: int = 30) -> dict[str, Any]:
@@ -268,7 +209,7 @@ def trained(options: Options) -> dict[str, Any]:
 
 
 MEASURES: dict[Part, Callable[[Options], Any]] = {
-    "rates": rates,
+    "rates": lambda options: matmul_rate.rows(options.repeats, options.depth),
     "baselines": baselines,
     "memory": memory,
     "scaling": scaling,

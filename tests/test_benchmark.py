@@ -13,7 +13,7 @@ from families import FAMILIES
 from script_modules import load
 
 import gradsim as gs
-from gradsim.cli import compiling, timing
+from gradsim.cli import compiling, matmul_rate, timing
 from gradsim.plot.benchmark import PANELS, benchmark
 
 RESULTS = json.loads((Path(__file__).parents[1] / "figures/benchmarks/benchmark-cpu.json").read_text())
@@ -43,7 +43,7 @@ def test_nothing_to_draw_is_refused() -> None:
 
 def test_shares_count_the_products_of_the_tangents_alone() -> None:
     """One step takes the tangents of a state, rows of its width, through the matrices of a layer."""
-    for shape in load("benchmark").shapes():
+    for shape in matmul_rate.shapes():
         network: Any = shape.network
         assert shape.rows % network.width == 0
         assert shape.matrix[0] == network.width

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -19,6 +18,7 @@ import numpy as np
 import xarray
 
 import gradsim as gs
+from gradsim.cli import matmul_rate
 from gradsim.cli.timing import matmul, timed
 from gradsim.sweeps import calls
 from gradsim.sweeps.dataset import provenance
@@ -33,10 +33,7 @@ ABOUT = {
 
 def sweeping(width: int, cells: int, seeds: int, depth: int, **options: Any) -> Callable[[], Any]:
     """A whole call of `gs.sweep` of tanh networks, labels and host work included."""
-    axis = np.linspace(0.5, 3, cells) if cells > 1 else 1.5
-    return partial(
-        gs.sweep, gs.feedforward(width), depth=depth, seeds=seeds, sigma_w=axis, progress=False, **options
-    )  # fmt: skip
+    return matmul_rate.sweeping(gs.feedforward(width), cells, depth, seeds, **options)
 
 
 def program_bytes(call: Callable[[], Any]) -> float:
