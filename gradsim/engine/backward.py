@@ -21,7 +21,7 @@ from gradsim.engine.hardware import Hardware, States, first_states, next_states,
 from gradsim.engine.products import Bundle
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import View
-from gradsim.engine.streams import each
+from gradsim.engine.streams import beginning, stepping
 from gradsim.engine.tiling import drawing, joined
 from gradsim.networks.network import Gains, Network, State, Weights, leaves_of, path_name
 from gradsim.scaled import Scaled
@@ -58,14 +58,13 @@ def backward(
         new = next_states(bind(cell.gains), hardware, drawn, state)
         return jax.tree.map(lambda new, old: jnp.where(t >= task.burn_in, new, old), new, state), state
 
-    def turn(cell: Cells, last: States) -> Carry:
-        carry: Carry = each(source.network, partial(way.begin, cell))(last)
-        return carry
+    def turn(cell: Cells, last: States) -> Any:
+        return beginning(source.network, partial(way.begin, cell))(last)
 
-    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, States]) -> tuple[Carry, dict[str, Scaled]]:
+    def body(cell: Cells, carry: Any, x: tuple[Array, Drawn, States]) -> tuple[Any, dict[str, Scaled]]:
         t, drawn, befores = x
         chain = bind(cell.gains)
-        one = chain.each(partial(way.step, cell, chain, t, drawn))
+        one = stepping(source.network, partial(way.step, cell, chain, t, drawn))
         carry, (found, seen) = one(carry, befores, chain.inputs(drawn))
         return carry, {**found, **task.measure(View(way.network, *seen), t, of_pair=True)}
 

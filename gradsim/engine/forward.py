@@ -23,7 +23,7 @@ from gradsim.engine.products import Bundle, Share
 from gradsim.engine.spectra import Spectrum
 from gradsim.engine.statistic import Statistic, View
 from gradsim.engine.statistics import measure
-from gradsim.engine.streams import each
+from gradsim.engine.streams import beginning, stepping
 from gradsim.engine.tiling import Tiling, drawing, joined
 from gradsim.networks.network import Gains, Network, State
 from gradsim.scaled import Scaled
@@ -101,14 +101,14 @@ def forward(source: Source, cells: Cells, task: Task) -> dict[str, Scaled]:
     hardware = task.hardware(bind)
     way = WayAhead(source, task, hardware)
 
-    def begin(cell: Cells, states: States) -> Carry:
-        carry: Carry = each(source.network, partial(way.begin, cell))(states)
-        return carry
+    def begin(cell: Cells, states: States) -> Any:
+        return beginning(source.network, partial(way.begin, cell))(states)
 
-    def body(cell: Cells, carry: Carry, x: tuple[Array, Drawn, None]) -> tuple[Carry, dict[str, Scaled]]:
+    def body(cell: Cells, carry: Any, x: tuple[Array, Drawn, None]) -> tuple[Any, dict[str, Scaled]]:
         t, drawn, _ = x
         chain = bind(cell.gains)
-        carry, (found, seen) = chain.each(partial(way.step, cell, chain, t, drawn))(carry, chain.inputs(drawn))
+        one = stepping(source.network, partial(way.step, cell, chain, t, drawn))
+        carry, (found, seen) = one(carry, chain.inputs(drawn))
         return carry, {**found, **task.measure(View(way.network, *seen), t, of_pair=True)}
 
     steps = task.tiling.segments(task.burn_in, task.depth)

@@ -100,8 +100,40 @@ def in_turn(network: Network, function: Callable[..., Any]) -> Callable[..., Any
         return function
 
     def both(*args: Any) -> Any:
-        first, second = (jax.tree.map(itemgetter(half), args) for half in range(2))
-        return jax.tree.map(lambda *halves: jnp.stack(halves), function(*first), function(*second))
+        first, second = halves(args)
+        return together(function(*first), function(*second))
+
+    return both
+
+
+def halves(both: Any) -> tuple[Any, Any]:
+    """What each chain of a pair has, of leaves [2, …]."""
+    return jax.tree.map(itemgetter(0), both), jax.tree.map(itemgetter(1), both)
+
+
+def together(*each: Any) -> Any:
+    """What both chains of a pair have, leaves [2, …]."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
+def beginning(network: Network, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one chain that gives the carry of its scan, of a pair as one of both that gives one for each.
+
+    They stay apart, since joining them would copy the tangents, the largest array there is, at every step.
+    """
+    both = each(network, function)
+    return (lambda *args: halves(both(*args))) if paired(network) else function
+
+
+def stepping(network: Network, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function (carry, …) -> (carry, found) of one chain, of a pair as one of both `in_turn`, a carry for each."""
+    if not paired(network):
+        return function
+
+    def both(carries: tuple[Any, Any], *args: Any) -> Any:
+        stepped = (function(carry, *one) for carry, one in zip(carries, halves(args), strict=True))
+        carries, found = zip(*stepped, strict=True)
+        return carries, together(*found)
 
     return both
 
