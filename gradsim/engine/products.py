@@ -54,9 +54,13 @@ def push(bundle: Bundle, linear: Callable[[State], State], *, tile: int = 0, tra
     """
     shift = scaled.exponent_of(bundle.squares) >> 1
     factor = scaled.power_of_two(-shift, bundle.squares.dtype)  # within 2**±FAR, and so one number
-    mantissa = jax.tree.map(factor.__mul__, bundle.mantissa) if transposed else bundle.mantissa
-    moved = _tiled(linear, mantissa, tile)
-    moved = moved if transposed else jax.tree.map(factor.__mul__, moved)
+
+    def divided(vector: State) -> State:
+        if transposed:
+            return linear(jax.tree.map(factor.__mul__, vector))
+        return jax.tree.map(factor.__mul__, linear(vector))
+
+    moved = _tiled(divided, bundle.mantissa, tile)
     return _settle(Bundle(moved, bundle.exponent + shift, scaled.square_sum(moved)), bundle.squares > 0)
 
 
@@ -66,8 +70,15 @@ def _tiled(linear: Callable[[State], State], vectors: State, tile: int) -> State
     if not tile or count <= tile:
         return jax.vmap(linear)(vectors)
     tile = max(size for size in range(1, tile + 1) if count % size == 0)  # of a device's share, which may be odd
-    tiles = jax.tree.map(lambda leaf: leaf.reshape(count // tile, tile, *leaf.shape[1:]), vectors)
-    return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), lax.map(jax.vmap(linear), tiles))
+
+    def move(i: Array, vectors: State) -> State:  # in place: a copy of all tangents would be another pass over them
+        start = tile * i
+        some = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, tile), vectors)
+        moved = jax.vmap(linear)(some)
+        return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, 0), vectors, moved)
+
+    moved: State = lax.fori_loop(0, count // tile, move, vectors)
+    return moved
 
 
 def _settle(bundle: Bundle, alive: Array) -> Bundle:
