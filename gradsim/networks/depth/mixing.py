@@ -48,30 +48,36 @@ def _mixed(p: Float[Array, "tokens h tokens"], v: Float[Array, "tokens h c"]) ->
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def side_by_side_logits(heads: int, x: Array, w_q: Array, w_k: Array) -> Float[Array, "tokens h tokens"]:
-    """(x W_q) (x W_k)ᵀ in each head; each tangent of x meets the pairs' products with the weights at once.
+def side_by_side_logits(heads: int, scale: Array, x: Array, w_q: Array, w_k: Array) -> Float[Array, "tokens h tokens"]:
+    """q kᵀ in each head, q = scale x W_q and k = scale x W_k; tangents of x meet k and q already in the weights.
 
-    dx (W_q kᵀ) + (dx (W_k qᵀ))ᵀ: of fewer columns than W_q and W_k, and nothing is brought into the order of heads.
+    dx (W_q kᵀ) + (dx (W_k qᵀ))ᵀ has fewer columns than dx W_q and dx W_k, and none is brought into the order of heads.
     """
-    return _pairs(*((x @ w).reshape(len(x), heads, -1) for w in (w_q, w_k)))
+    return _pairs(*((scale * (x @ w)).reshape(len(x), heads, -1) for w in (w_q, w_k)))
 
 
 @partial(side_by_side_logits.defjvp, symbolic_zeros=True)
 def _(heads: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-    (x, *weights), (dx, *others) = primals, tangents
+    (scale, x, *weights), (dscale, dx, *others) = primals, tangents
     tokens, width = x.shape
-    q, k = ((x @ w).reshape(tokens, heads, -1) for w in weights)
-    logits = _pairs(q, k)
-    moved = jnp.zeros_like(logits)
+
+    def moved(scale: Array, w: Array) -> Array:
+        return (scale * (x @ w)).reshape(tokens, heads, -1)
+
+    q, k = (moved(scale, w) for w in weights)
+    total = jnp.zeros_like(_pairs(q, k))
     if not isinstance(dx, SymbolicZero):
         by_head = (w.reshape(width, heads, -1) for w in weights)
-        met = [jnp.einsum("dhc,shc->dhs", w, other) for w, other in zip(by_head, (k, q), strict=True)]
+        met = [scale * jnp.einsum("dhc,shc->dhs", w, one) for w, one in zip(by_head, (k, q), strict=True)]
         both = (dx @ jnp.stack(met, axis=1).reshape(width, -1)).reshape(tokens, 2, heads, tokens)
-        moved = both[:, 0] + both[:, 1].transpose(2, 1, 0)
-    for dw, pairs in zip(others, (lambda own: _pairs(own, k), lambda own: _pairs(q, own)), strict=True):
+        total = both[:, 0] + both[:, 1].transpose(2, 1, 0)
+    pairs = (lambda dq: _pairs(dq, k)), (lambda dk: _pairs(q, dk))
+    for w, dw, pair in zip(weights, others, pairs, strict=True):
         if not isinstance(dw, SymbolicZero):
-            moved = moved + pairs((x @ dw).reshape(q.shape))
-    return logits, moved
+            total = total + pair(moved(scale, dw))
+        if not isinstance(dscale, SymbolicZero):
+            total = total + pair(moved(dscale, w))
+    return _pairs(q, k), total
 
 
 @jax.custom_jvp
@@ -125,7 +131,7 @@ def attend(
             shrink = shrink * scaled.power_of_two(-excess, x.dtype)
         scale = gains["sigma_q"] * shrink
         if small:
-            logits = side_by_side_logits(heads, x, scale * weights.q, scale * weights.k)
+            logits = side_by_side_logits(heads, jnp.asarray(scale), x, weights.q, weights.k)
         else:
             logits = _pairs(*((scale * (x @ w)).reshape(by_head) for w in (weights.q, weights.k)))
     else:
