@@ -70,7 +70,8 @@ def _(heads: int, primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tupl
         by_head = (w.reshape(width, heads, -1) for w in weights)
         met = [scale * jnp.einsum("dhc,shc->dhs", w, one) for w, one in zip(by_head, (k, q), strict=True)]
         both = (dx @ jnp.stack(met, axis=1).reshape(width, -1)).reshape(tokens, 2, heads, tokens)
-        total = both[:, 0] + both[:, 1].transpose(2, 1, 0)
+        of_q, of_k = (half[:, 0] for half in jnp.split(both, 2, axis=1))
+        total = of_q + of_k.transpose(2, 1, 0)
     pairs = (lambda dq: _pairs(dq, k)), (lambda dk: _pairs(q, dk))
     for w, dw, pair in zip(weights, others, pairs, strict=True):
         if not isinstance(dw, SymbolicZero):
