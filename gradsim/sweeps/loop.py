@@ -16,37 +16,18 @@ from gradsim.engine.norms import norms
 from gradsim.engine.plan import Plan
 from gradsim.engine.products import Share
 from gradsim.engine.statistic import Statistic
-from gradsim.engine.streams import Ahead, Extent, ahead, extent, network_keys, power_above
+from gradsim.engine.streams import Ahead
 from gradsim.engine.tiling import Tiling
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import Calls
 from gradsim.sweeps.course import Course, Place, course, result_shape
+from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
 
 PIECE = 2**17  # numbers that are finished at once
-
-
-@partial(jax.jit, static_argnames="extent")
-def _ahead(key: Array, seeds: Array, extent: Extent) -> Ahead:
-    """`ahead` for every seed; keys as their data."""
-    drawn = jax.vmap(lambda seed: ahead(network_keys(key, seed), extent))(seeds)
-    return jax.tree.map(lambda leaf: random.key_data(leaf) if _are_keys(leaf) else leaf, drawn)
-
-
-def _are_keys(array: Array) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jax.dtypes.prng_key))
-
-
-def hashed_ahead(plan: Plan, key: int, seeds: np.ndarray, *, given: bool) -> Ahead:
-    """What the seeds of these numbers hash ahead, by a program that few sizes of a power of two need anew."""
-    padded = np.resize(seeds.astype(np.uint32), power_above(seeds.size, 8))
-    drawn = _ahead(random.key(key), padded, extent(plan.network, plan.steps, given=given))
-    if padded.size == seeds.size:
-        return drawn
-    return jax.tree.map(lambda array: np.asarray(array)[: seeds.size], drawn)
 
 
 def _measure(

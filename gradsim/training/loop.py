@@ -19,7 +19,7 @@ from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.chunks import Chunk
 from gradsim.sweeps.course import Course, Place
-from gradsim.sweeps.loop import hashed_ahead
+from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
 from gradsim.training.programs import NEVER, Programs, Run, programs
