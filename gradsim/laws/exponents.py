@@ -41,11 +41,12 @@ def determinants(effort: int, key: int) -> list[Check]:
 
 def mean_log_determinant(network: Network, gains: dict[str, float], depth: int, key: int) -> float:
     """(1/T) Σ_t ln |det J_t| of network 0, step by step."""
-    source = Source.of(network, network_keys(jax.random.key(key), 0), None, "float64", depth)
-    chain = source.bind()({name: jnp.asarray(gains.get(name, value)) for name, value in network.gains.items()})
 
     @jax.jit
     def walked() -> jax.Array:
+        source = Source.of(network, network_keys(jax.random.key(key), 0), None, "float64", depth)
+        chain = source.bind()({name: jnp.asarray(gains.get(name, value)) for name, value in network.gains.items()})
+
         def step(state: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
             taken = chain.step(source.drawn(t))
             jacobian = jax.jacfwd(lambda state: taken(state)[0])(state)
