@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -170,7 +170,6 @@ def _many(plan: Plan, count: int, kept: int, *, cells: int, seeds: int) -> Many:
     return Many(min(seeds, max(1, budget // (some * network + draw))), some)
 
 
-@partial(jax.jit, static_argnames=("network", "given"))
 def _keys(key: Array, seeds: Array, network: Network, given: bool) -> tuple[Keys, Array]:
     keys = jax.vmap(lambda seed: network_keys(key, seed))(seeds)
     return keys, jax.vmap(lambda one: ahead(one, extent(network, 1, given=given)).normals)(keys)
@@ -205,7 +204,10 @@ def _measured(
     bar.phase(f"compiling {network.family}")
     with jax.default_matmul_precision("highest"):
         for seed in chunks.slices(seeds.size, many.seeds):
-            keys = _keys(random.key(key), seeds[seed].astype(np.uint32), network, inputs is not None)
+            numbers = seeds[seed].astype(np.uint32)
+            keys = program(_keys, "network", "given")(
+                random.key(key), numbers, network=network, given=inputs is not None
+            )
             data = None if inputs is None else inputs[seeds[seed] % len(inputs)]
             for cell in chunks.slices(cells, many.cells):
                 some = {name: jnp.asarray(values[cell]) for name, values in gains.items()}
