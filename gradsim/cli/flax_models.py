@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen, nnx
 from jax import Array
 
@@ -85,9 +86,15 @@ class Transformer(nnx.Module):
         self.head = nnx.Linear(sizes.width, CLASSES, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = self.embed(x.reshape(-1, 8, 8)) + self.places[...]
+        x = self.read(x)
         for block in self.blocks:
             x = block(x)
+        return self.answer(x)
+
+    def read(self, x: Array) -> Array:
+        return self.embed(x.reshape(-1, 8, 8)) + self.places[...]
+
+    def answer(self, x: Array) -> Array:
         return self.head(x.mean(1))
 
 
@@ -156,6 +163,8 @@ def split(made: Made) -> Split:
             return made.model.apply({"params": parameters, **state}, x, mutable=list(state))
 
         return Split(made.variables["params"], rest, apply)
+    if isinstance(made.model, Transformer):
+        return _by_block(made.model)
     graph, parameters, state = nnx.split(made.model, nnx.Param, ...)  # type: ignore[misc]
 
     def call(parameters: Any, state: Any, x: Array) -> tuple[Array, Any]:
@@ -163,3 +172,21 @@ def split(made: Made) -> Split:
         return model(x), nnx.state(model, nnx.Not(nnx.Param))
 
     return Split(parameters, state, call)
+
+
+def _by_block(model: Transformer) -> Split:
+    """Its blocks as one array a parameter and a loop over them, which is compiled in the time of one block."""
+    parts: list[Any] = [nnx.split(block, nnx.Param, ...) for block in model.blocks]
+    block, _, rest = parts[0]
+    stacked = jax.tree.map(lambda *several: np.stack(several), *(one[1] for one in parts))
+    outside = nnx.clone(model)
+    outside.blocks = nnx.List([])
+    graph, parameters, state = nnx.split(outside, nnx.Param, ...)  # type: ignore[misc]
+
+    def call(parameters: Any, state: Any, x: Array) -> tuple[Array, Any]:
+        ends, blocks = parameters
+        model = nnx.merge(graph, ends, state, copy=True)
+        through = jax.lax.scan(lambda x, one: (nnx.merge(block, one, rest, copy=True)(x), None), model.read(x), blocks)
+        return model.answer(through[0]), state
+
+    return Split((parameters, stacked), state, call)
