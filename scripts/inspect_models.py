@@ -34,12 +34,12 @@ from gradsim.cli.flax_models import HEADS, PIXELS, TITLES, Made, Sizes, make, sp
 from gradsim.digits import digits, labels
 from gradsim.inspection.rates import chains
 from gradsim.plot.models import models, outer_gradient
+from gradsim.sweeps.chunks import LEVEL_1
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HELD_OUT, BATCH = 297, 64  # digits
-SHOWN = 16  # digits that a model is tuned and inspected with
 POINTS = 10  # of a learning curve
 STARTS = "before", "after"
 SECONDS = {"mlp": 15.0, "lstm": 10.0, "transformer_pre": 40.0, "transformer_post": 40.0, "resnet": 20.0}  # about
@@ -64,6 +64,9 @@ class Options(cli.Options):
     width: int = 32
     """Units of all of them, and four times the channels of the ResNet."""
 
+    shown: int = 8
+    """Digits that a model is tuned and inspected with."""
+
     seeds: int = 2
     """Independent networks of each kind that are trained; the gradient drawn is the first's."""
 
@@ -76,8 +79,10 @@ class Options(cli.Options):
 
 PRESETS = {
     "quick": Options(),
-    "paper": Options("paper", width=64, seeds=8, steps=1000),
-    "accelerator": Options("accelerator", layers=200, blocks=96, length=1000, width=128, seeds=32, steps=2000),
+    "paper": Options("paper", width=64, shown=16, seeds=8, steps=1000),
+    "accelerator": Options(
+        "accelerator", layers=200, blocks=96, length=1000, width=128, shown=16, seeds=32, steps=2000
+    ),
 }
 
 
@@ -98,13 +103,15 @@ def check(options: Options) -> None:
         raise ValueError(f"length: got {options.length}; pass at least {PIXELS}, the pixels of a digit")
     if options.width % HEADS:
         raise ValueError(f"width: got {options.width}; pass a multiple of {HEADS}, the heads of attention")
+    if options.shown > len(labels()):
+        raise ValueError(f"shown: got {options.shown}; pass at most {len(labels())}, as many digits as there are")
     if not 0 < options.learning_rate < np.inf:
         raise ValueError(f"learning_rate: got {options.learning_rate:g}; pass a finite number above 0")
 
 
 def one_model(name: str, options: Options) -> xarray.Dataset:
     x, y = jnp.asarray(digits(), jnp.float32), jnp.asarray(labels())
-    some = x[:SHOWN]
+    some = x[: options.shown]
     sizes = Sizes(options.width, options.layers, options.blocks, options.length)
     inspections, starts, refused = [], [], 0
     for seed in range(options.seeds):
@@ -112,7 +119,7 @@ def one_model(name: str, options: Options) -> xarray.Dataset:
         tuned, table = tune(given, some, options)
         starts += [given, tuned]
         if not seed:  # this one is drawn
-            inspections = [inspect(one, some, y[:SHOWN]) for one in (given, tuned)]
+            inspections = [inspect(one, some, y[: options.shown]) for one in (given, tuned)]
             refused = int((table["status"] == "refused").sum())
     shown = xarray.concat([drawn(one) for one in inspections], "start", coords="minimal", compat="override")
     updates, accuracy = trained(starts, x, y, options)
@@ -176,7 +183,7 @@ def trained(starts: Sequence[Made], x: Array, y: Array, options: Options) -> tup
     def correct(carry: Any) -> Array:
         return jnp.mean(jnp.argmax(call(carry[0], carry[1], test_x)[0], -1) == test_y)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=LEVEL_1 if jax.default_backend() == "cpu" else None)
     def run(parameters: Any, state: Any, keys: Array) -> Array:
         return jax.lax.scan(some_steps, (parameters, state, adam.init(parameters)), keys)[1]
 
