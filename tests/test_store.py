@@ -192,7 +192,7 @@ INPUTS = np.random.default_rng(1).normal(size=(2, 6))
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("depth", {"depth": 5}),
+        ("depth", {"depth": 3}),
         ("key", {"key": 1}),
         ("seeds", {"seeds": range(1, 9)}),
         ("sigma_w", {"sigma_w": [0.5, 1.0]}),

@@ -16,6 +16,7 @@ from gradsim.engine.statistics import STATISTICS
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
 from gradsim.sweeps import dataset, flags, grid
+from gradsim.sweeps.chunks import padded
 from gradsim.sweeps.course import Place, course, result_shape
 from gradsim.sweeps.loop import finished, measured_chunks
 from gradsim.sweeps.progress import Part as Share
@@ -67,10 +68,14 @@ class Sweep:
         way = course(self.planned[network], cells=grid.size(axes), seeds=box["seed"].size)
         return [Part(network, axes, box["seed"], way.chunk, way.plan.depth)]
 
+    def steps(self, part: Part) -> int:
+        """Those of the program for these cells and seeds."""
+        return padded(self.planned[part.network], cells=part.cells, seeds=part.seeds.size).depth
+
     def chunks(
         self, part: Part, missing: Sequence[int], bar: Progress | Share
     ) -> Generator[tuple[Place, Callable[[], tuple[dict[str, np.ndarray], Lost]]], None, None]:
-        plan = self.planned[part.network]
+        plan = part.planned(self.planned[part.network])
         measured = measured_chunks(
             part.course(plan),
             grid.cells(plan, {**self.own[part.network], **part.axes}),

@@ -123,7 +123,8 @@ def sweep(
     full disk, with the chunks that were planned then, so that the result is the same to the last bit; chunks that are
     damaged are measured anew. More seeds, more points of a gain and more networks extend it, and only these are
     measured. All other arguments must be the same; functions are compared by their names, inputs and cotangents by
-    their numbers. More depth is another sweep: the products to go on from are not kept.
+    their numbers. More depth extends a finished sweep forward; its first steps are taken once more, for the products to
+    go on from are not kept, and are refused where they do not come out the same to the last bit.
     Several processes, on one machine or on many that share the folder, make the same call, each with its own `process`.
     Chunk c is that of process c mod `processes`; nothing passes between them but files, so each may start, end and be
     started again by itself. Each returns when its own chunks are done, with what all have done by then; the same call

@@ -77,6 +77,10 @@ class Training:
                 found.append(Part(network, axes, box["seed"], chunk, self.depth))
         return found
 
+    def steps(self, _: Part) -> int:
+        """The depth: nothing is beyond it."""
+        return self.depth
+
     def job(self, network: int, axes: Mapping[str, np.ndarray], seeds: np.ndarray) -> Job:
         """The networks in these cells, whose learning rates all belong to one run."""
         data, runs = self.families[network].data, self.families[network].runs

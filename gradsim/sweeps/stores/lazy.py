@@ -39,7 +39,6 @@ class Backend(BackendEntrypoint):
 
 def _dataset(store: Store) -> xarray.Dataset:
     told = store.sheet
-    total = sum(part.cells * part.seeds.size for part in told.parts)
     variables: dict[str, Any] = {}
     lost, networks = store.lost_counts(), told.points * len(told.networks)
     for number, one in enumerate(told.statistics):
@@ -55,7 +54,7 @@ def _dataset(store: Store) -> xarray.Dataset:
         if lost[one.name]:
             said = {"long_name": flags.LOST.format(one.name)}
             variables[f"{one.name}_lost"] = _variable(store, number, "lost", said)
-    return xarray.Dataset(variables, told.coordinates, attrs={**told.attrs, "done": store.networks() / total})
+    return xarray.Dataset(variables, told.coordinates, attrs={**told.attrs, "done": store.share_done()})
 
 
 def _variable(store: Store, statistic: int, kind: str, about: dict[str, Any]) -> xarray.Variable:
@@ -117,9 +116,13 @@ class Lazy(BackendArray):
                 continue
             points = [points.size for points in part.axes.values()]
             cells = np.ravel_multi_index(np.ix_(*at[:-1]), points).ravel() if points else np.zeros(1, int)
-            own = self.told.shapes[network]  # fewer singular values than others have, perhaps
-            inside = [np.flatnonzero(one < size) for one, size in zip(index[grid:], own, strict=False)]
-            inner = [one[some] for one, some in zip(index[grid:], inside, strict=True)]
+            own, inner = told.shape(part, self.told), list(index[grid:])  # fewer singular values than others, perhaps
+            if part.span is not None:
+                inner[0] = inner[0] - part.span[0]
+            inside = [np.flatnonzero((one >= 0) & (one < size)) for one, size in zip(inner, own, strict=False)]
+            inner = [one[some] for one, some in zip(inner, inside, strict=True)]
+            if not all(one.size for one in inner):
+                continue
             block = self._block(number, cells, at[-1], inner)
             # Along a gain that the network lacks it is the same at every point.
             shape = [chosen[name].size if name in box else 1 for name in wanted]
@@ -136,14 +139,14 @@ class Lazy(BackendArray):
             for column in np.unique(cells // chunk.cells):
                 number = int(row * columns + column)
                 if (part, number) in self._store.marks:
-                    found = self._made(self._store.read(part, self._statistic, number))
+                    found = self._made(self._store.read(part, self._statistic, number), part)
                     down = np.flatnonzero(cells // chunk.cells == column)
                     places = (cells[down] - column * chunk.cells, seeds[along] - row * chunk.seeds, *inner)
                     block[np.ix_(down, along, *map(np.arange, block.shape[2:]))] = found[np.ix_(*places)]
         return block
 
-    def _made(self, raw: np.ndarray) -> np.ndarray:
-        """What the variable makes of a chunk's numbers, [cells, seeds, …]."""
+    def _made(self, raw: np.ndarray, part: int) -> np.ndarray:
+        """What the variable makes of the numbers of a part's chunk, [cells, seeds, …]."""
         one = self.told
         if self._kind == "record":
             return raw
@@ -154,7 +157,7 @@ class Lazy(BackendArray):
         if self._kind == "rank":
             return flags.rank(raw)
         pairs = one.dims[0] == "start"
-        measured = flags.measured_steps(one.shapes[0][0], one.at, pairs=pairs)
+        measured = flags.measured_steps(one.shapes[0][0], one.at, pairs=pairs)[self._store.sheet.parts[part].rows]
         measured = measured.reshape(*measured.shape, *[1] * (len(one.dims) - measured.ndim))
         if self._kind == "lost":
             return flags.out_of_range(raw, measured, infinite=one.infinite, undefined=one.undefined)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps.chunks import Chunk, deepened
 from gradsim.sweeps.course import Course
-from gradsim.sweeps.stores import folder
 
 FORMAT = 2
 MOST_POINTS = 2**28  # more than a sweep can have along one axis
@@ -52,6 +51,8 @@ class Part:
     seeds: np.ndarray
     chunk: Chunk
     steps: int  # of the program, some of which may be beyond the depth
+    span: tuple[int, int] | None = None  # the steps it holds, after the first number to the second; None: all of them
+    follows: int | None = None  # the part of the same networks that holds the steps before those
 
     @property
     def cells(self) -> int:
@@ -66,8 +67,20 @@ class Part:
     def size(self) -> int:
         return self.grid[0] * self.grid[1]
 
+    @property
+    def rows(self) -> slice:
+        """Which of all depths it holds."""
+        return slice(None) if self.span is None else slice(*self.span)
+
+    def planned(self, plan: Plan) -> Plan:
+        """The plan up to the last step that it holds."""
+        if self.span is None:
+            return plan
+        return replace(plan, depth=self.span[1], at=tuple(one for one in plan.at if one <= self.span[1]))
+
     def course(self, plan: Plan) -> Course:
         """That of the plan, by this part's chunks."""
+        plan = self.planned(plan)
         return Course(deepened(plan, self.steps), plan.depth, self.chunk, self.cells, self.seeds.size)
 
 
@@ -90,6 +103,20 @@ class Sheet:
     def box(self, network: int) -> dict[str, np.ndarray]:
         """The axes of one network, and the seeds."""
         return {**{name: self.axes[name] for name in self.own[network]}, "seed": self.seeds}
+
+    def shape(self, part: Part, told: Told) -> tuple[int, ...]:
+        """That of a statistic of one network, of the steps that the part holds."""
+        shape = told.shapes[part.network]
+        return shape if part.span is None else (part.span[1] - part.span[0], *shape[1:])
+
+    def share(self, part: Part) -> Fraction:
+        """That of all steps which it holds."""
+        return Fraction(1) if part.span is None else Fraction(part.span[1] - part.span[0], self.arguments["depth"])
+
+    @property
+    def total(self) -> int:
+        """The networks of all parts."""
+        return sum(part.cells * part.seeds.size for part in self.parts if part.follows is None)
 
     @property
     def points(self) -> int:
@@ -120,6 +147,7 @@ class Sheet:
                     "seeds": _encode(part.seeds),
                     "chunk": [part.chunk.cells, part.chunk.seeds, *part.chunk.tiling, part.chunk.devices],
                     "steps": part.steps,
+                    **({} if part.span is None else {"span": part.span, "follows": part.follows}),
                 }
                 for part in self.parts
             ],
@@ -175,10 +203,23 @@ def _part(one: Mapping[str, Any], told: Mapping[str, Any]) -> Part:
     if not 0 <= network < len(told["networks"]) or set(one["axes"]) != set(told["own"][network]):
         raise ValueError("a part is of none of its networks")
     axes = {str(name): _decode(values) for name, values in one["axes"].items()}
-    tiling = Tiling(block, steps, _size(tangents) if tangents else 0)
-    return Part(
-        network, axes, _decode(one["seeds"]), Chunk(cells, seeds, tiling, *map(_size, devices)), _size(one["steps"])
-    )
+    chunk = Chunk(cells, seeds, Tiling(block, steps, _size(tangents) if tangents else 0), *map(_size, devices))
+    return Part(network, axes, _decode(one["seeds"]), chunk, _size(one["steps"]), *_span(one, told))
+
+
+def _span(one: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int | None]:
+    """The steps of a part that does not hold all, and the part before it: one that is told of before, as wide."""
+    if one.get("span") is None:
+        return None, None
+    (first, last), follows = one["span"], one["follows"]
+    if follows is None:
+        return (0, _size(last)), None
+    before = told["parts"][follows]
+    same = all(before[name] == one[name] for name in ("network", "axes", "seeds", "chunk"))
+    rises = before["span"][1] == _size(first) < _size(last) <= told["arguments"]["depth"]
+    if not (same and rises and 0 <= follows < told["parts"].index(one)):
+        raise ValueError("a part follows none of its networks")
+    return (first, last), follows
 
 
 def _size(value: Any) -> int:
@@ -237,29 +278,3 @@ def _decode(told: Mapping[str, Any]) -> np.ndarray:
     if kind == "real":
         return np.array(values, np.float64)
     return np.array(values, {"whole": np.dtype(np.int64), "text": np.dtype(np.str_)}[kind])
-
-
-def refuse_differences(path: Path, stored: Sheet, wanted: Sheet) -> None:
-    """Raises: ValueError naming the first argument that differs in more than further points of an axis."""
-
-    def refuse(name: str, one: Any, other: Any) -> None:
-        raise ValueError(
-            f"{name}: the store at {path} was made with {folder.shown(one)}, and {folder.shown(other)} came; pass what "
-            "it was made with, or another store"
-        )
-
-    if stored.axis != wanted.axis or (stored.axis is None and stored.networks != wanted.networks):
-        refuse("network", stored.networks, wanted.networks)
-    for name, one in stored.networks.items():
-        if wanted.networks.get(name) != one:
-            refuse("network", {name: one}, {name: wanted.networks.get(name)})
-    for name in {**wanted.arguments, **stored.arguments}:
-        one, other = stored.arguments.get(name), wanted.arguments.get(name)
-        if one != other:
-            refuse(name, one, other)
-    if list(stored.axes) != list(wanted.axes):
-        refuse(", ".join(stored.axes) or ", ".join(wanted.axes), list(stored.axes), list(wanted.axes))
-    for name, points in {**stored.axes, "seed": stored.seeds}.items():
-        new = {**wanted.axes, "seed": wanted.seeds}[name]
-        if not np.isin(points, new).all():
-            refuse("seeds" if name == "seed" else name, points.tolist(), new.tolist())

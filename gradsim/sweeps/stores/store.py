@@ -37,6 +37,10 @@ LEVEL = 1  # of zstd: NaN where costly statistics are not taken shrink to nothin
 Lost = dict[str, tuple[int, int, int]]
 
 
+class OtherNumbers(ValueError):
+    """Steps that were measured before come out otherwise."""
+
+
 class Store:
     """One store: what its sheet says, and the marks of its chunks as they were when it was opened.
 
@@ -46,6 +50,7 @@ class Store:
 
     def __init__(self, path: Path, told: Sheet, share: tuple[int, int] = (0, 1)) -> None:
         self.path, self.sheet, self.share = path, told, share
+        self.before: Sheet | None = None  # its sheet where this process has extended it
         self.journal = Journal(path, len(told.statistics), share[0])
         self._first = list(accumulate((part.size for part in told.parts), initial=0))  # the chunks before each part's
         known = [part.size for part in told.parts]
@@ -78,7 +83,7 @@ class Store:
         return lambda chunk: f"{start}{chunk % cells}.{chunk // cells}{inner}"
 
     def shape(self, part: Part, told: Told) -> tuple[int, ...]:
-        return (part.cells, part.seeds.size, *told.shapes[part.network])
+        return (part.cells, part.seeds.size, *self.sheet.shape(part, told))
 
     def lay_out(self, parts: Iterable[int]) -> None:
         """Make the empty arrays of these parts, then write the sheet: it is there only when all of them are."""
@@ -91,7 +96,7 @@ class Store:
                 zarr.create_array(
                     self.folder(number, statistic),
                     shape=self.shape(part, told),
-                    chunks=(part.chunk.cells, part.chunk.seeds, *told.shapes[part.network]),
+                    chunks=(part.chunk.cells, part.chunk.seeds, *self.sheet.shape(part, told)),
                     dtype="float64",
                     fill_value=math.nan,
                     serializer=BytesCodec(),
@@ -117,7 +122,7 @@ class Store:
             opened: Any = zarr.open_array(where, mode="r+")
             array = opened.with_config({"write_empty_chunks": True})  # which `open_array` takes and leaves aside
             one = self.sheet.parts[part]
-            inner = told.shapes[one.network]
+            inner = self.sheet.shape(one, told)
             if array.shape != self.shape(one, told) or array.chunks != (one.chunk.cells, one.chunk.seeds, *inner):
                 raise ValueError(f"its shape is {array.shape} in chunks of {array.chunks}")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -134,24 +139,25 @@ class Store:
         process, processes = self.share
         return (self._first[part] + chunk) % processes == process
 
-    def networks(self) -> int:
-        """How many are done."""
-        return self._networks(self.marks)
+    def share_done(self) -> float:
+        """That of all networks, and of one which has the first of its steps alone, that of those steps."""
+        counted = zip(self.sheet.parts, self._networks(self.marks), strict=True)
+        return float(sum(count * self.sheet.share(part) for part, count in counted) / self.sheet.total)
 
     def others(self) -> int:
         """How many networks are done, or another process's."""
         missing = [(part, chunk) for part in range(len(self.sheet.parts)) for chunk in self.missing(part)]
-        return sum(part.cells * part.seeds.size for part in self.sheet.parts) - self._networks(missing)
+        return max(0, self.sheet.total - sum(self._networks(missing)))
 
-    def _networks(self, some: Collection[tuple[int, int]]) -> int:
-        """Those of some parts' chunks."""
-        count = 0
+    def _networks(self, some: Collection[tuple[int, int]]) -> list[int]:
+        """Those of some chunks, by their parts."""
+        counts = []
         for number, part in enumerate(self.sheet.parts):
             chunks = np.array([chunk for (one, chunk) in some if one == number], np.int64)
             seed, cell = np.divmod(chunks, part.grid[1])
             cells = np.minimum(part.chunk.cells, part.cells - cell * part.chunk.cells)
-            count += int(np.sum(cells * np.minimum(part.chunk.seeds, part.seeds.size - seed * part.chunk.seeds)))
-        return count
+            counts.append(int(np.sum(cells * np.minimum(part.chunk.seeds, part.seeds.size - seed * part.chunk.seeds))))
+        return counts
 
     @property
     def done(self) -> tuple[int, int]:
@@ -159,12 +165,17 @@ class Store:
         return len(self.marks), sum(part.size for part in self.sheet.parts)
 
     def keep(self, number: int, place: Place, values: dict[str, np.ndarray], lost: Lost) -> None:
-        """Write a chunk, [cells, seeds, …] of each statistic; it is done when its bytes and their names are on disk."""
+        """Write a chunk, [cells, seeds, …] of each statistic; it is done when its bytes and their names are on disk.
+
+        Raises: OtherNumbers where its first steps are not those that are there already.
+        """
         cells, seeds = (np.unique(some) for some in (place.cells, place.seeds))
         where = (slice(cells[0], cells[-1] + 1), slice(seeds[0], seeds[-1] + 1))
-        checksums = []
+        self._compare(number, place.number, values)
+        checksums, part = [], self.sheet.parts[number]
         for statistic, told in enumerate(self.sheet.statistics):
-            self.array(number, statistic)[where] = values[told.name]
+            whole = values[told.name]
+            self.array(number, statistic)[where] = whole if part.span is None else whole[:, :, part.rows]
             file = self.file(number, statistic, place.number)
             folder.sync(file)
             checksums.append(folder.checksum(file) or 0)
@@ -172,6 +183,30 @@ class Store:
         mark = Mark(number, place.number, tuple(checksums), lost)
         self.journal.append(mark)
         self.marks[number, place.number] = mark
+
+    def _compare(self, number: int, chunk: int, values: dict[str, np.ndarray]) -> None:
+        """Of a part that goes on where others end, the steps before: chaos makes another network of a last bit.
+
+        Raises: OtherNumbers where they have come out otherwise.
+        """
+        before = self.sheet.parts[number].follows
+        while before is not None:
+            part = self.sheet.parts[before]
+            there = (before, chunk) in self.marks  # if it is another process's it may not be done yet
+            for statistic, told in enumerate(self.sheet.statistics if there else ()):
+                kept, new = self.read(before, statistic, chunk), values[told.name][:, :, part.rows]
+                if not np.array_equal(kept, new, equal_nan=True):
+                    raise OtherNumbers(
+                        f"depth: {told.name} of the first {part.rows.stop} steps comes out otherwise here than in "
+                        f"{self.path}, and what follows would be of other networks; go on with the device and the "
+                        "versions of its attributes, or pass another store"
+                    )
+            before = part.follows
+
+    def take_back(self) -> None:
+        """Make the store what it was before this process extended it, where nothing has come since."""
+        if self.before is not None and all(part < len(self.before.parts) for part, _ in self.marks):
+            folder.replace(self.path / folder.SHEET, self.before.json())
 
     def damaged(self) -> dict[tuple[int, int], Path]:
         """The chunks of this process that are marked as done, and whose files are not as they were written.
@@ -207,9 +242,10 @@ class Store:
             ) from error
 
     def lost(self) -> Iterator[tuple[Part, Lost]]:
-        """What each chunk that is done has lost."""
-        for (part, _), mark in self.marks.items():
-            if mark.lost:
+        """What each chunk that is done has lost; where further steps are done, over these and those before."""
+        later = {part.follows: number for number, part in enumerate(self.sheet.parts) if part.follows is not None}
+        for (part, chunk), mark in self.marks.items():
+            if mark.lost and (later.get(part), chunk) not in self.marks:
                 yield self.sheet.parts[part], mark.lost
 
     def lost_counts(self) -> dict[str, int]:

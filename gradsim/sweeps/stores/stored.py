@@ -21,10 +21,11 @@ from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
 from gradsim.sweeps.stores import store
+from gradsim.sweeps.stores.differences import is_deeper, refuse_differences
 from gradsim.sweeps.stores.members import Member, locked
 from gradsim.sweeps.stores.opening import checked, open_store
-from gradsim.sweeps.stores.sheet import Part, Sheet, refuse_differences, rest
-from gradsim.sweeps.stores.store import Lost, Store
+from gradsim.sweeps.stores.sheet import Part, Sheet, rest
+from gradsim.sweeps.stores.store import Lost, OtherNumbers, Store
 
 if TYPE_CHECKING:
     import xarray
@@ -41,6 +42,9 @@ class Asked(Protocol):
 
     def parts(self, network: int, box: Mapping[str, np.ndarray]) -> list[Part]:
         """Those that these cells and seeds of a network are measured in, planned for the memory at hand."""
+
+    def steps(self, part: Part) -> int:
+        """Those of the program that measures these cells and seeds, some of which may be beyond the depth."""
 
     def chunks(
         self, part: Part, missing: Sequence[int], bar: Progress | Share
@@ -99,7 +103,11 @@ def measure(path: Path, asked: Asked, bar: Progress | Share) -> Store:
             member = stack.enter_context(Member(path, *share))
             there = _joined(path, asked, wanted, share, alone=not member.others())
         _drop_damaged(there)
-        _measure(there, asked, bar)
+        try:
+            _measure(there, asked, bar)
+        except OtherNumbers:
+            there.take_back()
+            raise
         return there if share[1] == 1 else store.read(path) or there
 
 
@@ -134,6 +142,8 @@ def _extended(there: Store, asked: Asked, wanted: Sheet, *, alone: bool) -> Stor
     old, names = there.sheet, list(wanted.networks)
     parts = [replace(part, network=names.index(list(old.networks)[part.network])) for part in old.parts]
     fresh: list[Part] = []
+    if is_deeper(old, wanted):
+        parts, fresh = _deepened(there, asked, wanted, parts)
     for network, name in enumerate(names):
         box = wanted.box(network)
         known = old.box(list(old.networks).index(name)) if name in old.networks else None
@@ -151,7 +161,33 @@ def _extended(there: Store, asked: Asked, wanted: Sheet, *, alone: bool) -> Stor
     extended = Store(there.path, replace(told, attrs={**wanted.attrs, **both}), there.share)
     with writing(there):
         extended.lay_out(range(len(parts), len(parts) + len(fresh)))
+    extended.before = old
     return extended
+
+
+def _deepened(there: Store, asked: Asked, wanted: Sheet, parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """The parts with the steps that they hold, and those that hold the further steps of the same networks.
+
+    What carries a chain on, a product of each network, is not kept: it is some hundred times the numbers kept. So the
+    first steps are taken once more, in the same chunks, and must come out as they are in the store to the last bit.
+
+    Raises: ValueError where the store is not finished.
+    """
+    first, last = there.sheet.arguments["depth"], wanted.arguments["depth"]
+    done, chunks = there.done
+    if done < chunks:
+        raise ValueError(
+            f"depth: {done} of {chunks} chunks of the store at {there.path} are done; finish them with depth={first}, "
+            "and pass more then"
+        )
+    known = [replace(part, span=part.span or (0, first)) for part in parts]
+    followed = {part.follows for part in parts}
+    further = [
+        replace(part, span=(first, last), follows=number, steps=asked.steps(part))
+        for number, part in enumerate(known)
+        if number not in followed
+    ]
+    return known, further
 
 
 def _warn_of_versions(there: Store, wanted: Sheet) -> None:
