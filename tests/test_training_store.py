@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -126,6 +127,29 @@ def test_without_a_store_ctrl_c_hands_over_what_there_is(calls: list[int]) -> No
     found = stopped.value.dataset  # type: ignore[attr-defined]
     assert found.attrs["done"] == 8 / 18
     assert np.isnan(found.accuracy.values).sum() == 10 * 3
+
+
+def test_out_of_memory_halves_what_is_trained_at_once_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds first, then cells; every number keeps its place, and what was tried in vain counts for nothing."""
+    whole, programs = small(record=[1, 4]), loop.programs
+    tried, counted = list[int](), list[float]()
+
+    def measure(run: Any, by_layer: Any, trained: Any, *others: Any) -> Any:
+        tried.append(trained.step.size)
+        if tried[-1] > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes")
+        return programs().measure(run, by_layer, trained, *others)
+
+    monkeypatch.setattr(loop, "programs", lambda devices: programs(devices)._replace(measure=measure))
+    monkeypatch.setattr(loop.Compiling, "update", lambda _, amount: counted.append(amount))
+    with pytest.warns(RuntimeWarning, match=r"^device: out of memory in training 2 cells x 2 seeds at once") as said:
+        found = small(record=[1, 4], store=tmp_path)
+    assert len(said) == 1
+    assert tried == [4, 2, *[1] * 2 * 18]
+    assert sum(counted) == pytest.approx(18)
+    same(found, whole, partial(xarray.testing.assert_allclose, atol=2e-6))
 
 
 MORE: list[dict[str, Any]] = [{"seeds": 5}, {"learning_rate": [0.01, 0.1, 1e30]}, {"sigma_w": [0.5, 0.7, 1.0, 2.0]}]

@@ -22,6 +22,7 @@ from gradsim.sweeps.course import Course, Place
 from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
+from gradsim.training.pieces import Filled, Size, split
 from gradsim.training.programs import NEVER, Programs, Run, programs
 from gradsim.training.records import OF_OUTPUT, PROBED
 from gradsim.training.tasks import Data, Sample, coupled
@@ -137,7 +138,8 @@ def train_chunks(
     at_once = 1 if devices is None else len(devices)
     threads = cores() if devices is None and machine.platform == "cpu" else 1
     turns = [[course.place(number) for number in missing[i : i + at_once]] for i in range(0, len(missing), at_once)]
-    calls = Calls(Compiling(bar, job.run.model.network.family), programs(devices), at_once, Event())
+    calling = Compiling(bar, job.run.model.network.family)
+    calls = Calls(calling, programs(devices), at_once, Event(), Size(course.chunk))
     with ThreadPoolExecutor(max(1, min(threads, len(turns)))) as pool:
         try:
             for done in as_completed([pool.submit(_train, job, course, turn, room, calls) for turn in turns]):
@@ -184,12 +186,13 @@ def _even(total: int, most: int) -> int:
 
 
 class Calls(NamedTuple):
-    """Which programs are called, how, on how many devices, and whether to stop."""
+    """Which programs are called, how, on how many devices, whether to stop, and how many networks go at once."""
 
     call: Compiling
     programs: Programs
     devices: int
     stop: Event
+    size: Size
 
 
 def _train(
@@ -197,52 +200,70 @@ def _train(
 ) -> list[tuple[Place, Records]]:
     """The networks of these places through all steps, one place for each device; nothing where it was stopped.
 
-    Where places are fewer than devices the last is trained again.
+    Where they are too many for the device's memory, some after the others.
     """
     if calls.stop.is_set():
         return []
+    found = [(place, room(place)) for place in places]
     try:
-        return _trained(job, course, places, room, calls)
+        left = [found]
+        while left:
+            some, size = left.pop(0), calls.size.now
+            if (some[0][0].cells.size, some[0][0].seeds.size) != size:
+                left = [*split(some, size), *left]
+                continue
+            counted = 0.0
+            try:
+                with jax.enable_x64(job.run.model.plan.dtype == "float64"):
+                    for share in _trained(job, some, course.chunk.tiling.steps, calls):
+                        counted += share
+                        calls.call.update(share)
+                        if calls.stop.is_set():
+                            return []
+            except jax.errors.JaxRuntimeError as error:
+                calls.size.halve(size, error)
+                calls.call.update(-counted)
+                left = [some, *left]
+        return found
     except BaseException:  # before another thread begins the next
         calls.stop.set()
         raise
 
 
-def _trained(
-    job: Job, course: Course, places: Sequence[Place], room: Callable[[Place], Records], calls: Calls
-) -> list[tuple[Place, Records]]:
+def _trained(job: Job, found: Sequence[Filled], most: int, calls: Calls) -> Iterator[float]:
+    """These networks, as many for each device, through all steps, at most so many in a call; after each its share.
+
+    Where places are fewer than devices the last is trained again.
+    """
     run, call, (begin, advance, measure) = job.run, calls.call, calls.programs
-    found, networks = [(place, room(place)) for place in places], sum(place.networks for place in places)
+    places = [place for place, _ in found]
+    networks = sum(place.networks for place in places)
     every = [*places, *[places[-1]] * (calls.devices - len(places))]
     cell = np.concatenate([np.repeat(place.cells, place.seeds.size) for place in every])
     seeds = job.seeds[np.concatenate([np.tile(place.seeds, place.cells.size) for place in every])]
-    with jax.enable_x64(run.model.plan.dtype == "float64"):
-        drawn = jax.tree.map(np.asarray, hashed_ahead(run.model.plan, job.key, seeds, given=True))
-        blocks, source = _blocks(job), job.data.source
-        gains = {name: values[cell] for name, values in job.gains.items()}
-        trained, settings, start = call(
-            begin, run, not PROBED.isdisjoint(job.by_layer), drawn, random.key(job.key), seeds.astype(np.uint32), gains,
-            job.rates[cell], source, blocks,
-        )  # fmt: skip
-        batches, step, most = Batches(job, seeds), 0, course.chunk.tiling.steps
-        for turn, at in enumerate(job.record):
-            before = step
-            while step < at:
-                if calls.stop.is_set():
-                    return []
-                count = min(most, at - step)
-                trained = call(advance, run, trained, settings, source, batches.take(count, most), np.int32(count))
-                trained.step.block_until_ready()
-                step += count
-                call.update(count / max(job.record) * networks)
-            trained, values = call(measure, run, job.by_layer, trained, settings, start, source, batches.peek(), blocks)
-            _keep(found, turn, _in_float64(jax.tree.map(np.asarray, values), at - before), course)
-    return found
+    drawn = jax.tree.map(np.asarray, hashed_ahead(run.model.plan, job.key, seeds, given=True))
+    blocks, source = _blocks(job), job.data.source
+    gains = {name: values[cell] for name, values in job.gains.items()}
+    trained, settings, start = call(
+        begin, run, not PROBED.isdisjoint(job.by_layer), drawn, random.key(job.key), seeds.astype(np.uint32), gains,
+        job.rates[cell], source, blocks,
+    )  # fmt: skip
+    batches, step = Batches(job, seeds), 0
+    for turn, at in enumerate(job.record):
+        before = step
+        while step < at:
+            count = min(most, at - step)
+            trained = call(advance, run, trained, settings, source, batches.take(count, most), np.int32(count))
+            trained.step.block_until_ready()
+            step += count
+            yield count / max(job.record) * networks
+        trained, values = call(measure, run, job.by_layer, trained, settings, start, source, batches.peek(), blocks)
+        _keep(found, turn, _in_float64(jax.tree.map(np.asarray, values), at - before))
 
 
-def _keep(found: list[tuple[Place, Records]], turn: int, values: Mapping[str, np.ndarray], course: Course) -> None:
+def _keep(found: Sequence[Filled], turn: int, values: Mapping[str, np.ndarray]) -> None:
     """Put what was recorded of networks [devices · cells · seeds, …] into the rooms of their places."""
-    shape = (-1, course.chunk.cells, course.chunk.seeds)
+    shape = (-1, found[0][0].cells.size, found[0][0].seeds.size)
     for name in found[0][1]:
         whole = values[name].reshape(*shape, *values[name].shape[1:])
         for (_, records), value in zip(found, whole, strict=False):

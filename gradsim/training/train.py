@@ -100,6 +100,7 @@ def train(
         what they have changed since the start; `log_output` and `log_output_change` the same of the read-out.
     With `store` it is what `gradsim.open(store)` gives, also meanwhile, and the same call goes on where another was
         ended; more seeds, gains, learning rates and networks extend it.
+    Where a device runs out of memory half as many networks go on at once, which a warning says once.
     Raises: ValueError or TypeError before anything is compiled, naming the argument; OSError where the store can no
         longer be written; KeyboardInterrupt, and RuntimeError where the device fails, with what has been recorded as
         the Dataset `dataset` of the error, NaN elsewhere, whose attribute `done` is the share of networks that are.
