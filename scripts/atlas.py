@@ -41,7 +41,7 @@ SIGMA_W = {"sigmoid": (2.0, 18.0), "hard_sigmoid": (2.0, 18.0), "softsign": (0.5
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the atlas."""
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "activations", "families")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the explosion under batch norm."""
 
     activations: tuple[Literal["identity", "relu"], ...] = ("identity", "relu")

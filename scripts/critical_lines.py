@@ -42,7 +42,7 @@ AT_ONCE = 2  # compiling, most of the time where networks are small, keeps one c
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the critical lines."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "erf", "sin", "softsign", "selu", "gelu", "relu")
@@ -92,10 +92,10 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     axis = xarray.DataArray(widths, dims="width", name="width", attrs={"long_name": "width", "units": "1"})
 
     jobs: dict[tuple[str, int], partial[xarray.Dataset]] = {
-        (name, network.width): partial(
+        (name, network.width): cli.at_precision(partial(
             gs.critical, network, between=ANYWHERE, depth=options.depth, burn_in=options.burn_in, sigma_b=bias,
             seeds=max(2, options.seeds * widths[0] // network.width), key=own_key(options.key, place, network.width),
-        )
+        ))
         for place, name in enumerate(networks)
         for network in networks[name]
     }  # fmt: skip

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the depth profile."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "gelu", "selu", "sin")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the derivatives."""
 
     activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "gelu")

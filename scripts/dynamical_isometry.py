@@ -35,7 +35,7 @@ FAMILIES = ("tanh", "tanh, orthogonal", "tanh, residual", "tanh RNN, orthogonal"
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the condition numbers."""
 
     activation: str = "tanh"

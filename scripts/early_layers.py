@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the early layers."""
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "deepest")

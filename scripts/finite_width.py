@@ -39,7 +39,7 @@ RATE = {"relu": 5 / 4, "identity": 1 / 2}
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the distributions at finite width."""
 
     activations: tuple[Literal["relu", "identity"], ...] = ("relu", "identity")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of low precision."""
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "train_points")

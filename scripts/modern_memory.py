@@ -62,7 +62,7 @@ NETWORKS: dict[str, tuple[Callable[[int], Network], dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the memory of today's recurrences."""
 
     networks: tuple[str, ...] = tuple(NETWORKS)

@@ -36,7 +36,7 @@ SIGMA_W = {"sigmoid": (2.0, 18.0), "relu": (0.8, 2.2), "selu": (0.5, 1.6), "gelu
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the phase diagram."""
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "activations", "rows")

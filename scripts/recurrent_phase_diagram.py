@@ -48,7 +48,7 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the recurrent phase diagram."""
 
     redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "preset", "lengths")

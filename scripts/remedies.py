@@ -44,7 +44,7 @@ LINEAR, BOUND = "linear memory", "constrained weights"
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the remedies."""
 
     may_be_none: ClassVar[tuple[str, ...]] = (*cli.Options.may_be_none, "networks")

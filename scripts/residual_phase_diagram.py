@@ -40,7 +40,7 @@ BRANCHES = ("residual", "pre-norm residual")
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the residual phase diagram."""
 
     activation: str = "tanh"

@@ -64,7 +64,7 @@ FEATURES = {"digits-pixels": 1, "digits-rows": 8}
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the sequence memory."""
 
     redraws: ClassVar[tuple[str, ...]] = (*cli.Options.redraws, "fraction")

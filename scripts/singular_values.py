@@ -38,7 +38,7 @@ _SAME = 1e-3  # nats, within which one is where all of its kind are in theory
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the densities of singular values."""
 
     activations: tuple[str, ...] = ("identity", "relu", "hard_tanh", "tanh")

@@ -59,7 +59,7 @@ STARTS = ("gpt2", "fixup", "t_fixup", "rezero", "layerscale")  # choices of gain
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of the depth of transformers."""
 
     networks: tuple[str, ...] = SHOWN

@@ -67,7 +67,7 @@ def cases(width: int) -> dict[str, Case]:
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(cli.SweepOptions):
     """Options of two inputs through one network."""
 
     networks: tuple[str, ...] = tuple(cases(4))

@@ -5,13 +5,15 @@ import io
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import xarray
+from script_modules import SIZES, load
 
 import gradsim as gs
 from gradsim import cli
+from gradsim.engine.precision import CHOICES
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, cost, loop, progress
 
@@ -107,12 +109,30 @@ def test_processes_share_a_script_and_one_draws(
         ({"process": 2, "processes": 2, "store": Path("x")}, "process: got 2; pass a whole number"),
         ({"devices": 99}, "devices: got 99; pass a whole number of at least 1 and at most"),
         ({"max_memory": "much"}, "max_memory: got 'much'; pass a number of bytes"),
+        ({"precision": "TF32_TF32_F32_X3"}, "precision: got 'TF32_TF32_F32_X3', which XLA does not have for cpu"),
     ],
 )
 def test_what_processes_and_devices_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
-        script(cli.Options(out=tmp_path, **options))
+        script(cli.SweepOptions(out=tmp_path, **options))
     assert str(stopped.value).startswith(f"error: {message}")
+
+
+def test_the_precision_asked_for_is_that_of_every_sweep(tmp_path: Path) -> None:
+    """Each script that sweeps has the option; what has no choice of it is left as it is."""
+    script(cli.SweepOptions(out=tmp_path, precision="high"))
+    assert cli.load(tmp_path / "some.zarr")["both"].attrs["precision"] == "high"
+    for name in SIZES:
+        options = load(name).PRESETS["quick"]
+        assert isinstance(options, cli.SweepOptions) == (name not in WITHOUT_SWEEPS)
+    assert get_args(get_type_hints(cli.SweepOptions)["precision"]) == CHOICES
+
+
+# They train, time, inspect, take exponents, which are at the highest precision, or keep a book of exact claims.
+WITHOUT_SWEEPS = (
+    "laws", "lyapunov_spectrum", "inspect_models", "scaling", "trainability", "early_layers_training",
+    "trainability_boundary", "coordinate_check",
+)  # fmt: skip
 
 
 class Terminal(io.StringIO):

@@ -128,6 +128,7 @@ def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.D
     Raises: ValueError or TypeError for what is wrong with any of them, before the first is measured; `Shared` where
         this is one of several processes.
     """
+    jobs = {name: at_precision(job) for name, job in jobs.items()}
     if at_hand().share()[1] > 1:  # what has no store is measured by who draws
         jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}) as several:
@@ -149,6 +150,17 @@ def shared(found: Mapping[Name, xarray.Dataset]) -> None:
 
 class Shared(Exception):
     """One of several processes has done its share: there is nothing whole to go on with."""
+
+
+# Of the matrix products of all sweeps of a script.
+precision: ContextVar[str] = ContextVar("precision", default="highest")
+
+
+def at_precision(job: partial[xarray.Dataset]) -> partial[xarray.Dataset]:
+    """The job with the `precision` that the script was asked for, if it has a choice of it."""
+    if precision.get() == "highest" or job.func not in (sweep, partial_products, bracketed.critical):
+        return job
+    return partial(job, precision=precision.get())
 
 
 # The folder of all stores of a script.

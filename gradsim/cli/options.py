@@ -66,6 +66,17 @@ class Options:
     alone do as well, and one that dies then ends no other."""
 
 
+@dataclass(frozen=True)
+class SweepOptions(Options):
+    """Options of every script that sweeps."""
+
+    precision: Literal[
+        "highest", "high", "default", "TF32_TF32_F32_X3", "BF16_BF16_F32_X9", "BF16_BF16_F32_X6", "BF16_BF16_F32_X3"
+    ] = "highest"
+    """Of the matrix products of a step: where float32 is slow, as on some GPUs and on TPUs, products in three parts of
+    TF32 or nine of bfloat16 keep its digits, and the others lose some; a CPU has float32 alone."""
+
+
 Chosen = TypeVar("Chosen", bound=Options)
 
 

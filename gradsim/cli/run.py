@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import jax
 
 from gradsim.arguments import reason
-from gradsim.cli.jobs import Shared, kept
+from gradsim.cli.jobs import Shared, kept, precision
 from gradsim.cli.options import Chosen, Options, check_counts
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
+from gradsim.engine.precision import refuse_elsewhere
 from gradsim.sweeps.machine import used
 from gradsim.sweeps.progress import lines_only
 
@@ -83,15 +84,17 @@ def interruptible(saved: list[Path]) -> Iterator[None]:
 
 @contextmanager
 def kept_in(options: Options) -> Iterator[None]:
-    """While it is open, sweeps are kept in the folder of the options, by the devices and processes that they name, and
-    progress is said as they ask.
+    """While it is open, sweeps are kept in the folder of the options, by the devices and processes and at the precision
+    that they name, and progress is said as they ask.
 
     Raises: ValueError naming the option.
     """
     join(options)
-    folder, lines = kept.set(options.store), lines_only.set(options.quiet)
+    chosen = getattr(options, "precision", "highest")
+    folder, lines, products = kept.set(options.store), lines_only.set(options.quiet), precision.set(chosen)
     try:
-        with used(options.devices, options.max_memory, options.process, options.processes):
+        with used(options.devices, options.max_memory, options.process, options.processes) as machine:
+            refuse_elsewhere(chosen, machine.devices[0])
             yield
     except KeyboardInterrupt:
         if options.store is not None:
@@ -99,6 +102,7 @@ def kept_in(options: Options) -> Iterator[None]:
         raise
     finally:
         kept.reset(folder)
+        precision.reset(products)
         lines_only.reset(lines)
 
 
