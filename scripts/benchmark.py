@@ -30,7 +30,7 @@ import tyro
 import gradsim as gs
 from gradsim import cli, plot
 from gradsim.arguments import whole
-from gradsim.cli import compiling, lyapunov, matmul_rate, spectra, training
+from gradsim.cli import compiling, lyapunov, matmul_rate, spectra, stores, training
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
 from gradsim.cli.matmul_rate import sweeping
 from gradsim.cli.run import interruptible
@@ -39,7 +39,7 @@ from gradsim.plot.benchmark import PANELS, benchmark
 from gradsim.sweeps.dataset import provenance
 
 Part = Literal[
-    "rates", "baselines", "memory", "scaling", "startup", "compile", "first_figure", "training", "spectra", "lyapunov",
+    "rates", "baselines", "memory", "startup", "compile", "first_figure", "training", "spectra", "lyapunov", "store",
 ]  # fmt: skip
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -52,11 +52,11 @@ class Options:
     """Folder for benchmark-<device>.json and .png."""
     parts: tuple[Part, ...] = PARTS
     """What to measure: rates (share of the matmul rate), baselines (jax.jacfwd, torch.func), memory (peak against
-    depth and seeds), scaling (time against seeds, cells, depth), startup (import and a first sweep), compile (tracing,
-    lowering and compiling each family), first_figure (scripts with an empty and with a full compilation cache),
-    training (1,024 networks at once, against one after another and batched products; memory against steps), spectra
-    (all singular values of long products, against an SVD of each), lyapunov (all exponents and the largest,
-    against lyapax)."""
+    depth and seeds), startup (import and a first sweep), compile (tracing, lowering and compiling each family),
+    first_figure (scripts with an empty and with a full compilation cache), training (1,024 networks at once, against
+    one after another and batched products; memory against steps), spectra (all singular values of long products,
+    against an SVD of each), lyapunov (all exponents and the largest, against lyapax), store (one of 10,000 chunks
+    opened and gone on with; a sweep with a store against one without). How time grows is what scaling.py measures."""
     repeats: int = 5
     """Turns; each times every contender once."""
     depth: int = 50
@@ -137,21 +137,6 @@ def fresh_process(code: str, **environment: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def scaling(options: Options) -> dict[str, Any]:
-    """Time against depth, seeds and cells, one at a time; the rest stay at (200, 4, 256)."""
-    network, base = gs.feedforward(64), {"depth": 200, "seeds": 4, "cells": 256}
-    table: dict[str, Any] = {}
-    axes = {"depth": [200, 400, 800, 1600], "seeds": [4, 8, 16, 32], "cells": [256, 512, 1024, 2048]}
-    for axis, values in axes.items():
-        calls = {str(value): sweeping(network, **{**base, axis: value}) for value in values}
-        turns = timed(calls, max(2, options.repeats // 2))
-        seconds = [float(turns[str(value)].min()) for value in values]
-        slopes = np.diff(seconds) / np.diff(values)
-        table[axis] = {"values": values, "seconds": seconds, "marginal_cost_last_over_first": slopes[-1] / slopes[0]}
-        print(f"{axis:5s} {values}: {np.round(seconds, 2).tolist()} s, marginal cost x {slopes[-1] / slopes[0]:.2f}")
-    return table
-
-
 def startup(options: Options) -> dict[str, float]:
     """Seconds to import, and to compile a first sweep."""
     clock = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -212,13 +197,13 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
     "rates": lambda options: matmul_rate.rows(options.repeats, options.depth),
     "baselines": baselines,
     "memory": memory,
-    "scaling": scaling,
     "startup": startup,
     "compile": compilation,
     "first_figure": first_figure,
     "training": trained,
     "spectra": lambda options: spectra.rows(options.repeats),
     "lyapunov": lambda options: lyapunov.rows(options.repeats),
+    "store": lambda options: stores.costs(options.repeats),
 }
 
 

@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -259,33 +258,3 @@ def test_an_error_of_the_device_is_tried_once_more(before: Before, tmp_path: Pat
     before(lambda *_: None)
     sweep(store=tmp_path)
     assert contents(tmp_path) == contents(whole)
-
-
-def test_ten_thousand_chunks_are_opened_and_gone_on_from_in_two_seconds(tmp_path: Path) -> None:
-    axis = np.linspace(0.5, 2, 5000)
-    options: dict[str, Any] = {**SMALL, "sigma_w": axis}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "program", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            gs.sweep(NETWORK, **options, store=tmp_path)
-    sweep(store=tmp_path / "small")
-    data = (tmp_path / "small" / "part0" / "log_gain" / "c.0.0.0").read_bytes()
-    line = (tmp_path / "small" / "done").read_text().splitlines()[0]
-    for chunk in range(9_999):
-        seed, cell = divmod(chunk, 2500)
-        (tmp_path / "part0" / "log_gain" / f"c.{cell}.{seed}.0").write_bytes(data)
-    lines = [line.replace("[0,0,", f"[0,{chunk},") for chunk in range(9_999)]
-    (tmp_path / "done").write_text("\n".join(lines) + "\n")
-    start = time.process_time()
-    opened = gs.open(tmp_path)
-    assert opened.attrs["done"] == 9_999 / 10_000
-    opened.log_gain.sel(sigma_w=axis[7]).load()
-    middle = time.process_time()
-    gs.sweep(NETWORK, **options, store=tmp_path)
-    end = time.process_time()
-    assert middle - start < 2
-    assert end - middle < 2
-
-
-def interrupted(*_: Any) -> Any:
-    raise KeyboardInterrupt
