@@ -1,9 +1,11 @@
 """A sweep on several devices, and by several processes: the same numbers, no chunk twice, nothing sent between them."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,28 +128,60 @@ def test_what_one_of_several_has_measured_counts_for_all(tmp_path: Path) -> None
 
 JOINED = """
 import sys
-import jax
-jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[3]))
+from functools import partial
 import gradsim as gs
+from gradsim import cli
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks
 chunks.plan_chunk = lambda plan, **_: chunks.Chunk(2, 1, Tiling(2, 4))
-gs.sweep(gs.feedforward(6), depth=4, seeds=4, sigma_w=[0.5, 1.0, 1.5, 2.0], store=sys.argv[1])
+job = partial(gs.sweep, gs.feedforward(6), depth=4, seeds=4, sigma_w=[0.5, 1.0, 1.5, 2.0])
+options = cli.parse({"quick": cli.Options()}, sys.argv[1:])
+cli.run("some", options, lambda _: cli.perform({"a": job}), lambda _: "", lambda _: {})
 """
+FIRST_PORT = 2**16 - 2**12  # of those that jax takes for a cluster, by the number of the job
+
+
+def free_port() -> int:
+    for port in range(FIRST_PORT, 2**16):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
+def launched(by: str, port: int, process: int) -> tuple[list[str], dict[str, str]]:
+    """The options of a process on loopback, and what its launcher puts into its environment."""
+    job, number = port - FIRST_PORT, str(process)
+    slurm = {"JOB_ID": str(job), "STEP_NODELIST": "localhost", "NTASKS": "2", "PROCID": number, "LOCALID": number}
+    world = {"SIZE": "2", "RANK": number, "LOCAL_RANK": number}
+    environments = {
+        "Slurm": {f"SLURM_{name}": value for name, value in slurm.items()},
+        "Open MPI": {
+            "OMPI_MCA_orte_hnp_uri": f"{job * 2**12}.0;tcp://127.0.0.1:1",
+            **{f"OMPI_COMM_WORLD_{name}": value for name, value in world.items()},
+        },
+    }
+    if by in environments:
+        return ["--coordinator", "auto"], environments[by]
+    return ["--coordinator", f"127.0.0.1:{port}", "--process", number, "--processes", "2"], {}
 
 
 @pytest.mark.further
+@pytest.mark.parametrize("by", ["Slurm", "Open MPI", "options"])
 @pytest.mark.usefixtures("small_chunks")
-def test_processes_that_jax_knows_share_a_sweep(tmp_path: Path) -> None:
-    """As on a cluster whose processes jax.distributed has found; here they are told, on loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-c", JOINED, str(tmp_path / "a.zarr"), address]
-    both = [subprocess.Popen([*command, str(process)], stderr=subprocess.PIPE, text=True) for process in range(2)]
-    for process in both:
-        _, said = process.communicate(timeout=120)
+def test_a_script_joins_its_processes_through_jax(by: str, tmp_path: Path) -> None:
+    """By what a launcher tells each of them, put here by hand, or by what they are told; they share its sweep."""
+    both, port = [], free_port()
+    for process in range(2):
+        options, environment = launched(by, port, process)
+        command = [sys.executable, "-c", JOINED, *options, "--store", str(tmp_path / "kept"), "--out", str(tmp_path)]
+        both.append(subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+        ))  # fmt: skip
+    for number, process in enumerate(both):
+        told, said = process.communicate(timeout=150)
         assert process.returncode == 0, said
-    assert (tmp_path / "a.zarr" / "done").read_text().count("\n") == 4
-    assert (tmp_path / "a.zarr" / "done.1").read_text().count("\n") == 4
-    np.testing.assert_array_equal(gs.open(tmp_path / "a.zarr").log_gain, sweep().log_gain)
+        assert f"process {number} of 2 is done" in told
+    for name in ("done", "done.1"):
+        assert (tmp_path / "kept" / "a.zarr" / name).read_text().count("\n") == 4
+    np.testing.assert_array_equal(gs.open(tmp_path / "kept" / "a.zarr").log_gain, sweep().log_gain)

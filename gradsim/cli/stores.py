@@ -71,7 +71,7 @@ def costs(repeats: int) -> dict[str, Any]:
 
         many = {"open": lambda: gs.open(folder / "many").attrs["done"], "resume": resumed}
         found: dict[str, Any] = {"chunks": CHUNKS, "seconds": medians(timed(many, repeats), "open")[0]}
-        sizes: dict[str, Any] = {"network": gs.feedforward(64), "cells": 1024, "depth": 50, "seeds": 4}
+        sizes: dict[str, Any] = {"network": gs.feedforward(128), "cells": 256, "depth": 100, "seeds": 16}
         sweeps = {
             "without": matmul_rate.sweeping(**sizes),
             "with": fresh(folder / "fresh", lambda store: matmul_rate.sweeping(**sizes, store=store)()),
