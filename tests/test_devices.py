@@ -171,16 +171,16 @@ def launched(by: str, port: int, process: int) -> tuple[list[str], dict[str, str
 @pytest.mark.usefixtures("small_chunks")
 def test_a_script_joins_its_processes_through_jax(by: str, tmp_path: Path) -> None:
     """By what a launcher tells each of them, put here by hand, or by what they are told; they share its sweep."""
-    both, port = [], free_port()
+    both, port = list[subprocess.Popen[str]](), free_port()
     for process in range(2):
         options, environment = launched(by, port, process)
         command = [sys.executable, "-c", JOINED, *options, "--store", str(tmp_path / "kept"), "--out", str(tmp_path)]
         both.append(subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
         ))  # fmt: skip
-    for number, process in enumerate(both):
-        told, said = process.communicate(timeout=150)
-        assert process.returncode == 0, said
+    for number, one in enumerate(both):
+        told, said = one.communicate(timeout=150)
+        assert one.returncode == 0, said
         assert f"process {number} of 2 is done" in told
     for name in ("done", "done.1"):
         assert (tmp_path / "kept" / "a.zarr" / name).read_text().count("\n") == 4

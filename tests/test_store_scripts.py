@@ -3,16 +3,19 @@
 import atexit
 import io
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import xarray
 from script_modules import SIZES, load
 
 import gradsim as gs
 from gradsim import cli
+from gradsim.cli.run import kept_in
 from gradsim.engine.precision import CHOICES
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, cost, loop, progress
@@ -126,6 +129,42 @@ def test_the_precision_asked_for_is_that_of_every_sweep(tmp_path: Path) -> None:
         options = load(name).PRESETS["quick"]
         assert isinstance(options, cli.SweepOptions) == (name not in WITHOUT_SWEEPS)
     assert get_args(get_type_hints(cli.SweepOptions)["precision"]) == CHOICES
+
+
+@dataclass(frozen=True)
+class Depth(cli.SweepOptions):
+    depth: int = 3
+
+
+def test_what_comes_whole_is_kept_when_it_is_there(tmp_path: Path) -> None:
+    """One result of two, as the second ends; by the options of the script alone."""
+    done: list[str] = []
+
+    def one(name: str, depth: int) -> xarray.Dataset:
+        if len(done) == 1:
+            done.append("ended")
+            raise KeyboardInterrupt
+        done.append(name)
+        return xarray.Dataset({"exponent": ("depth", np.arange(depth) / 3), "status": ("depth", ["found"] * depth)})
+
+    def run(depth: int = 3, **more: Any) -> Any:
+        with (
+            kept_in(Depth(store=tmp_path / "kept", depth=depth, **more)),
+            cli.Jobs(dict.fromkeys("ab", cli.Work())) as jobs,
+        ):
+            return jobs.run({name: partial(one, name, depth) for name in "ab"})
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    found = run(devices=1)
+    assert done == ["a", "ended", "b"]
+    xarray.testing.assert_equal(found["a"], found["b"])
+    xarray.testing.assert_equal(run()["b"], found["b"])
+    assert done == ["a", "ended", "b"]
+    with pytest.raises(ValueError, match=r"^depth: .*a\.zarr was made with 3, and 4 came"):
+        run(depth=4)
+    with pytest.raises(ValueError, match=r"^key: .*a\.zarr was made with 0, and 1 came"):
+        run(key=1)
 
 
 # They train, time, inspect, take exponents, which are at the highest precision, or keep a book of exact claims.

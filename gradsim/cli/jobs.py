@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from gradsim.analysis import critical as bracketed
+from gradsim.cli.results import kept_result
 from gradsim.engine import plan as plans
 from gradsim.sweeps import cost, grid
 from gradsim.sweeps.machine import at_hand
@@ -101,7 +102,8 @@ class Jobs:
         self.progress.__exit__(*error)
 
     def run(self, jobs: Mapping[Name, Callable[[], Result]]) -> dict[Name, Result]:
-        """The result of each of these jobs, by its name."""
+        """The result of each of these jobs, by its name; Datasets are kept in the folder `kept`, if there is one."""
+        jobs = {name: _kept(name, job) for name, job in jobs.items()}
         if self.at_once == 1:
             return {name: self._one(name, job) for name, job in jobs.items()}
         with ThreadPoolExecutor(self.at_once) as pool:
@@ -172,7 +174,20 @@ def in_store(name: Hashable, job: partial[xarray.Dataset]) -> partial[xarray.Dat
     folder = kept.get()
     if folder is None or job.func not in (sweep, partial_products, train):
         return job
-    return partial(job, store=folder / f"{quote(_title(name), safe=' ,=+()')}.zarr")
+    return partial(job, store=_path(folder, name))
+
+
+def _kept(name: Hashable, job: Callable[[], Result]) -> Callable[[], Result]:
+    """The job whose result is kept whole, where it has no store of its own; of several processes none keeps it."""
+    folder = kept.get()
+    if folder is None or at_hand().share()[1] > 1 or "store" in getattr(job, "keywords", {}):
+        return job
+    return partial(kept_result, _path(folder, name), job)
+
+
+def _path(folder: Path, name: Hashable) -> Path:
+    """That of what bears this name."""
+    return folder / f"{quote(_title(name), safe=' ,=+()')}.zarr"
 
 
 def _title(name: Hashable) -> str:

@@ -42,7 +42,7 @@ class Options:
 
     store: Path | None = None
     """A folder that keeps every chunk of a sweep or a training run as soon as it is done: the same command goes on from
-    there after an end of any kind. What `gradsim.sweep` measures and `gradsim.train` trains is kept."""
+    there after an end of any kind. What comes whole, such as exponents or critical gains, is kept when it is there."""
 
     quiet: bool = False
     """Say how far it is in lines now and then, also where a bar could move."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from gradsim.arguments import reason
 from gradsim.cli.jobs import Shared, kept, precision
 from gradsim.cli.options import Chosen, Options, check_counts
+from gradsim.cli.results import asked
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.engine.precision import refuse_elsewhere
@@ -92,6 +95,7 @@ def kept_in(options: Options) -> Iterator[None]:
     join(options)
     chosen = getattr(options, "precision", "highest")
     folder, lines, products = kept.set(options.store), lines_only.set(options.quiet), precision.set(chosen)
+    told = asked.set(_own(options))
     try:
         with used(options.devices, options.max_memory, options.process, options.processes) as machine:
             refuse_elsewhere(chosen, machine.devices[0])
@@ -103,7 +107,14 @@ def kept_in(options: Options) -> Iterator[None]:
     finally:
         kept.reset(folder)
         precision.reset(products)
+        asked.reset(told)
         lines_only.reset(lines)
+
+
+def _own(options: Options) -> dict[str, Any]:
+    """The options on which a script's numbers depend, as JSON holds them."""
+    shared = {field.name for field in fields(Options)} - {"key"}
+    return json.loads(json.dumps({name: one for name, one in vars(options).items() if name not in shared}, default=str))
 
 
 def join(options: Options) -> None:
