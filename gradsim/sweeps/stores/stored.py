@@ -231,6 +231,9 @@ def _measure(there: Store, asked: Asked, bar: Progress | Share) -> None:
 class Writer:
     """Finishes and writes a chunk in a thread of its own, while the device measures the next one.
 
+    So two chunks are in flight while one is written, and an end then costs both: a pipeline of two is what hides the
+    host's work, and while nothing is written it costs the one on the device.
+
     Raises: OSError where a write fails, from the next `put` or at the end.
     """
 
