@@ -11,6 +11,10 @@ from gradsim.sweeps.stores import folder
 from gradsim.sweeps.stores.sheet import Sheet
 
 
+class OtherNumbers(ValueError):
+    """Steps that were measured before come out otherwise."""
+
+
 def refuse_differences(path: Path, stored: Sheet, wanted: Sheet) -> None:
     """Raises: ValueError naming the first argument that differs in more than further points of an axis, or depth."""
 

@@ -26,6 +26,7 @@ import numpy as np
 from gradsim import arguments
 from gradsim.sweeps.course import Place
 from gradsim.sweeps.stores import folder, sheet
+from gradsim.sweeps.stores.differences import OtherNumbers
 from gradsim.sweeps.stores.journal import Journal, Mark
 from gradsim.sweeps.stores.sheet import Part, Sheet, Told
 
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 CODECS = ["bytes", "zstd", "crc32c"]
 LEVEL = 1  # of zstd: NaN where costly statistics are not taken shrink to nothing, and noise is soon given up
 Lost = dict[str, tuple[int, int, int]]
-
-
-class OtherNumbers(ValueError):
-    """Steps that were measured before come out otherwise."""
 
 
 class Store:
@@ -172,10 +169,9 @@ class Store:
         cells, seeds = (np.unique(some) for some in (place.cells, place.seeds))
         where = (slice(cells[0], cells[-1] + 1), slice(seeds[0], seeds[-1] + 1))
         self._compare(number, place.number, values)
-        checksums, part = [], self.sheet.parts[number]
+        checksums, rows = [], (slice(None), slice(None), self.sheet.parts[number].rows)
         for statistic, told in enumerate(self.sheet.statistics):
-            whole = values[told.name]
-            self.array(number, statistic)[where] = whole if part.span is None else whole[:, :, part.rows]
+            self.array(number, statistic)[where] = values[told.name][rows[: values[told.name].ndim]]
             file = self.file(number, statistic, place.number)
             folder.sync(file)
             checksums.append(folder.checksum(file) or 0)

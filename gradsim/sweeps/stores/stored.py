@@ -21,11 +21,11 @@ from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part as Share
 from gradsim.sweeps.progress import Progress
 from gradsim.sweeps.stores import store
-from gradsim.sweeps.stores.differences import is_deeper, refuse_differences
+from gradsim.sweeps.stores.differences import OtherNumbers, is_deeper, refuse_differences
 from gradsim.sweeps.stores.members import Member, locked
 from gradsim.sweeps.stores.opening import checked, open_store
 from gradsim.sweeps.stores.sheet import Part, Sheet, rest
-from gradsim.sweeps.stores.store import Lost, OtherNumbers, Store
+from gradsim.sweeps.stores.store import Lost, Store
 
 if TYPE_CHECKING:
     import xarray
