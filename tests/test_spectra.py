@@ -103,6 +103,37 @@ def test_every_prefix_of_every_kind_of_chain() -> None:
             np.testing.assert_allclose(found[length - 1][there], wanted[there], rtol=0, atol=atol, err_msg=kind)
 
 
+def test_groups_of_factors_lose_no_more_than_the_tolerance() -> None:
+    """What is singular or has a condition of 1e5 is not grouped; the rest loses less than the 1e-6 that it may."""
+    rng = np.random.default_rng(4)
+    gaussian = rng.normal(size=(24, N, N)) / N**0.5
+    left, right = orthogonal(rng, 2, 24, N)
+    long = {
+        "gaussian": gaussian,
+        "orthogonal": left,
+        "near_identity": np.eye(N) + 1e-3 * gaussian,
+        "graded": left * 10.0 ** -np.arange(N),
+        "near_singular": (left * [1, 1, 1, 1, 1, 1e-5]) @ right,
+        "singular": (left * [1, 1, 1, 1, 1, 0]) @ right,
+        "tied": np.broadcast_to(gaussian[:1], gaussian.shape),
+    }
+    tolerances = (1e-16, None, 1e-6)
+    for kind, chain in long.items():
+        wanted = exact(chain, 250)
+        one_by_one, by_default, grouped = (measured(chain, "float64", tolerance=some) for some in tolerances)
+        for found, atol in ((one_by_one, 1e-12), (by_default, 1e-12), (grouped, 1e-6)):
+            atol = max(atol, 1e-10 if kind in ("graded", "near_singular") else 0.0)
+            assert found[1] == N - (kind == "singular")
+            there = slice(found[1])
+            np.testing.assert_allclose(found[0][there], wanted[there], rtol=0, atol=atol, err_msg=kind)
+        # A QR less changes the last digits; not even one is taken off a Gaussian chain unless a tolerance says so.
+        if kind == "gaussian":
+            np.testing.assert_array_equal(one_by_one[0], by_default[0])
+            assert (one_by_one[0] != grouped[0]).any()
+        if kind == "orthogonal":
+            assert (one_by_one[0] != by_default[0]).any()
+
+
 def test_factors_far_outside_the_floats() -> None:
     """The same program; powers of two change nothing but the exponents."""
     powers = np.broadcast_to(np.array([5000, -300000, 7, 0, 12345], np.int32), (len(KINDS), LENGTH))
@@ -169,6 +200,13 @@ WRONG_POWERS: Any = np.zeros(2, np.int32)
         (np.ones((3, 2, 2), "f"), {"at": 4}, ValueError, "at: got 4; pass depths from 1 to depth=3"),
         (np.ones((3, 2, 2), "f"), {"at": "x"}, TypeError, "at: got 'x'"),
         (np.ones((3, 2, 2), "f"), {"exponents": 1}, TypeError, "exponents: got 1 of type int; pass True or False"),
+        (
+            np.ones((3, 2, 2), "f"),
+            {"tolerance": 0.0},
+            ValueError,
+            "tolerance: got 0.0; pass a number above 0",
+        ),
+        (np.ones((3, 2, 2), "f"), {"tolerance": "x"}, TypeError, "tolerance: got 'x'"),
     ],
 )
 def test_what_is_refused(factors: Any, options: Any, error: Any, message: str) -> None:

@@ -22,13 +22,12 @@ from gradsim import scaled
 from gradsim.draws import normal
 from gradsim.engine import products
 from gradsim.engine.chain import Chain, Drawn, Source, beyond, in_range
+from gradsim.engine.grouping import next_interval
 from gradsim.engine.orthogonal import orthonormalized
 from gradsim.engine.products import Bundle, matrix
 from gradsim.engine.streams import Ahead, Keys
 from gradsim.networks.network import Gains, Network, State, Weights
 from gradsim.scaled import Scaled
-
-MOST_STEPS = 64  # between two factors: they cost nothing any more
 
 
 class Frame(NamedTuple):
@@ -123,7 +122,8 @@ def advance(
         point, grown, spread, _ = group(frame, seeds, gains, run.point, t, steps)
         worst = jnp.max(spread)
         accepted = (worst <= limit) | (steps == 1)
-        new = Run(point, _next(run.interval, steps, worst, limit), run.factors + 1, jnp.maximum(run.spread, spread))
+        interval = next_interval(run.interval, steps, jnp.log(worst), jnp.log(limit))
+        new = Run(point, interval, run.factors + 1, jnp.maximum(run.spread, spread))
         kept = run._replace(interval=jnp.minimum(new.interval, jnp.maximum(steps // 2, 1)))
         here = jnp.where(accepted, t + steps, t)
         return here, *jax.tree.map(lambda a, b: jnp.where(accepted, a, b), (new, _times(growth, grown)), (kept, growth))
@@ -245,13 +245,6 @@ def _times(growth: Scaled, factor: Scaled) -> Scaled:
     shift = scaled.exponent_of(mantissa)
     exponent = growth.exponent + factor.exponent + shift
     return Scaled(scaled.times_power_of_two(mantissa, -shift), jnp.where(mantissa == 0, 0, exponent))
-
-
-def _next(interval: Array, steps: Array, spread: Array, limit: Array) -> Array:
-    """The steps of the next group: as many as would use three fifths of the limit, and twice as many at the most."""
-    room = 0.6 * jnp.log(limit) / jnp.maximum(jnp.log(spread), 1e-2)
-    wanted = jnp.floor(steps.astype(room.dtype) * jnp.minimum(room, MOST_STEPS)).astype(jnp.int32)
-    return jnp.clip(wanted, 1, jnp.minimum(2 * interval, MOST_STEPS))
 
 
 def _each(function: Any) -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from gradsim import scaled
 from gradsim.engine import graded, products
 from gradsim.engine.graded import Graded
 from gradsim.engine.jacobi import SingularValues, singular_values
@@ -39,10 +40,24 @@ def start(vectors: Array) -> Spectrum:
 def push(spectrum: Spectrum, linear: Callable[[Array], Array]) -> Spectrum:
     """A J, where `linear` takes rows [n, d] to their images A q, of as many entries or not fewer than n."""
     images = linear(spectrum.basis)
-    brought = graded.brought_back(images, jnp.zeros(images.shape[0], jnp.int32))
-    exponents = jnp.maximum(spectrum.triangle.exponents + brought.exponents, NOTHING)
-    basis, r, triangle = _factored(brought.rows, Graded(spectrum.triangle.rows, exponents))
-    return Spectrum(basis, graded.times(r, triangle))
+    return factored(spectrum, graded.brought_back(images, jnp.zeros(images.shape[0], jnp.int32)))[0]
+
+
+def factored(spectrum: Spectrum, images: Graded) -> tuple[Spectrum, Array]:
+    """A J of the images A q of the basis, and how many nats rounding may lose in it.
+
+    An image a_j is known to ε ‖a_j‖, and meets row j of T. Row i of R T, which is not smaller than R_ii times row i of
+    T, is then known to ε max_{j ≥ i} ‖a_j‖ ‖T_j‖ / (R_ii ‖T_i‖). Of a row that is lost that is ∞.
+    """
+    exponents = jnp.maximum(spectrum.triangle.exponents + images.exponents, NOTHING)
+    basis, r, triangle = _factored(images.rows, Graded(spectrum.triangle.rows, exponents))
+    there = jnp.any(triangle.rows != 0, axis=1)
+    norm, diagonal = jnp.sqrt(jnp.sum(r * r, axis=0)), jnp.abs(jnp.diagonal(r))
+    nats = (triangle.exponents - jnp.max(triangle.exponents)).astype(r.dtype) * scaled.LN2
+    sizes = jnp.where(there & (norm > 0), nats + jnp.log(jnp.where(norm > 0, norm, 1)), -jnp.inf)
+    spread = lax.cummax(sizes, reverse=True) - nats - jnp.log(jnp.where(diagonal > 0, diagonal, 0))
+    lost = jnp.max(jnp.where(there, spread, 0))
+    return Spectrum(basis, graded.times(r, triangle)), lost
 
 
 def _factored(images: Array, triangle: Graded) -> tuple[Array, Array, Graded]:
