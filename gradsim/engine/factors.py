@@ -64,10 +64,10 @@ def log_singular_values(
         exponents: give σ_i = mantissa · 2^exponent as a `gradsim.Scaled` in place of logarithms: a float32 logarithm
             of −3,000 has lost the digits behind the third.
         tolerance: the largest relative error that rounding may make in a group of factors which are multiplied before
-            one QR, as estimated from the sizes that the QR leaves; the errors of the groups add up. 8 ε unless given:
-            orthogonal factors and those near the identity are then grouped, and Gaussian ones hardly ever. In float64
-            1e-7 takes about half the time for Gaussian chains. A group that loses more, in any chain, or a direction
-            altogether, is taken again with fewer; a single factor loses what it must.
+            one QR, as estimated from the sizes that the QR leaves, which is no bound; the errors of the groups add up.
+            8 ε unless given: orthogonal factors and those near the identity are then grouped, and Gaussian ones hardly
+            ever. In float64 1e-7 takes about half the time for Gaussian chains. A group that loses more, in any chain,
+            or a direction altogether, is taken again with fewer; a single factor loses what it must.
 
     Returns: a `LogSingularValues(values, rank, converged)`. Pure: `jit`, `vmap` and shard it.
     Raises: ValueError or TypeError naming the argument, when it is traced at the latest.

@@ -44,10 +44,11 @@ def push(spectrum: Spectrum, linear: Callable[[Array], Array]) -> Spectrum:
 
 
 def factored(spectrum: Spectrum, images: Graded) -> tuple[Spectrum, Array]:
-    """A J of the images A q of the basis, and how many nats rounding may lose in it.
+    """A J of the images A q of the basis, and an estimate of how many nats rounding loses in it.
 
     An image a_j is known to ε ‖a_j‖, and meets row j of T. Row i of R T, which is not smaller than R_ii times row i of
-    T, is then known to ε max_{j ≥ i} ‖a_j‖ ‖T_j‖ / (R_ii ‖T_i‖). Of a row that is lost that is ∞.
+    T, is then known to about ε max_{j ≥ i} ‖a_j‖ ‖T_j‖ / (R_ii ‖T_i‖): no bound, since R⁻¹ may be larger than its
+    diagonal. Of a row that is lost that is ∞.
     """
     exponents = jnp.maximum(spectrum.triangle.exponents + images.exponents, NOTHING)
     basis, r, triangle = _factored(images.rows, Graded(spectrum.triangle.rows, exponents))
