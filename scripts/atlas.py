@@ -122,9 +122,11 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         family, depth = FAMILIES[name], _depth(name, options)
         axes = _axes(name, options)
         jobs[name] = _sweep(family.build(options.family_width), depth, options, **axes, **family.others)
-    measured = cli.perform(jobs)
-    own = {name: _with_theory(name, measured[name], options) for name in options.activations}
-    return own | {name: _of_family(name, measured[name], options) for name in options.families}
+    return cli.perform(jobs, partial(_finished, options), at_once=2)
+
+
+def _finished(options: Options, name: str, one: xarray.Dataset) -> xarray.Dataset:
+    return (_with_theory if name in options.activations else _of_family)(name, one, options)
 
 
 def _sweep(network: gs.Network, depth: int, options: Options, **gains: Any) -> partial[xarray.Dataset]:

@@ -79,6 +79,35 @@ def test_theory_over_depth_is_that_of_the_law_book() -> None:
         assert np.exp(2 * path[0, 0, -1]) == pytest.approx(power, rel=1e-9)
 
 
+def test_theory_of_norms_and_shared_weights_is_that_of_the_law_book() -> None:
+    axes = {"sigma_w": np.array([0.8, 2.0]), "sigma_b": np.array([0.0, 0.5])}
+    family = FAMILIES["batch norm"]
+    chi = predicted(family, family.build(16), axes, 3)["chi"][1]
+    np.testing.assert_array_equal(chi, gs.theory.batchnorm_growth("relu", 8) * np.array([[1, np.nan]] * 2))
+    found = predicted(FAMILIES["convolution"], gs.convolutional(8, 4), axes, 3)
+    weight, bias = axes["sigma_w"][:, None], axes["sigma_b"]
+    np.testing.assert_allclose(found["theory"][1], gs.theory.log_gain("tanh", weight, bias, 3).mean)
+    np.testing.assert_allclose(found["chi"][1], gs.theory.feedforward("tanh", weight, bias).chi)
+    axes = {"sigma_q": np.zeros(1), "branch_gain": np.ones(1)}
+    path = predicted(FAMILIES["attention"], gs.attention(16, 4, 4, mlp=0), axes, 3)["theory"][1]
+    q, power = 1.0, 1.0  # law G7: uniform attention before which a norm stands, n = 4
+    for _ in range(3):
+        power *= 1 + 1 / q
+        q += 1 - (1 - 1 / 4) / q
+    assert np.exp(2 * path[0, 0, -1]) == pytest.approx(1 - 1 / 4 + power / 4, rel=1e-9)
+
+
+def test_a_scalar_memory_of_constant_gates_is_its_closed_form() -> None:
+    """Where it reads no input nothing is random."""
+    family = FAMILIES["sLSTM"]
+    axes = {"sigma_v": np.array([0.0, 1.0]), "forget_bias": np.array([-3.0, 9.0])}
+    network = family.build(16)
+    found = predicted(family, network, axes, 5)["theory"][1]
+    assert np.isnan(found[1]).all()
+    one = gs.sweep(network, depth=5, seeds=1, sigma_v=0.0, forget_bias=axes["forget_bias"])
+    np.testing.assert_allclose(one.log_gain.isel(seed=0).transpose("forget_bias", "time"), found[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("title", FAMILIES)
 def test_the_call_of_a_family_builds_it(title: str) -> None:
     family = FAMILIES[title]

@@ -16,7 +16,8 @@ NONE: Mapping[str, Any] = MappingProxyType({})
 TIMED = ("vanilla_rnn", "minimal_rnn", "gru", "lstm")  # with a mean field of infinite width
 # One unit in e^(1.7 lag) carries the mean square of these: no sample shows it.
 UNSEEN = ("min_gru", "min_lstm")
-TOKENS = 4
+CHI = {"long_name": "growth of a squared gradient at the fixed point", "units": "1"}
+TOKENS, BATCH = 4, 8
 EVERY = 3  # of the points of a transformer has its theory, which takes a second for each
 
 
@@ -53,6 +54,14 @@ OVER_DEPTH = {
     "residual": Family("residual", {"sigma_w": (0.2, 3.0), "branch_gain": (0.0, 1.5)}),
     "highway": Family("highway", {"sigma_w": (0.5, 4.0), "transform_bias": (-4.0, 2.0)}),
     "layer norm": Family("layernorm", {"sigma_w": (0.5, 3.0), "sigma_b": (0.0, 1.5)}),
+    "batch norm": Family("batchnorm", {"sigma_w": (0.5, 3.0), "sigma_b": (0.0, 1.5)}, sizes=lambda n: (n // 2, BATCH)),
+    "convolution": Family("convolutional", {"sigma_w": (0.5, 3.0), "sigma_b": (0.0, 1.5)}, sizes=lambda n: (n, 4)),
+    "attention": Family(
+        "attention",
+        {"sigma_q": (0.0, 2.0), "branch_gain": (0.0, 1.5)},
+        {"mlp": 0, "epsilon": 0.0},
+        sizes=lambda n: (n, 4, TOKENS),
+    ),
     "pre-norm": _transformer("pre"),
     "post-norm": _transformer("post"),
 }
@@ -78,6 +87,7 @@ OVER_TIME = {
     "RWKV-7": Family("rwkv7", {"sigma_beta": (0.0, 4.0), "decay_bias": (-3.0, 3.0)}),
     "delta rule": Family("delta_net", {"beta": (0.0, 2.0), "sigma_beta": (0.0, 2.0)}, {"tied": False}),
     "mLSTM": Family("mlstm", {"sigma_gate": (0.0, 2.0), "forget_bias": (-3.0, 3.0)}),
+    "sLSTM": Family("slstm", {"sigma_v": (0.0, 2.0), "forget_bias": (-3.0, 9.0)}, {"of": "cell"}),
 }
 FAMILIES = {**OVER_DEPTH, **OVER_TIME}
 
@@ -89,20 +99,45 @@ def predicted(family: Family, network: Network, axes: Mapping[str, np.ndarray], 
     (first, x), (second, y) = axes.items()
     if family.name in TIMED:
         return _fixed_points(family.name, second, x, y)
+    if family.name == "convolutional":
+        return _as_feedforward("tanh", x, y, depth)
     gains = {first: x[:, None], second: y}
+    if family.name == "batchnorm":
+        growth = theory.batchnorm_growth("relu", BATCH)  # at every σ_w, without a bias
+        return {"chi": ((first, second), np.where(gains[second] == 0, growth, np.full((x.size, 1), np.nan)), CHI)}
     if family.name == "residual":
         path = theory.residual("relu", gains["sigma_w"], 0.0, depth, branch_gain=gains["branch_gain"]).log_gain
-    elif family.name == "transformer":
-        position, some = str(family.choices["position"]), np.s_[::EVERY, ::EVERY]
-        few: dict[str, Any] = {first: x[::EVERY, None], second: y[::EVERY]}
-        path = np.full((x.size, y.size, depth), np.nan)
-        path[some] = theory.transformer(TOKENS, depth, "relu", position=position, **few).log_gain
+    elif family.name in ("attention", "transformer"):
+        blocks = {"position": str(family.choices.get("position", "pre")), "mlp": family.name == "transformer"}
+        path = _blocks(depth, blocks, {first: x[:, None], second: y})
     else:
         path = _closed(family, network, gains, depth)
     if not np.isfinite(path).any():
         return {}
     about = {"long_name": "root mean square, which few units may carry", "units": "nat"}
     return {"theory": ((first, second, network.axis), path, about)}
+
+
+def _blocks(depth: int, blocks: Mapping[str, Any], gains: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The log gain of a stack of blocks at some of the points, [first, second, block]; else NaN."""
+    (first, x), (second, y) = gains.items()
+    path, some = np.full((x.size, y.size, depth), np.nan), np.s_[::EVERY, ::EVERY]
+    few: dict[str, Any] = {first: x[::EVERY], second: y[::EVERY]}
+    path[some] = theory.transformer(TOKENS, depth, "relu", **blocks, **few).log_gain
+    return path
+
+
+def _as_feedforward(activation: str, x: np.ndarray, y: np.ndarray, depth: int) -> dict[str, Any]:
+    """Of many channels: the mean field of a feed-forward network (Xiao et al. 2018)."""
+    both, point = ("sigma_w", "sigma_b"), theory.feedforward(activation, x[:, None], y)
+    path = theory.log_gain(activation, x[:, None], y, depth).mean
+    edge = theory.edge_of_chaos(activation, y)
+    return {
+        "chi": (both, point.chi, CHI),
+        "xi_c": (both, point.xi_c, {"long_name": "depth scale of correlations", "units": "layer"}),
+        "theory": ((*both, "depth"), path, {"long_name": "infinite width", "units": "nat"}),
+        "edge_of_chaos": ("sigma_b", edge, {"long_name": "edge of chaos", "units": "1"}),
+    }
 
 
 def _fixed_points(name: str, second: str, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
@@ -118,8 +153,7 @@ def _fixed_points(name: str, second: str, x: np.ndarray, y: np.ndarray) -> dict[
             chi = theory.gru(x[:, None], 1.0, update_bias=y).chi
     found: dict[str, Any] = {"edge_of_chaos": (second, edge, {"long_name": "no growth", "units": "1"})}
     if chi is not None:
-        about = {"long_name": "growth of a squared gradient at the fixed point", "units": "1"}
-        found["chi"] = (("sigma_w", second), chi, about)
+        found["chi"] = (("sigma_w", second), chi, CHI)
     return found
 
 

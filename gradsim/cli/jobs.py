@@ -122,8 +122,20 @@ class Jobs:
             return job()
 
 
-def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.Dataset]:
-    """The Dataset of each job, `functools.partial` of `gradsim.sweep` or `gradsim.critical`, by its name.
+def as_it_is(_: Any, dataset: xarray.Dataset) -> xarray.Dataset:
+    return dataset
+
+
+def perform(
+    jobs: Mapping[Name, partial[xarray.Dataset]],
+    finish: Callable[[Name, xarray.Dataset], xarray.Dataset] = as_it_is,
+    at_once: int = 1,
+) -> dict[Name, xarray.Dataset]:
+    """The Dataset of each job, `functools.partial` of `gradsim.sweep` or `gradsim.critical`, by its name, after
+    `finish` of name and Dataset.
+
+    Args:
+        at_once: how many jobs are run at a time: one compiles, or is finished, while another measures.
 
     Each sweep has a store of its own in the folder `kept`, if there is one.
 
@@ -133,8 +145,13 @@ def perform(jobs: Mapping[Name, partial[xarray.Dataset]]) -> dict[Name, xarray.D
     jobs = {name: at_precision(job) for name, job in jobs.items()}
     if at_hand().share()[1] > 1:  # what has no store is measured by who draws
         jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
-    with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}) as several:
-        found = several.run({name: in_store(name, job) for name, job in jobs.items()})
+
+    def one(name: Name, job: partial[xarray.Dataset]) -> xarray.Dataset:
+        found = in_store(name, job)()
+        return found if at_hand().share()[1] > 1 else finish(name, found)  # which may need all of it
+
+    with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}, at_once) as several:
+        found = several.run({name: partial(one, name, job) for name, job in jobs.items()})
     shared(found)
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from gradsim.cli.jobs import Jobs, Name, Work, in_store, shared
+from gradsim.cli.jobs import Jobs, Name, Work, as_it_is, in_store, shared
 from gradsim.engine.tiling import draw_bytes
 from gradsim.sweeps import cost, grid
 from gradsim.sweeps.machine import at_hand
@@ -48,13 +48,9 @@ def rates(name: str, values: Sequence[float]) -> np.ndarray:
     return np.array(values)
 
 
-def _as_it_is(_: Any, dataset: xarray.Dataset) -> xarray.Dataset:
-    return dataset
-
-
 def perform_training(
     jobs: Mapping[Name, partial[xarray.Dataset]],
-    finish: Callable[[Name, xarray.Dataset], xarray.Dataset] = _as_it_is,
+    finish: Callable[[Name, xarray.Dataset], xarray.Dataset] = as_it_is,
     at_once: int = 1,
 ) -> dict[Name, xarray.Dataset]:
     """The Dataset of each job, `functools.partial` of `gradsim.train`, by its name, after `finish` of name and Dataset.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WIDTH = 7.0  # inches: two columns of a journal
 # Okabe and Ito's colours, told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of the panels
+LETTERS = (*"abcdefghijklmnopqrstuvwxyz", *(f"a{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"))  # of the panels
 MAP = "RdBu_r"  # red explodes, white stands still, blue vanishes
 STYLE: Any = {
     "font.size": 8,

@@ -1,6 +1,7 @@
 """What recurrences with closed forms remember: the mean square of their products after any number of steps."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,15 @@ def _s4d(network: S4D, gains: Gains, steps: np.ndarray) -> np.ndarray:
     return np.log((exp1(steps * low) - exp1(steps * high)) / np.log(high / low))
 
 
+@cache
+def _gauss() -> tuple[np.ndarray, np.ndarray]:
+    """Finding the nodes takes longer than all else here."""
+    return np.polynomial.legendre.leggauss(NODES)
+
+
 def _log_steps(network: Mamba | Mamba2, gains: Gains) -> tuple[np.ndarray, np.ndarray]:
     """Δ and ln of its weight, with what the bias adds before the softplus."""
-    x, weights = np.polynomial.legendre.leggauss(NODES)
+    x, weights = _gauss()
     low, high = np.log(network.steps)
     bias = np.log(np.expm1(np.exp((low + high) / 2 + (high - low) / 2 * x))) + gains["step_bias"]
     return np.logaddexp(0, bias), np.log(weights / 2)
