@@ -98,7 +98,7 @@ def _moments(panels: Sequence[Axes], one: xarray.Dataset, style: dict[str, Any])
                        markeredgewidth=0.7)  # fmt: skip
 
 
-def _finish(panels: Sequence[Axes], letters: str) -> None:
+def _finish(panels: Sequence[Axes], letters: Sequence[str]) -> None:
     labels = (f"mean of {LOG_NORM}", r"variance of $\ln\,\|J u\|$ (nat²)", "residual (standard errors)")
     titles = ("mean", "variance", "measured − exact")
     for ax, letter, label, title in zip(panels, letters, labels, titles, strict=False):
