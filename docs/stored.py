@@ -42,6 +42,7 @@ def context() -> dict[str, Any]:
         "memory": by_network("modern_memory"),
         "transformers": {row["network"]: row for row in table("transformer_depth")},
         "learning": {row["network"]: row for row in table("early_layers_training")},
+        "learning_today": {row["network"]: row for row in table("modern_training")},
         "trainability": table("trainability"),
         "laws": by_law(),
         "scripts": scripts(),

@@ -28,9 +28,9 @@ import xarray
 
 import gradsim as gs
 from gradsim import Network, cli
-from gradsim.analysis.early_layers import by_the_others, table
+from gradsim.analysis.early_layers import by_the_others
+from gradsim.cli import learned
 from gradsim.plot.learning import learning
-from gradsim.plot.memory import with_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,23 +157,7 @@ def labelled(name: str, one: xarray.Dataset) -> xarray.Dataset:
 
 def report(datasets: Mapping[str, xarray.Dataset], folder: Path | None = None) -> str:
     """The table in words; and as early_layers_training.csv in the folder, if one is given."""
-    found = table(datasets)
-    lines = ["accuracy on held-out data, and log10 of the relative update of the first and the last layer"]
-    lines.append("(over time: of the gradient that the first and the last step give, before training):")
-    lines.append(
-        f"  {'network':22s}{'optimizer':>10s}{'rate':>8s}{'accuracy':>18s}{'diverged':>10s}{'first':>9s}{'last':>7s}"
-    )
-    for name in found["network"].values.tolist():
-        row = {str(key): value.item() for key, value in found.sel(network=name).data_vars.items()}
-        lines.append(
-            f"  {name:22s}{row['optimizer']:>10s}{row['learning_rate']:8g}"
-            f"{with_error(row['accuracy'], row['error']):>18s}{row['diverged']:10.0%}"
-            f"{row['log10_first']:9.1f}{row['log10_last']:7.1f}"
-        )
-    if folder is not None:
-        found.to_dataframe().to_csv(folder / "early_layers_training.csv")
-        lines.append(f"table   {folder / 'early_layers_training.csv'}")
-    return "\n".join(lines)
+    return learned.report(datasets, "early_layers_training", folder)
 
 
 def draw(datasets: Mapping[str, xarray.Dataset]) -> dict[str, "Figure"]:

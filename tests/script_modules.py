@@ -38,6 +38,7 @@ SIZES = {
     "trainability": "--depths 3 --lengths 4 --hidden 4 --points 2 --seeds 2 --steps 2 --time-steps 2 --sgd-rates 0.1",
     "early_layers_training": "--depth 4 --width 8 --length 4 --hidden 4 --seeds 2 --steps 2 --records 2 "
     "--adam-rates 0.001 0.01 --sgd-rates 0.01 0.1",
+    "modern_training": "--depth 2 --width 4 --length 4 --hidden 4 --seeds 2 --steps 2 --records 2 --rates 0.001 0.01",
     "trainability_boundary": "--points 64 --width 4 --samples 4 --batch 4 --steps 24",
     "coordinate_check": "--activation tanh --widths 6 8 --layers 2 --depth-width 4 --batch 2 --seeds 3",
     "singular_values": "--width 6 --depths 2 3 --seeds 3",
@@ -64,6 +65,7 @@ FEWER = {
     "two_inputs": '--networks "ReLU, He" "mirrored ReLU"',
     "trainability": '--cases tanh "tanh RNN"',
     "early_layers_training": '--networks sigmoid "tanh RNN"',
+    "modern_training": "--networks ReZero minGRU",
     "trainability_boundary": "--zooms 1 10",
     "coordinate_check": "--depths",
     "singular_values": "--activations hard_tanh",

@@ -19,8 +19,9 @@ from gradsim import cli
 from gradsim.analysis import trainability as analysis
 from gradsim.analysis.early_layers import by_the_others, table
 from gradsim.cli.flax_models import CLASSES, PIXELS, TITLES, Sizes, make
+from gradsim.training import tasks
 
-trainability, early = map(load, ("trainability", "early_layers_training"))
+trainability, early, modern = map(load, ("trainability", "early_layers_training", "modern_training"))
 
 
 def over_depth(accuracy: Any, **variables: Any) -> xarray.Dataset:
@@ -147,6 +148,17 @@ def test_a_network_has_the_rate_that_the_others_chose() -> None:
     np.testing.assert_array_equal(one["learning_rate"], [0.2, 0.2, 0.1, 0.2])
     np.testing.assert_array_equal(one["accuracy"].isel(step=-1), [0.2, 0.2, 0.1, 0.2])
     np.testing.assert_allclose(one["tried"], np.nan_to_num(reached).mean(1))
+
+
+@pytest.mark.parametrize("name", modern.NETWORKS)
+def test_every_network_of_today_can_be_trained(name: str) -> None:
+    """It has the gains it is given, weights to train, and reads what it is trained on."""
+    options, kind = modern.Options(hidden=8), modern.NETWORKS[name]
+    network = kind.build(options)
+    assert set(kind.gains(options)) <= set(network.gains)
+    assert network.parameters
+    data = "digits" if kind.group == modern.BLOCKS else gs.copy_task(alphabet=modern.SYMBOLS)
+    assert tasks.get(data, network, depth=4, classes=None, held_out=0.2, key=0, dtype="float32")
 
 
 def test_every_network_of_early_layers_builds() -> None:
