@@ -39,9 +39,7 @@ ABOUT = {
 COLUMNS = tuple(ABOUT)[:8]  # of every layer
 
 
-def build(
-    measured: Measurement, names: Sequence[str], parameter_norms: Sequence[Any], attrs: Mapping[str, Any]
-) -> xarray.Dataset:
+def build(measured: Measurement, names: Sequence[str], attrs: Mapping[str, Any]) -> xarray.Dataset:
     """Dimensions layer, parameter and, where layers run in a scan, step; −inf is a gradient that is zero."""
     import xarray
 
@@ -60,20 +58,24 @@ def build(
         for j, name in enumerate(("log_activation", "log_gradient")):
             variables[f"{name}_by_step"] = (("layer", "step"), by_step[j])
     variables |= _gains(measured)
+    parameters = measured.parameters
     found = {
-        "log_parameter": parameter_norms,
-        "log_parameter_gradient": measured.norms,
-        "log_float_parameter_gradient": measured.plain_norms,
+        "log_parameter": [one.norm for one in parameters],
+        "log_parameter_gradient": [one.gradient for one in parameters],
+        "log_float_parameter_gradient": [one.plain for one in parameters],
     }
     for name, numbers in found.items():
         variables[name] = ("parameter", np.array([float(log(one)) for one in numbers], np.float64))
-    variables["rounding"] = ("parameter", _relative(measured.rounding, measured.norms))
+    variables["rounding"] = (
+        "parameter",
+        _relative([one.rounding for one in parameters], found["log_parameter_gradient"]),
+    )
     for name, variable in variables.items():
         long_name, units = ABOUT[name.removesuffix("_by_step")]
         by = ", step by step" if name.endswith("_by_step") else ""
         variables[name] = (*variable, {"long_name": long_name + by, "units": units})
     variables |= formats.shares([_narrow(call.gradient) for call in calls], "layer")
-    variables |= formats.shares(measured.narrow, "parameter")
+    variables |= formats.shares([one.narrow for one in parameters], "parameter")
     coordinates: dict[str, Any] = {
         "layer": ("layer", labels(calls), {"long_name": "layer, in order of execution"}),
         "type": ("layer", [call.site.type_name for call in calls], {"long_name": "type of the layer"}),

@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     program: Program
     forward: list[Group]
     backward: list[Group]
+    results: list[int]
     dtype: Any  # of the loss, and so of the cotangent
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -93,14 +92,6 @@ def _counts(value: Any) -> Array:
         tuple(range(size.ndim)),
     )
     return jnp.stack(sums)
-
-
-jitted_counts = jax.jit(lambda value: counts([value]))
-
-
-def counts_of(values: Sequence[Any]) -> list[np.ndarray]:
-    """Of each array by itself, on the host."""
-    return list(jax.device_get([jitted_counts(value) for value in values]))
 
 
 def shares(found: Sequence[Any], dimension: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradsim.inspection.block_floats import block, log_norm_parts
-from gradsim.inspection.groups import ALONE
+from gradsim.inspection.groups import LOOPS
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.program import Equation, Program
 from gradsim.inspection.structure import key_of
@@ -96,7 +96,7 @@ def _cut(program: Program, start: int, end: int, known: dict[int, Any], linear: 
             continue
         chosen.append(equation)
         wanted.update(equation.ins)
-    if len(chosen) > LONGEST or any(one.source.primitive.name in ALONE[1:] for one in chosen):
+    if len(chosen) > LONGEST or any(one.source.primitive.name in LOOPS for one in chosen):
         return None
     made = {out for one in chosen for out in one.outs}
     rest = sorted(wanted - made - set(seeds))

@@ -13,7 +13,7 @@ from gradsim import arguments
 from gradsim.inspection import dataset, jacobians
 from gradsim.inspection.differentiate import parts, trace
 from gradsim.inspection.layers import Subject, is_pure, subject
-from gradsim.inspection.measure import measure, norms_of
+from gradsim.inspection.measure import measure
 from gradsim.inspection.products import EXACT, Direction, Product, from_input, product, to_output
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ def inspect(
             "model: some entries of a gradient were too small beside others of the same array and count as zero; norms "
             "of arrays that depend on those entries alone, and shares of zeros, may be wrong"
         )
-    sizes = norms_of(parted.parameters)
     attrs = {"model": type(model).__name__, "dtype": str(plan.dtype)}
-    built = dataset.build(measured, parted.names, sizes, attrs)
+    built = dataset.build(measured, parted.names, attrs)
     return built.assign(jacobians.variables(found, measured.calls, labels, average=average))
 
 

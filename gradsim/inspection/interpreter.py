@@ -6,8 +6,8 @@ equation, and so one program.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Site, record
 from gradsim.inspection.saturation import saturated, saturating
 from gradsim.inspection.structure import activation, sites
+from gradsim.inspection.together import LARGE, Together, itself
 
 Note = Callable[..., Any]  # (operands of a tap, units=) -> arrays
 LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
@@ -73,9 +74,12 @@ def rule_of(equation: Any, operands: Sequence[Any]) -> tuple[Any, bool]:
 class Interpreter:
     """One walk through a program: what its taps of one kind noted, and what was lost or is not linear on the way."""
 
-    def __init__(self, kind: str, note: Note = record, kept: Collection[int] = ()) -> None:
+    def __init__(
+        self, kind: str, note: Note = record, kept: Collection[int] = (), together: Together | None = None
+    ) -> None:
         self.kind, self.note = kind, note  # the taps that are heard, and what is noted of their operands
         self.kept = kept  # sites whose operands are held on to, outside of loops
+        self.together = together  # where many are noted at once
         self.held: list[tuple[Site, Any]] = []
         self.records: list[tuple[Site, Any]] = []
         self.lost: list[Any] = []
@@ -84,21 +88,35 @@ class Interpreter:
     def walk(self, groups: Sequence[Group], values: dict[int, Any]) -> None:
         """Evaluates groups, each compiled once; `values` holds what is known by its number in the program."""
         for group in groups:
-            operands = [values[i] for i in group.ins]
-            taps = group.taps.get(self.kind, [])
-            if group.equations[0].source.primitive.name == "gradsim_tap":
-                results = _passed(group, operands)
-                self.held += [(site, operands) for site in taps if site.site in self.kept]
-                self.records += [(site, jitted(self.note)(operands, units=self.kind == "value")) for site in taps]
-            else:
-                program = compiled(group, self.kind, self.note, tuple(map(is_block, operands)))
-                results, notes, lost = program.call(*operands)
-                self.records += zip(taps, notes, strict=True)
-                self.lost += lost
-                self.nonlinear |= program.nonlinear
-            values.update(zip(group.outs, results, strict=True))
+            self.step(group, values, values)
             for i in group.spent:
                 values.pop(i, None)
+
+    def step(self, group: Group, own: dict[int, Any], common: Mapping[int, Any], *, silent: bool = False) -> None:
+        """Evaluates a group at what is its own, or else is common to several walks; a silent one notes nothing, for
+        that takes time."""
+        operands = [own[i] if i in own else common[i] for i in group.ins]
+        notes: list[Any] = []
+        if group.equations:
+            program = compiled(group, self.kind, self.note, tuple([is_block(one) for one in operands]))
+            results, notes, lost = program.call(*operands)
+            if sum([x.size for x in jax.tree.leaves(results)]) > LARGE:
+                jax.block_until_ready(results)  # started ahead of time, programs would hold memory at the same time
+            own.update(zip(group.outs, results, strict=True))
+            self.nonlinear |= program.nonlinear
+            self.lost += [] if silent else [self._kept(one) for one in lost]
+        if silent:
+            return
+        self.records += zip(group.sites.get(self.kind, []), map(self._kept, notes), strict=True)
+        note = with_units(self.note, self.kind == "value")
+        for site, numbers in group.taps.get(self.kind, ()):
+            passed = [own[i] if i in own else common[i] for i in numbers]
+            if site.site in self.kept:
+                self.held.append((site, passed))
+            self.records.append((site, self.together(note, passed) if self.together else jitted(note)(passed)))
+
+    def _kept(self, note: Any) -> Any:
+        return self.together(itself, note) if self.together else note
 
     def trace(
         self, equations: Sequence[Equation], values: dict[int, Any], activations: Collection[int] | None = None
@@ -148,17 +166,15 @@ class Interpreter:
             self.lost.append(jnp.any(one.lost))
 
 
-def _passed(group: Group, operands: Sequence[Any]) -> list[Any]:
-    """What a tap hands on."""
-    equation = group.equations[0]
-    values = dict(zip(group.local_ins, operands, strict=True))
-    values.update(zip(equation.outs, [values[i] for i in equation.ins], strict=True))
-    return [values[i] for i in group.local_outs]
+@cache
+def with_units(note: Note, units: bool) -> Callable[[Any], Any]:
+    """One function for each, so that it is compiled once."""
+    return partial(note, units=units)
 
 
 @cache
-def jitted(note: Note) -> Any:
-    return jax.jit(note, static_argnames="units")
+def jitted(note: Callable[[Any], Any]) -> Any:
+    return jax.jit(note)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -199,12 +215,16 @@ KEPT = 4096  # programs, small ones
 
 def compiled(group: Group, kind: str, note: Note, form: tuple[bool, ...]) -> Compiled:
     """The program of a group whose operands are in blocks or plain as `form` says."""
-    looped = group.equations[0].source.primitive.name in LOOPS
-    heard = (kind, note) if looped or (group.activations and kind == "value") else None
-    key = (group.key, heard, form)
+    looped = any(one.source.primitive.name in LOOPS for one in group.equations)
+    own = (kind, note) if looped or (group.activations and kind == "value") else None
+    program = group.programs.get((own, form))
+    if program is not None:
+        return program
+    key = (group.key, own, form)
     program = known.get(key)
     if program is None:
         program = known[key] = Compiled(group, kind, note)
         if len(known) > KEPT:
             known.popitem(last=False)
+    group.programs[own, form] = program
     return program

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradsim.inspection.block_floats import block, coarsened, is_block, with_rows
-from gradsim.inspection.differentiate import Plan
+from gradsim.inspection.differentiate import Plan, first_linear
 from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.jax_versions import scan_sizes, written_at
 from gradsim.inspection.program import Equation, Program, flatten
@@ -39,7 +39,7 @@ def locate(plan: Plan, operands: Sequence[Any]) -> tuple[str, str]:
     so a mask of −inf is none. Equations run one by one, steps of scans, too.
     """
     program = plan.program
-    cut = sum(len(group.equations) for group in plan.forward)
+    cut = first_linear(program, program.inputs[-1:])
     values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
     values[program.inputs[-1]] = block(jnp.ones((), plan.dtype))
     forward = _search(program.equations[:cut], values, _Calls("value"), ())

@@ -79,7 +79,7 @@ class Walk:
                 changed.update(group.outs)
 
     def _run(self, groups: list[Group]) -> None:
-        Interpreter("value").walk(groups, self.values)
+        Interpreter("none").walk(groups, self.values)
 
 
 class Tuning:

@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gradsim.inspection.groups import ALONE, FIRST
+from gradsim.inspection.groups import FIRST, LOOPS
 from gradsim.inspection.program import Program
 
-LOOPS = ALONE[1:]
 SUMS = ("gradsim_tap", "add_any")
 MOVES = (*SUMS, "transpose", "reshape", "squeeze", "convert_element_type")
 NEAR = 1000  # equations: a skip past more than these is around many layers, and no branch

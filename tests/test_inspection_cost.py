@@ -1,0 +1,42 @@
+"""What an inspection costs: programs that depth does not add to."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from inspected import Sigmoids
+
+import gradsim as gs
+from gradsim.inspection import interpreter, together
+from gradsim.inspection.together import MANY, Together, itself
+
+
+def test_programs_are_few_at_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[Any, Any] = {}
+    monkeypatch.setattr(interpreter, "known", known)
+    counts = []
+    for depth in (5, 9):
+        gs.inspect(Sigmoids(depth, 4), jnp.ones((2, 4)), loss=jnp.sum)
+        counts.append(len(known))
+    assert counts[0] == counts[1]
+
+
+def test_small_arrays_are_measured_at_once_and_as_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    many = together._many
+
+    def counted(*args: Any) -> Any:
+        runs.append(1)
+        return many(*args)
+
+    monkeypatch.setattr(together, "_many", counted)
+    gathered = Together()
+    xs = [jnp.full((2,), i, jnp.float32) for i in range(MANY + 5)]
+    laters = [gathered(itself, x) for x in xs]
+    other = gathered(itself, jnp.ones((3,), jnp.float32))
+    found, alone, plain = gathered.fetched((laters, other, xs[0]))
+    np.testing.assert_array_equal(found, np.stack(xs))
+    np.testing.assert_array_equal(alone, np.ones(3))
+    np.testing.assert_array_equal(plain, xs[0])
+    assert len(runs) == 2
