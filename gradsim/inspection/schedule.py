@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import defaultdict
+from typing import Any, NamedTuple
 
 from gradsim.inspection.program import Equation, Program
 
@@ -43,18 +44,25 @@ def schedule(program: Program, cut: int) -> Schedule:
 
 def _late(equations: list[Equation], cut: int, kept: set[int], results: set[int]) -> dict[int, list[int]]:
     """Forward equations that may wait, the last first, by the place of the backward equation before which they run."""
-    first: dict[int, int] = {}  # places that take a number
-    last: dict[int, int] = {}
+    takers: dict[int, list[int]] = defaultdict(list)
     for place, equation in enumerate(equations):
         for number in equation.ins:
-            first.setdefault(number, place)
-            last[number] = place
-    late: dict[int, list[int]] = {}
+            takers[number].append(place)
+    moved: dict[int, int] = {}
+    late: dict[int, list[int]] = defaultdict(list)
     for place in reversed(range(cut)):
         source, ins, outs = equations[place]
-        if source.primitive.name not in CHEAP or results.intersection(outs):
+        if source.primitive.name not in CHEAP or not results.isdisjoint(outs):
             continue
-        start = min((first[number] for number in outs if number in first), default=0)
-        if start >= cut and all(number in kept or last[number] > start for number in ins):
-            late.setdefault(start, []).append(place)
+        starts = [moved.get(taker, taker) for number in outs for taker in takers[number]]
+        # In place of what it makes, what it takes is kept, unless that is kept for others in any case.
+        sizes = {number: _bytes(atom) for number, atom in zip(ins, source.invars, strict=True) if number not in kept}
+        own = [n for n in sizes if all(moved.get(taker, taker) < cut or taker == place for taker in takers[n])]
+        if starts and min(starts) >= cut and sum(sizes[n] for n in own) <= sum(map(_bytes, source.outvars)):
+            moved[place] = min(starts)
+            late[moved[place]].append(place)
     return late
+
+
+def _bytes(atom: Any) -> int:
+    return int(atom.aval.size * atom.aval.dtype.itemsize)
