@@ -20,6 +20,12 @@ from gradsim.engine.precision import CHOICES
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, cost, loop, progress
 
+
+@dataclass(frozen=True)
+class Depth(cli.SweepOptions):
+    depth: int = 3
+
+
 NAMES = (("map", "tanh/2"), "plain")
 JOB: dict[str, Any] = {"network": gs.feedforward(6), "depth": 4, "seeds": 4, "sigma_w": [0.5, 1.0]}
 
@@ -73,6 +79,34 @@ def test_the_same_command_goes_on(tmp_path: Path, calls: list[int], capsys: pyte
     xarray.testing.assert_equal(cli.load(tmp_path / "other" / "some.zarr")["both"].load(), there)
     with pytest.raises(SystemExit, match=r"^error: depth: the store at .* was made with 4, and 3 came"):
         script(options, depth=3)
+
+
+def test_resume_goes_on_with_the_options_of_then(
+    tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with what belongs to a run or a process; an option given beside it overrides one of them."""
+    monkeypatch.chdir(tmp_path)
+    presets = {"quick": Depth()}
+    first = ["--depth", "5", "--formats", "png", "pdf", "--store", "kept", "--quiet", "--process=0", "--processes=2"]
+    assert script(cli.parse(presets, [*first, "--out", "out"])) == []
+    again = cli.parse(presets, ["--resume", "kept", "--formats", "svg"])
+    assert again == Depth(
+        depth=5, formats=("svg",), out=Path("out"), store=Path("kept"), resume=Path("kept")
+    )  # fmt: skip
+    with pytest.raises(SystemExit):  # Ctrl-C
+        script(again)
+    script(cli.parse(presets, ["--resume", "kept"]))
+    assert (tmp_path / "out" / "some.zarr").is_dir()
+    assert len(calls) == 4 + 2 + 3  # of the first process, then one that was done and one that was not
+    for arguments, message in (
+        (["--resume", "none"], "resume: none was not begun by --store"),
+        (["--resume", "kept", "--store", "kept"], "resume: it is itself the --store; pass one of them"),
+        (["--resume", "kept", "--data", "out/some.zarr"], "resume: --data redraws"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {message}"):
+            cli.parse(presets, arguments)
+    with pytest.raises(SystemExit, match=r"^error: store: kept was begun by some\.py, and other\.py came"):
+        cli.run("other", cli.parse(presets, ["--resume", "kept"]), lambda _: {}, lambda _: "", lambda _: {})
 
 
 def test_a_full_disk_is_said_in_a_line(tmp_path: Path, calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +165,6 @@ def test_the_precision_asked_for_is_that_of_every_sweep(tmp_path: Path) -> None:
     assert get_args(get_type_hints(cli.SweepOptions)["precision"]) == CHOICES
 
 
-@dataclass(frozen=True)
-class Depth(cli.SweepOptions):
-    depth: int = 3
-
-
 def test_what_comes_whole_is_kept_when_it_is_there(tmp_path: Path) -> None:
     """One result of two, as the second ends; by the options of the script alone."""
     done: list[str] = []
@@ -170,7 +199,7 @@ def test_what_comes_whole_is_kept_when_it_is_there(tmp_path: Path) -> None:
 # They train, time, inspect, take exponents, which are at the highest precision, or keep a book of exact claims.
 WITHOUT_SWEEPS = (
     "laws", "lyapunov_spectrum", "inspect_models", "scaling", "trainability", "early_layers_training",
-    "trainability_boundary", "coordinate_check",
+    "trainability_boundary", "coordinate_check", "modern_training",
 )  # fmt: skip
 
 

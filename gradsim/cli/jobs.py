@@ -101,9 +101,14 @@ class Jobs:
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
 
-    def run(self, jobs: Mapping[Name, Callable[[], Result]]) -> dict[Name, Result]:
-        """The result of each of these jobs, by its name; Datasets are kept in the folder `kept`, if there is one."""
-        jobs = {name: _kept(name, job) for name, job in jobs.items()}
+    def run(self, jobs: Mapping[Name, Callable[[], Result]], *, keep: bool = True) -> dict[Name, Result]:
+        """The result of each of these jobs, by its name; Datasets are kept in the folder `kept`, if there is one.
+
+        Args:
+            keep: unless the jobs do so themselves.
+        """
+        if keep:
+            jobs = {name: _kept(name, job) for name, job in jobs.items()}
         if self.at_once == 1:
             return {name: self._one(name, job) for name, job in jobs.items()}
         with ThreadPoolExecutor(self.at_once) as pool:
@@ -147,11 +152,11 @@ def perform(
         jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
 
     def one(name: Name, job: partial[xarray.Dataset]) -> xarray.Dataset:
-        found = in_store(name, job)()
+        found = _kept(name, in_store(name, job))()
         return found if at_hand().share()[1] > 1 else finish(name, found)  # which may need all of it
 
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}, at_once) as several:
-        found = several.run({name: partial(one, name, job) for name, job in jobs.items()})
+        found = several.run({name: partial(one, name, job) for name, job in jobs.items()}, keep=False)
     shared(found)
     return found
 

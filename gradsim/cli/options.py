@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from gradsim.arguments import gain, whole
+from gradsim.cli.resuming import begun, command
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Options:
     store: Path | None = None
     """A folder that keeps every chunk of a sweep or a training run as soon as it is done: the same command goes on from
     there after an end of any kind. What comes whole, such as exponents or critical gains, is kept when it is there."""
+
+    resume: Path | None = None
+    """Go on from this folder, which --store has begun, with the options of then; those given beside it come first."""
 
     quiet: bool = False
     """Say how far it is in lines now and then, also where a bar could move."""
@@ -83,22 +87,30 @@ Chosen = TypeVar("Chosen", bound=Options)
 def parse(presets: Mapping[str, Chosen], arguments: Sequence[str] | None = None, description: str = "") -> Chosen:
     """The options on the command line; what is not given there has its preset's value.
 
-    Exits with one line where `data` stands beside what only measuring reads.
+    Exits with one line where `data` stands beside what only measuring reads, and where nothing is there to go on from.
     """
     import tyro
 
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = typed = list(sys.argv[1:] if arguments is None else arguments)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", default="quick")
     early.add_argument("--inputs", default="gaussian")
+    early.add_argument("--resume", type=Path)
+    if (folder := early.parse_known_args(arguments)[0].resume) is not None:
+        arguments = [*begun(folder), *arguments]
     given = early.parse_known_args(arguments)[0]
     default: Any = presets.get(given.preset, presets["quick"])  # an unknown preset is tyro's to refuse
     if given.inputs == "digits":  # 8 x 8 pixels
         default = replace(default, **{field.name: 64 for field in fields(default) if field.name.endswith("width")})
     options: Chosen = tyro.cli(type(default), args=arguments, default=default, description=description)
-    if options.data is not None and (useless := _unread(options, arguments)):
+    if options.data is not None and (useless := _unread(options, typed)):
         them = "them" if len(useless) > 1 else "it"
         sys.exit(f"error: {', '.join(useless)}: --data redraws what was measured; leave {them} out")
+    if options.resume is not None:
+        if options.store is not None:
+            sys.exit("error: resume: it is itself the --store; pass one of them")
+        options = replace(options, store=options.resume)
+    command.set(arguments)
     return options
 
 

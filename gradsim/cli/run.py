@@ -18,6 +18,7 @@ from gradsim.arguments import reason
 from gradsim.cli.jobs import Shared, kept, precision
 from gradsim.cli.options import Chosen, Options, check_counts
 from gradsim.cli.results import asked
+from gradsim.cli.resuming import refuse_others, remember
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.engine.precision import refuse_elsewhere
@@ -51,6 +52,9 @@ def run(
             writable(options.out)
             if options.data is None:
                 enable_compilation_cache()
+                if options.store is not None:
+                    refuse_others(options.store, name)
+                    remember(options.store, name)
                 with kept_on_interrupt(saved, options.out / f"{name}.zarr", name), kept_in(options):
                     try:
                         datasets = measure(options)
@@ -102,7 +106,9 @@ def kept_in(options: Options) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         if options.store is not None:
-            print(f"the same command goes on from {options.store}", file=sys.stderr)
+            print(
+                f"the same command goes on from {options.store}, and so does --resume {options.store}", file=sys.stderr
+            )
         raise
     finally:
         kept.reset(folder)

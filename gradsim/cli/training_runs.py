@@ -77,7 +77,7 @@ def perform_training(
     works = {name: foresee_training(*job.args, **job.keywords) for name, job in jobs.items()}
     with Jobs(works, at_once) as several:
         try:
-            several.run({name: partial(one, name, job) for name, job in jobs.items()})
+            several.run({name: partial(one, name, job) for name, job in jobs.items()}, keep=False)
         except KeyboardInterrupt as interrupt:
             interrupt.partial = {name: done[name] for name in jobs if name in done}  # type: ignore[attr-defined]
             raise
