@@ -89,7 +89,7 @@ def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
     assert reasons["saturated"].startswith("saturated, or normalized behind it: its gain is at most")
     assert reasons["dead"] == "dead: its gain is 0, and no scale brings it to the target"
     assert reasons["shared"] == "shared: 2 calls have this kernel, each with a gain of its own"
-    assert reasons["recurrent"] == "it is run within a loop or a condition"
+    assert reasons["recurrent"].startswith("shared by all turns of a loop, each with a gain of its own")
     assert reasons["last"] == ""
     np.testing.assert_array_equal(tuned["dead"], given["dead"])
     for name, variable in table.variables.items():

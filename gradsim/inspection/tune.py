@@ -12,6 +12,7 @@ import numpy as np
 from gradsim import arguments
 from gradsim.inspection.differentiate import parts, trace
 from gradsim.inspection.layers import Subject, subject
+from gradsim.inspection.stacks import unrolled
 from gradsim.inspection.structure import sites
 from gradsim.inspection.taps import mark
 from gradsim.inspection.tuning import Aims, Row, Tuning
@@ -73,10 +74,11 @@ def tune(
 
     What is refused keeps its scale, with `status` and `reason` in the table; the rest is tuned. Refused are kernels
     with which the layer's gain does not grow: before a norm, dead (kernels of zeros too), saturated beyond rescue, not
-    finite; and those with no gain of their own: shared by several calls, in a loop, or without a gradient to their
-    input. "inexact" is what was scaled and is off the target by more than the tolerance after four passes. Biases and
-    all other parameters stay as they are; biases are best zero, for a large one sets the activation's slope at any
-    scale.
+    finite; and those with no gain of their own: shared by several calls or by all turns of a loop, within a condition,
+    or without a gradient to their input. A scan over parameters stacked layer by layer, as `nnx.scan` and
+    `flax.linen.scan` make it, is layers of their own, `path[turn]` in the table, as if unrolled. "inexact" is what was
+    scaled and is off the target by more than the tolerance after four passes. Biases and all other parameters stay as
+    they are; biases are best zero, for a large one sets the activation's slope at any scale.
 
     model, inputs, variables, rngs, keywords: as `gradsim.inspect` takes them; the inputs are a typical batch.
     target: of layers.
@@ -99,7 +101,12 @@ def tune(
     if max(ranks, default=0) < 2:
         raise ValueError("model: no kernels; pass one with parameters of two or more axes")
     floats, others, _ = parts(parted.inputs)
-    plan = trace(_with_output(parted), None)
+    plan, slices = trace(_with_output(parted), None), None
+    if any(one.source.primitive.name == "scan" for group in plan.forward for one in group.equations):
+        slices = unrolled(parted)
+    if slices is not None:
+        parted, ranks = slices.parted, slices.ranks
+        plan = trace(_with_output(parted), None)
     tuning = Tuning(plan, ranks, per == "output")
     rest = jax.tree.leaves((floats, others, parted.state))
     parameters, rows = tuning.run(parted.parameters, rest, aims)
@@ -110,6 +117,7 @@ def tune(
         raise ValueError(f"model: no kernel can be tuned; {first}: {rows[0].reason}")
     types = {site.layer: site.type_name for one in plan.program.equations for site in sites(one.source, "value")}
     attrs = {"model": type(model).__name__, "tolerance": aims.tolerance, "per": per}
+    parameters = parameters if slices is None else slices.whole(parameters)
     return Tuned(_formed(model, inputs, variables, parameters), _table(rows, parted.names, types, attrs))
 
 
@@ -173,7 +181,7 @@ def _table(rows: Sequence[Row], names: Sequence[str], types: Mapping[str, str], 
     layers = [_layer(name) for name in kernels]
     coordinates = {
         "layer": ("layer", layers, {"long_name": "layer, in order of execution"}),
-        "type": ("layer", [types.get(one, "") for one in layers], {"long_name": "type of the layer"}),
+        "type": ("layer", [types.get(one.split("[")[0], "") for one in layers], {"long_name": "type of the layer"}),
         "parameter": ("layer", kernels, {"long_name": "parameter that is the kernel"}),
     }
     return xarray.Dataset(variables, coordinates, attrs={**provenance(), **attrs})
@@ -186,5 +194,6 @@ def _status(row: Row) -> str:
 
 
 def _layer(name: str) -> str:
-    """The path of the module that a kernel is of."""
-    return "model" if name in ("kernel", "") else name.removesuffix(".kernel")
+    """The path of the module that a kernel is of, with its turn in a scan."""
+    path, bracket, turn = name.partition("[")
+    return ("model" if path in ("kernel", "") else path.removesuffix(".kernel")) + bracket + turn

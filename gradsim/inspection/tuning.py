@@ -17,7 +17,8 @@ from gradsim.inspection.wiring import wiring
 
 PASSES = 4  # the second and later ones where layers act on each other both ways
 FAINT = float(np.log(16.0))  # nats: with its kernel so much smaller, a layer's gain must have lost half of that
-
+LOOPED = "shared by all turns of a loop, each with a gain of its own; a scan over stacked slices of it would be tuned"
+CONDITION = "it is run within a condition, or a loop with one"
 
 NONE = Size(float("nan"), float("nan"), float("nan"))
 
@@ -142,7 +143,7 @@ class Tuning:
         for i, calls in places.items():
             if calls > 1:
                 reasons[i] = f"shared: {calls} calls have this kernel, each with a gain of its own"
-        reasons.update(dict.fromkeys(self.wires.looped, "it is run within a loop or a condition"))
+        reasons.update({i: LOOPED if kind == "scan" else CONDITION for i, (_, kind) in self.wires.looped.items()})
         return reasons
 
     def _off(self, sizes: Sequence[Size], reasons: dict[int, str], aims: Aims) -> list[int]:
@@ -165,7 +166,7 @@ class Tuning:
     ) -> list[Row]:
         calls: dict[int, list[int]] = defaultdict(list)
         places = dict.fromkeys(self.wires.blocked, -len(self.plan.program.equations))
-        places.update({i: -place for i, place in self.wires.looped.items()})
+        places.update({i: -place for i, (place, _) in self.wires.looped.items()})
         for number, gauge in enumerate(self.gauges):
             for i in gauge.parameters:
                 calls[i].append(number)

@@ -49,7 +49,7 @@ class Wiring(NamedTuple):
     uses: dict[int, list[int]]
     taken: dict[int, int]  # parameters' numbers -> the first equation that takes them
     kernels: dict[int, Kernel]
-    looped: dict[int, int]  # parameters that a loop takes -> its place in the backward program, or the end
+    looped: dict[int, tuple[int, str]]  # parameters that a loop takes -> its place, the end if not backward; its kind
     blocked: set[int]  # parameters of products whose other side has no gradient
 
 
@@ -65,7 +65,7 @@ def wiring(program: Program, ranks: Sequence[int]) -> Wiring:
     taken: dict[int, int] = {}
     parameters = set(program.inputs[: len(ranks)])
     kernels: dict[int, Kernel] = {}
-    looped: dict[int, int] = {}
+    looped: dict[int, tuple[int, str]] = {}
     forward: set[int] = set()
 
     def matrices(number: int) -> frozenset[int]:
@@ -83,7 +83,7 @@ def wiring(program: Program, ranks: Sequence[int]) -> Wiring:
             sources.update(dict.fromkeys(outs, None if mixed else frozenset().union(*(sources[i] or () for i in ins))))
             if mixed and name in (*FIRST, *LOOPS):
                 forward.update(i for one in held for i in one)
-                looped.update({i: len(program.equations) for one in held for i in one if name in LOOPS})
+                looped.update({i: (len(program.equations), name) for one in held for i in one if name in LOOPS})
             continue
         for number in came:
             uses[number].append(place)
@@ -94,7 +94,7 @@ def wiring(program: Program, ranks: Sequence[int]) -> Wiring:
             kernels[place] = Kernel(place, acting, came[0], outs[0], following)
             following = place
         elif name in LOOPS:
-            looped.update({i: place for one in held for i in one})
+            looped.update({i: (place, name) for one in held for i in one})
         origin.update(dict.fromkeys(outs, following))
         pairs = zip((*ins, *outs), (*source.invars, *source.outvars), strict=True)
         linear.update((number, atom.aval) for number, atom in pairs if number in origin)
