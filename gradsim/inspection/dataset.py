@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradsim.inspection import formats
-from gradsim.inspection.gains import Gain
+from gradsim.inspection.gains import Gain, frobenius
 from gradsim.inspection.measure import Call, Measurement
 from gradsim.inspection.records import Record, number
 from gradsim.scaled import log
@@ -57,7 +57,7 @@ def build(measured: Measurement, names: Sequence[str], attrs: Mapping[str, Any])
                     by_step[j, i, : found.size] = found
         for j, name in enumerate(("log_activation", "log_gradient")):
             variables[f"{name}_by_step"] = (("layer", "step"), by_step[j])
-    variables |= _gains(measured)
+    variables |= _gains(measured, steps)
     parameters = measured.parameters
     found = {
         "log_parameter": [one.norm for one in parameters],
@@ -150,15 +150,32 @@ def _taken(record: Record) -> Record:
     return Record(number(mantissa, exponent), *counts)
 
 
-def _gains(measured: Measurement) -> dict[str, Any]:
+def _gains(measured: Measurement, steps: int) -> dict[str, Any]:
+    """Of a layer in a scan those of each turn, and the root of their mean square."""
     if measured.gains is None:
         return {}
     found = [measured.gains.get(call.site.call, NONE) for call in measured.calls]
-    return {
-        "log_gain": ("layer", np.array([one.log_gain for one in found])),
-        "log_gain_error": ("layer", np.array([one.error for one in found])),
-        "gain_method": ("layer", [one.method for one in found]),
-    }
+    turned = [np.ndim(one.log_gain) > 0 for one in found]
+    by_step = np.full((2, len(found), steps), np.nan)
+    joint = np.empty((2, len(found)))
+    for i, one in enumerate(found):
+        joint[:, i] = _joint(one) if turned[i] else one[:2]
+        if turned[i]:
+            by_step[:, i, : one.log_gain.size] = one[:2]
+    names = ("log_gain", "log_gain_error")
+    variables: dict[str, Any] = {name: ("layer", values) for name, values in zip(names, joint, strict=True)}
+    if any(turned):
+        several = zip(names, by_step, strict=True)
+        variables |= {f"{name}_by_step": (("layer", "step"), values) for name, values in several}
+    return {**variables, "gain_method": ("layer", [one.method for one in found])}
+
+
+def _joint(gain: Gain) -> tuple[float, float]:
+    """The root mean square of all turns' gains; errors are added, for the turns have the same probes."""
+    whole = frobenius(gain.log_gain, exact=True)[0] - 0.5 * np.log(gain.log_gain.size)
+    if not np.isfinite(whole):
+        return whole, 0.0
+    return whole, float(np.mean(np.exp(2 * (gain.log_gain - whole)) * gain.error))
 
 
 def total(norms: Any) -> float:

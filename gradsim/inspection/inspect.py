@@ -64,9 +64,11 @@ def inspect(
     variables, rngs: of a flax.linen module that is not bound, what `apply` takes.
     keywords: what the model is called with besides the inputs.
     gains: also log_gain[layer] = ½ ln(‖J‖_F² / n_in) of each layer's Jacobian J, of all its outputs with respect to
-        the n_in numbers of the arrays it takes by place: exact where it has at most 512 outputs, else from Gaussian
-        probes (Hutchinson 1989), with `log_gain_error`; `gain_method` says which. Empty and NaN for layers in a scan,
-        for what a function marks, and for modules of many layers.
+        the n_in numbers of the arrays, and trees of them, it takes by place: exact where it has at most 512 outputs,
+        else from Gaussian probes (Hutchinson 1989), with `log_gain_error`; `gain_method` says which. Of layers in a
+        scan, as recurrent cells are, each turn's in `log_gain_by_step`, and in `log_gain` the root of their mean
+        square. Empty and NaN for layers in a scan within a scan or condition, for what a function marks, and for
+        modules of many layers.
 
     products: also log_gain_to_output[layer] = ½ ln(‖∂y/∂h‖_F² / n_h), y all of the model's output, h the layer's, and
         log_gain_from_input[layer] = ½ ln(‖∂h/∂x‖_F² / n_x), x the inputs that are floats; exact where y or x has at

@@ -194,17 +194,23 @@ def _with_tap(method: Any, running: set[int]) -> Any:
 
 
 def around(call: Callable[..., Any], layer: str, type_name: str) -> Callable[..., Any]:
-    """`call` with taps on the arrays it takes by place, and on all that it returns."""
+    """`call` with taps on the arrays and trees of arrays it takes by place, and on all that it returns."""
 
     def tapped(*args: Any) -> Any:
         number = next(sites)
-        arrays = [i for i, one in enumerate(args) if is_float(one)]
+        arrays = [i for i, one in enumerate(args) if is_float(one) or _is_tree(one)]
         marked = mark([args[i] for i in arrays], layer=layer, type_name=type_name, role="enter", call=number)
         both = dict(zip(arrays, marked, strict=True))
         out = call(*(both.get(i, one) for i, one in enumerate(args)))
         return mark(out, layer=layer, type_name=type_name, role="output", call=number)
 
     return tapped
+
+
+def _is_tree(value: Any) -> bool:
+    """Is it a tuple, list or dict of floats alone, as what a recurrent cell carries?"""
+    leaves = jax.tree.leaves(value) if isinstance(value, tuple | list | dict) else []
+    return bool(leaves) and all(map(is_float, leaves))
 
 
 def _is_array(leaf: Any) -> bool:
