@@ -125,6 +125,23 @@ def test_scales_that_are_found_and_not(gain: Any, log_scale: float | None, reaso
         assert abs(found.log_scale - log_scale) < 5e-3
 
 
+def test_the_way_to_a_scale_is_sought_roughly() -> None:
+    def true(x: float) -> float:
+        return 0.5 * x + float(np.tanh(x)) - 3.0
+
+    def gain(x: float) -> float:
+        calls.append(x)
+        return true(x)
+
+    calls: list[float] = []
+    found = solve(gain, 0.0, 1e-3, rough=lambda x: true(x) + 0.03)
+    assert found.log_scale is not None
+    assert abs(true(found.log_scale)) < 1e-3
+    assert len(calls) <= 3
+    # Where the rough gain leads astray, the gain itself is solved.
+    assert solve(lambda x: x if x < 5 else np.nan, 0.0, 1e-3, rough=lambda x: 0.2 * x - 2.0).log_scale == 0.0
+
+
 BAD: Any = "x"
 MODEL = nnx.Sequential(nnx.Linear(24, 24, rngs=nnx.Rngs(0)))
 

@@ -135,8 +135,17 @@ class Gauge:
         self.pushes: dict[bool, Any] = {}
         self.parts = (equations, segment, self.taken, held, zeros)
 
-    def __call__(self, values: Mapping[int, Any], log_scales: Sequence[float] | None = None) -> Size:
-        """`log_scales` are those of `parameters`, one each."""
+    def __call__(
+        self,
+        values: Mapping[int, Any],
+        log_scales: Sequence[float] | None = None,
+        *,
+        rough: bool = False,
+        made: dict[bool, list[Any]] | None = None,
+    ) -> Size:
+        """`log_scales` are those of `parameters`, one each; roughly, by the first draw of probes alone; what was `made`
+        of draws before is not made again."""
+        made = {} if made is None else made
         scales = np.exp(np.zeros(len(self.parameters)) if log_scales is None else np.asarray(log_scales, np.float64))
         zeros = [jnp.zeros(aval.shape, aval.dtype) for aval in self.zeros]
         kernels = [values[number] for number in self.taken]
@@ -146,10 +155,10 @@ class Gauge:
         for blocks in (False, True) if jnp.finfo(self.seeds.dtype).bits > 16 else (True,):
             push = self.pushes.get(blocks) or _compiled(*self.parts, blocks)
             self.pushes[blocks] = push
-            pushed = [
-                push(_seeds(draw, self.exact, self.seeds), given, kernels, held, zeros) for draw in range(self.draws)
-            ]
-            norms = [[log(one) for one in both] for both in jax.device_get(pushed)]
+            norms = made.setdefault(blocks, [])
+            draws = range(len(norms), 1 if rough else self.draws)
+            pushed = [push(_seeds(draw, self.exact, self.seeds), given, kernels, held, zeros) for draw in draws]
+            norms += [[log(one) for one in both] for both in jax.device_get(pushed)]
             several = (frobenius(np.concatenate(logs), exact=self.exact) for logs in zip(*norms, strict=True))
             (gain, error), (whole, _) = ((size - 0.5 * np.log(self.divisor), error) for size, error in several)
             if abs(gain) < FAR:
@@ -158,10 +167,11 @@ class Gauge:
 
     def refined(self, values: Mapping[int, Any], error: float) -> Size:
         """With as many probes as the error asks for, up to a limit."""
-        size = self(values)
+        made: dict[bool, list[Any]] = {}
+        size = self(values, made=made)
         while size.error > error and self.draws < MOST:
             self.draws = min(MOST, 1 + int(self.draws * (size.error / error) ** 2))
-            size = self(values)
+            size = self(values, made=made)
         return size
 
 

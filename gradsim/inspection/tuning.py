@@ -11,7 +11,7 @@ import numpy as np
 from gradsim.inspection.differentiate import Plan
 from gradsim.inspection.groups import Group
 from gradsim.inspection.interpreter import Interpreter
-from gradsim.inspection.segments import Gauge, Size, factor, multiplied, segments
+from gradsim.inspection.segments import MOST, Gauge, Size, factor, multiplied, segments
 from gradsim.inspection.solve import slope, solve
 from gradsim.inspection.wiring import wiring
 
@@ -41,6 +41,10 @@ class Step(NamedTuple):
     logs: dict[int, float]
     slopes: dict[int, float]
     reasons: dict[int, str]
+    size: Size = NONE  # with the kernels scaled, where they are
+
+
+Solved = tuple[Size, list[Any]]  # of a layer, and the values that it was measured at
 
 
 class Row(NamedTuple):
@@ -76,11 +80,23 @@ class Walk:
         changed = {number}
         for group in self.groups[: self.done]:
             if not changed.isdisjoint(group.ins):
+                touched = _touched(group, changed)
+                same = {i: self.values[i] for i in group.outs if i not in touched}
                 self._run([group])
-                changed.update(group.outs)
+                self.values.update(same)
+                changed |= touched
 
     def _run(self, groups: list[Group]) -> None:
         Interpreter("none").walk(groups, self.values)
+
+
+def _touched(group: Group, changed: set[int]) -> set[int]:
+    """What the group makes of values that have changed."""
+    reached = {local for local, number in zip(group.local_ins, group.ins, strict=True) if number in changed}
+    for _, ins, outs in group.equations:
+        if not reached.isdisjoint(ins):
+            reached.update(outs)
+    return {number for local, number in zip(group.local_outs, group.outs, strict=True) if local in reached}
 
 
 class Tuning:
@@ -101,13 +117,15 @@ class Tuning:
 
     def run(self, parameters: Sequence[Any], rest: Sequence[Any], aims: Aims) -> tuple[list[Any], list[Row]]:
         """`rest` are the program's other inputs -> the parameters, scaled, and rows in order of execution."""
-        before = after = self._measured([*parameters, *rest], aims.tolerance)
+        walk = Walk(self.plan, [*parameters, *rest])
+        before = after = self._measured(walk, aims.tolerance, {})
         logs = dict.fromkeys(range(len(parameters)), 0.0)
         reasons = self._refused()
         slopes: dict[int, float] = {}
         for turn in range(PASSES):
+            solved: dict[int, Solved] = {}
             walk = Walk(self.plan, [*_scaled(parameters, logs), *rest])
-            for gauge, ready in zip(self.gauges, self.ready, strict=True):
+            for number, (gauge, ready) in enumerate(zip(self.gauges, self.ready, strict=True)):
                 free = [i for i in gauge.parameters if i not in reasons]
                 if not free:
                     continue
@@ -119,17 +137,27 @@ class Tuning:
                 for i, log_scale in step.logs.items():
                     logs[i] += log_scale
                     walk.change(self.plan.program.inputs[i], _times(parameters[i], logs[i]))
-            after = self._measured([*_scaled(parameters, logs), *rest], aims.tolerance)
+                if step.logs:
+                    solved[number] = step.size, [walk.values[i] for i in gauge.held]
+            after = self._measured(walk, aims.tolerance, solved)
             if not self._off(after, reasons, aims):
                 break
         for i in self._off(after, reasons, aims):
             reasons[i] = f"not within the tolerance after {PASSES} passes, for its layer and others act on each other"
         return _scaled(parameters, logs), self._rows(before, after, logs, slopes, reasons, aims)
 
-    def _measured(self, operands: Sequence[Any], tolerance: float) -> list[Size]:
-        walk = Walk(self.plan, operands)
+    def _measured(self, walk: Walk, tolerance: float, solved: dict[int, Solved]) -> list[Size]:
+        """Of every layer; one that was solved for keeps its size where nothing has changed that it is measured at."""
         walk.to(len(walk.groups))
-        return [NONE if one.long else one.refined(walk.values, tolerance / 3) for one in self.gauges]
+        sizes = []
+        for number, gauge in enumerate(self.gauges):
+            size, held = solved.get(number, (NONE, []))
+            same = all(walk.values[i] is one for i, one in zip(gauge.held, held, strict=False))
+            if gauge.long or (same and (size.error <= tolerance / 3 or gauge.draws >= MOST)):
+                sizes.append(size)
+            else:
+                sizes.append(gauge.refined(walk.values, tolerance / 3))
+        return sizes
 
     def _refused(self) -> dict[int, str]:
         """Kernels that are not to be tuned, whatever their gain."""
@@ -186,10 +214,18 @@ class Tuning:
 def _step(gauge: Gauge, values: dict[int, Any], free: Sequence[int], aims: Aims) -> Step:
     """The scales of a layer's kernels, each the same for all that act enough on its gain."""
 
+    def measured(x: float, which: Sequence[int], rough: bool) -> Size:
+        return gauge(values, [x if i in which else 0.0 for i in gauge.parameters], rough=rough)
+
     def gain(x: float, which: Sequence[int]) -> float:
-        return gauge(values, [x if i in which else 0.0 for i in gauge.parameters]).log_gain
+        return measured(x, which, rough=True).log_gain
+
+    def exactly(x: float) -> float:
+        sizes[x] = measured(x, acting, rough=False)
+        return sizes[x].log_gain
 
     reasons = {}
+    sizes: dict[float, Size] = {}
     if len(free) > 1 and not gauge.segment.skip:  # the last of a branch are added up, and all count
         whole = gain(0.0, free)
         left = {i: gain(-FAINT, [i]) - whole for i in free}
@@ -199,11 +235,13 @@ def _step(gauge: Gauge, values: dict[int, Any], free: Sequence[int], aims: Aims)
     slopes = {i: slope(lambda x, i=i: gain(x, [i])) for i in free if len(free) > 1}  # type: ignore[misc]
     if not acting:
         return Step({}, slopes, reasons)
-    solution = solve(lambda x: gain(x, acting), aims.of(gauge), aims.tolerance / 4)
+    rough = (lambda x: gain(x, acting)) if gauge.draws > 1 else None
+    solution = solve(exactly, aims.of(gauge), aims.tolerance / 4, rough)
     slopes = slopes or {free[0]: solution.slope}
     if solution.log_scale is None:
         return Step({}, slopes, reasons | dict.fromkeys(acting, solution.reason))
-    return Step(dict.fromkeys(acting, solution.log_scale), slopes, reasons)
+    logs = dict.fromkeys(acting, solution.log_scale)
+    return Step(logs, slopes, reasons, sizes[solution.log_scale])
 
 
 def _times(parameter: Any, log_scale: float) -> Any:
