@@ -37,6 +37,7 @@ ABOUT = {
     "rounding": ("relative rounding error of the backward pass in the gradient; near 1 where it is nothing else", "1"),
 }
 COLUMNS = tuple(ABOUT)[:8]  # of every layer
+SIZES, COUNTS = ("entries", "units"), ("zeros", "not_finite", "dead")  # of a site and of a record
 
 
 def build(measured: Measurement, names: Sequence[str], attrs: Mapping[str, Any]) -> xarray.Dataset:
@@ -44,8 +45,7 @@ def build(measured: Measurement, names: Sequence[str], attrs: Mapping[str, Any])
     import xarray
 
     calls = measured.calls
-    columns = [_row(call) for call in calls]
-    values = {name: np.array([column[name] for column in columns], np.float64) for name in columns[0]}
+    values = _columns(calls)
     variables: dict[str, Any] = {name: ("layer", one) for name, one in values.items()}
     steps = max((np.size(call.value.zeros) for call in calls), default=1)
     if any(np.ndim(call.value.zeros) for call in calls):
@@ -65,7 +65,7 @@ def build(measured: Measurement, names: Sequence[str], attrs: Mapping[str, Any])
         "log_float_parameter_gradient": [one.plain for one in parameters],
     }
     for name, numbers in found.items():
-        variables[name] = ("parameter", np.array([float(log(one)) for one in numbers], np.float64))
+        variables[name] = ("parameter", _logs(numbers))
     variables["rounding"] = (
         "parameter",
         _relative([one.rounding for one in parameters], found["log_parameter_gradient"]),
@@ -101,14 +101,57 @@ def build(measured: Measurement, names: Sequence[str], attrs: Mapping[str, Any])
 
 def _relative(errors: Sequence[Any], norms: Sequence[Any]) -> np.ndarray:
     """Errors of a third of each gradient, relative to it, at most 1; 0 where both are zero."""
+    sizes = _logs(errors)
     with np.errstate(invalid="ignore", over="ignore"):
-        logs = [float(log(error) - log(norm)) + np.log(3.0) for error, norm in zip(errors, norms, strict=True)]
-        relative = np.minimum(np.exp(logs), 1.0)
-    return np.where([log(error) == -np.inf for error in errors], 0.0, relative)
+        relative = np.minimum(np.exp(sizes - _logs(norms) + np.log(3.0)), 1.0)
+    return np.where(sizes == -np.inf, 0.0, relative)
+
+
+def _logs(numbers: Sequence[Any]) -> np.ndarray:
+    """ln of each number, all at once."""
+    return log(number(*(np.array([one[part] for one in numbers], np.float64) for part in (0, 1))))
+
+
+def _columns(calls: Sequence[Call]) -> dict[str, np.ndarray]:
+    """The numbers of all calls: those outside of scans at once."""
+    found = {name: np.empty(len(calls)) for name in COLUMNS}
+    single = [place for place, call in enumerate(calls) if not np.ndim(call.value.zeros)]
+    for name, column in _single([calls[place] for place in single]).items():
+        found[name][single] = column
+    for place, call in enumerate(calls):
+        if np.ndim(call.value.zeros):
+            for name, one in _row(call).items():
+                found[name][place] = one
+    return found
+
+
+def _single(calls: Sequence[Call]) -> dict[str, np.ndarray]:
+    """Of calls that each run once, or not at all, as in a branch that is not taken."""
+    entries, units = (np.array([getattr(call.site, name) for call in calls], np.float64) for name in SIZES)
+    values = [call.value for call in calls]
+    zeros, not_finite, dead = (np.array([getattr(one, name) for one in values], np.float64) for name in COUNTS)
+    # No equation hands a gradient to this output: it does not reach the loss.
+    zero = np.zeros(())
+    gone = [Record(number(zero, zero), np.array(call.site.entries), zero, zero) for call in calls]
+    gradients = [call.gradient or none for call, none in zip(calls, gone, strict=True)]
+    lost, wrong = (np.array([np.nansum(getattr(one, name)) for one in gradients], np.float64) for name in COUNTS[:2])
+    plains = [call.plain or none for call, none in zip(calls, gone, strict=True)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = {
+            "log_activation": _logs([one.norm for one in values]) - 0.5 * np.log(entries),
+            "dead": dead / units,
+            "saturated": np.array([_saturated(call) for call in calls], np.float64),
+            "not_finite": not_finite / entries,
+            "log_gradient": _logs([one.norm for one in gradients]),
+            "log_float_gradient": _logs([one.norm for one in plains]),
+            "zero_gradient": lost / entries,
+            "not_finite_gradient": wrong / entries,
+        }
+    return {name: np.where(np.isnan(zeros) | (entries == 0), np.nan, column) for name, column in columns.items()}
 
 
 def _row(call: Call) -> dict[str, float]:
-    """The numbers of one call; those of its steps together where it runs in a scan."""
+    """The numbers of one call in a scan, those of its steps together."""
     value = _taken(call.value)
     entries, units = (count * value.zeros.size for count in (call.site.entries, call.site.units))
     gradient, plain = (None if one is None else _taken(one) for one in (call.gradient, call.plain))
@@ -136,7 +179,8 @@ def _narrow(record: Record | None) -> np.ndarray | None:
 
 def _saturated(call: Call) -> float:
     """Of all activations that come after the layer, in all steps; NaN where there are none."""
-    counts = [(site.entries, _taken(record).zeros) for site, record in call.activations]
+    counts = [(site.entries, np.atleast_1d(record.zeros)) for site, record in call.activations]
+    counts = [(size, zeros[~np.isnan(zeros)]) for size, zeros in counts]
     entries = sum(size * zeros.size for size, zeros in counts)
     return float(sum(zeros.sum() for _, zeros in counts) / entries) if entries else np.nan
 

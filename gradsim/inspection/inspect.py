@@ -171,22 +171,33 @@ def _operands(parted: Subject) -> Any:
     return parted.parameters, floats, others, parted.state
 
 
+class _Key:
+    """What a program is kept by: it is hashed once, for a model of many layers takes long."""
+
+    def __init__(self, parts: Any) -> None:
+        self.parts, self.hashed = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self.hashed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.hashed == other.hashed and bool(self.parts == other.parts)
+
+
 def _kept(parted: Subject, loss: Any, operands: Any, what: str, make: Callable[[], Any]) -> Any:
     """The program of this model, kept for the next call with one like it."""
     try:
         leaves, structure = jax.tree.flatten(operands)
         kinds = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
         pure = parted.key is not None and (loss is None or is_pure(loss) or loss in (jnp.sum, jnp.mean))
-        key = (parted.key, loss, structure, kinds, what, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
-        kept = plans.get(key) if pure else None
+        if not pure:
+            return make()
+        x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+        key = _Key((parted.key, loss, structure, kinds, what, x64))
+        kept = plans.pop(key, None)
     except (TypeError, AttributeError):  # something that has no hash
         return make()
-    if kept is None:
-        kept = make()
-        if not pure:
-            return kept
-    plans[key] = kept
-    plans.move_to_end(key)
-    while len(plans) > KEPT:
+    plans[key] = make() if kept is None else kept  # the last that was used
+    if len(plans) > KEPT:
         plans.popitem(last=False)
-    return kept
+    return plans[key]

@@ -89,8 +89,9 @@ def _backward(
     otherwise. What none needs again is given up, `values` of the forward pass and gradients of parameters, too."""
     program = plan.program
     one = jnp.ones((), plan.dtype)
+    third = one / 3
     walks = [Interpreter("cotangent", note, together=together) for note in (size_alone, record, record)]
-    owns = [{program.inputs[-1]: cotangent} for cotangent in (one, block(one), block(one / 3))]
+    owns = [{program.inputs[-1]: cotangent} for cotangent in (one, block(one), block(third))]
     found: list[Any] = [None] * len(parameters)
     wanted: dict[int, list[int]] = defaultdict(list)
     for place, result in enumerate(plan.results[1 : 1 + len(parameters)]):
@@ -99,7 +100,7 @@ def _backward(
     def ended(result: int) -> None:
         gradients = [own[result] if result in own else values[result] for own in owns]
         for place in wanted.pop(result, ()):
-            found[place] = together(of_parameter, parameters[place], *gradients, one / 3)
+            found[place] = together(of_parameter, parameters[place], *gradients, third)
 
     for group in plan.backward:
         for walk, own in zip(walks, owns, strict=True):

@@ -89,7 +89,7 @@ def number(mantissa: Any, exponent: Any) -> Any:
 def unpacked(packed: np.ndarray) -> Record:
     """What `record` packed, of one step or of many."""
     packed = np.asarray(packed, np.float64)
-    mantissa, exponent, zeros, not_finite, dead = np.moveaxis(packed[..., :5], -1, 0)
+    mantissa, exponent, zeros, not_finite, dead = [packed[..., i] for i in range(5)]
     narrow = packed[..., 5:] if packed.shape[-1] > 5 else None
     return Record(number(mantissa, exponent), zeros, not_finite, dead, narrow)
 
