@@ -17,8 +17,8 @@ class Group(NamedTuple):
     taps are not among them, but what passes through these.
 
     `ins` and `outs` are the program's numbers of what the group takes and gives, `local_ins` and `local_outs` its own;
-    no later equation needs the program's numbers `spent`, and `ready`, which are results. `key` is equal for groups
-    that do the same.
+    no later equation needs the program's numbers `spent`, and `ready`, which are results; `size` is how many entries
+    the group gives. `key` is equal for groups that do the same.
     """
 
     equations: tuple[Equation, ...]
@@ -33,6 +33,7 @@ class Group(NamedTuple):
     sites: dict[str, list[Site]]  # by kind, of what the group's own program notes: in loops, and activations
     activations: tuple[int, ...]  # places of those that may saturate, which are sites of values as well
     programs: dict[Any, Any]  # by the form of the operands and what is heard, once compiled
+    size: int
 
 
 KINDS = ("value", "tangent", "cotangent")
@@ -146,4 +147,6 @@ def _localized(
     places = tuple(place - taps for (place, _), taps in zip(piece.activations, taps_before, strict=True))
     inside["value"] += [site for _, site in piece.activations]
     key = key_of(inner, local_outs), places
-    return Group(tuple(inner), local_ins, local_outs, ins, outs, spent, ready, key, taps, inside, places, {})
+    made = {number: atom.aval for one in inner for number, atom in zip(one.outs, one.source.outvars, strict=True)}
+    size = sum(made[number].size for number in local_outs)
+    return Group(tuple(inner), local_ins, local_outs, ins, outs, spent, ready, key, taps, inside, places, {}, size)

@@ -100,7 +100,7 @@ class Interpreter:
         if group.equations:
             program = compiled(group, self.kind, self.note, tuple([is_block(one) for one in operands]))
             results, notes, lost = program.call(*operands)
-            if sum([x.size for x in jax.tree.leaves(results)]) > LARGE:
+            if group.size > LARGE:
                 jax.block_until_ready(results)  # started ahead of time, programs would hold memory at the same time
             own.update(zip(group.outs, results, strict=True))
             self.nonlinear |= program.nonlinear
@@ -108,8 +108,8 @@ class Interpreter:
         if silent:
             return
         self.records += zip(group.sites.get(self.kind, []), map(self._kept, notes), strict=True)
-        note = with_units(self.note, self.kind == "value")
         for site, numbers in group.taps.get(self.kind, ()):
+            note = with_units(self.note, self.kind == "value")
             passed = [own[i] if i in own else common[i] for i in numbers]
             if site.site in self.kept:
                 self.held.append((site, passed))
