@@ -51,12 +51,15 @@ def push(bundle: Bundle, linear: Callable[[State], State], *, tile: int = 0, tra
     """The bundle after one step, whose derivative (or its transpose) is `linear`, so many tangents at once.
 
     The division is done where the step is elementwise, at its end or, transposed, its start: a compiler joins the two.
+    A state of several parts is divided at the start either way: at the end a part that another is made of, as an
+    LSTM's h of its c, would have two readers, and XLA on a CPU would compute it for each and copy it.
     """
     shift = scaled.exponent_of(bundle.squares) >> 1
     factor = scaled.power_of_two(-shift, bundle.squares.dtype)  # within 2**±FAR, and so one number
+    at_start = transposed or len(jax.tree.leaves(bundle.mantissa)) > 1
 
     def divided(vector: State) -> State:
-        if transposed:
+        if at_start:
             return linear(jax.tree.map(factor.__mul__, vector))
         return jax.tree.map(factor.__mul__, linear(vector))
 
