@@ -27,7 +27,6 @@ CPU_BYTES = 128 * 2**20
 # Where those of one cell are more than TANGENT_BYTES, so many take a step at once as these bytes hold: what lies within
 # a step, some times wider, then stays in a core's cache.
 TANGENT_BYTES, TILE_BYTES = 2 * 2**20, 2 * 2**20
-TILED_PRODUCTS = 4  # a step of fewer has little within it, and is slower in parts: batch norm 1.5 times
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
 # In products' operations: a number drawn, a step's work on an entry of a tangent, that on a weight for the state alone.
@@ -204,9 +203,6 @@ def _tile(plan: Plan) -> int:
     network, state = plan.network, plan.state_shape()
     count, each = observed_size(network), _bytes(state)
     if count * each <= TANGENT_BYTES or not network.state_axes:
-        return 0
-    product = jax.tree.leaves(state)[0].shape[-1] ** 2 * np.dtype(plan.dtype).itemsize
-    if draw_bytes(network, plan.dtype) < TILED_PRODUCTS * product:
         return 0
     return max(size for size in range(1, max(1, TILE_BYTES // each) + 1) if count % size == 0)
 
