@@ -51,8 +51,8 @@ class Initializer:
                 raise TypeError(f"initializer: {self.name}.{part}: {arguments.got(value)}; pass {WANTED}")
             arguments.function("initializer", value.draw if isinstance(value, Widened) else value)
         if "INITIALIZERS" in globals():  # those below are tested elsewhere: an import computes nothing
-            with jax.ensure_compile_time_eval():  # also where a network is made within a jitted function
-                _test(self.name, self.draw, (4, 4))
+            _test(self.name, self.draw, (4, 4))
+            if self.draw_bias is not GAUSSIAN:
                 _test(self.name, self.draw_bias, (4,))
 
 
@@ -156,9 +156,16 @@ def get(initializer: str | Draw | Initializer) -> Initializer:
 @lru_cache(maxsize=256)
 def _test(name: str, draw: Callable[..., Array], shape: tuple[int, ...]) -> None:
     """Whether a law of the user's own draws finite float32 numbers of the shape asked for."""
-    try:
+    got: tuple[tuple[int, ...], str] | None = None
+
+    def finite() -> Array:
+        nonlocal got
         w = draw(random.key(0), shape, jnp.dtype("float32"))
-        got, finite = (w.shape, w.dtype.name), bool(jnp.all(jnp.isfinite(w)))
+        got = w.shape, w.dtype.name
+        return jnp.all(jnp.isfinite(w))
+
+    try:  # one program, where each operation would be one; compiled before it is called, within a jitted function too
+        found = bool(jax.jit(finite).lower().compile()())
     except Exception as error:
         reason = arguments.reason(error)
         raise ValueError(f"initializer: {name} does not draw an array ({reason}); pass {WANTED}") from error
@@ -167,5 +174,5 @@ def _test(name: str, draw: Callable[..., Array], shape: tuple[int, ...]) -> None
             f"initializer: {name} draws {got[1]} of shape {got[0]} where float32 of shape {shape} was asked for; "
             f"pass {WANTED}"
         )
-    if not finite:
+    if not found:
         raise ValueError(f"initializer: {name} draws NaN or inf for shape {shape}; pass one that draws finite numbers")

@@ -1,6 +1,7 @@
 """Training kept on disk: what `gs.open` gives is what `gs.train` returns; it goes on, extends, refuses what differs."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from gradsim.cli.run import kept_in
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps.chunks import Chunk
 from gradsim.training import loop
+from gradsim.training.compiling import Compiling
 
 RANDOM = np.random.default_rng(0)
 INPUTS, LABELS = RANDOM.normal(size=(20, 4)), np.arange(20) % 3
@@ -143,7 +145,7 @@ def test_out_of_memory_halves_what_is_trained_at_once_and_says_so_once(
         return programs().measure(run, by_layer, trained, *others)
 
     monkeypatch.setattr(loop, "programs", lambda devices: programs(devices)._replace(measure=measure))
-    monkeypatch.setattr(loop.Compiling, "update", lambda _, amount: counted.append(amount))
+    monkeypatch.setattr(Compiling, "update", lambda _, amount: counted.append(amount))
     with pytest.warns(RuntimeWarning, match=r"^device: out of memory in training 2 cells x 2 seeds at once") as said:
         found = small(record=[1, 4], store=tmp_path)
     assert len(said) == 1
@@ -237,3 +239,20 @@ def test_the_scripts_of_training_go_on_and_share(tmp_path: Path, calls: list[int
     assert len(calls) == trained
     assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["one.zarr", "two 2.zarr"]
     xarray.testing.assert_equal(found["one"], small())
+
+
+def test_networks_alike_that_train_side_by_side_compile_once() -> None:
+    compiled: list[str] = []
+
+    def count(event: str, _: float, **of: Any) -> None:
+        if "backend_compile" in event:
+            compiled.append(str(of.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    runs = [partial(gs.train, gs.feedforward(5), **{**SMALL, "sigma_w": gain}) for gain in (1.0, 2.0)]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda run: run(), runs)
+    jax.monitoring.unregister_event_duration_listener(count)
+    assert not one.loss.equals(other.loss)
+    programs = [name for name in compiled if any(of in name for of in ("_begin", "_advance", "_measure"))]
+    assert sorted(programs) == ["jit(_advance)", "jit(_begin)", "jit(_measure)"]

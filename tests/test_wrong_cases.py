@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -148,7 +149,12 @@ def not_a_number(key: Any, shape: Any, dtype: Any) -> Array:
     return jnp.full(shape, jnp.nan, dtype)
 
 
+def drawn_by_numpy(key: Any, shape: Any, dtype: Any) -> Any:
+    return np.random.default_rng(int(jax.random.key_data(key)[0])).standard_normal(shape).astype(dtype)
+
+
 def test_functions_of_ones_own_that_break_are_named() -> None:
+    refused(("initializer", "draw"), lambda: gs.feedforward(8, "tanh", drawn_by_numpy))
     refused(("activation", "network"), lambda: sweep(network=gs.feedforward(8, overflows)))
     refused(("initializer", "network"), lambda: sweep(network=gs.feedforward(8, "tanh", not_a_number)))
     refused(("activation", "function"), lambda: gs.Activation("x", None))  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from threading import Event, Lock
+from threading import Event
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from gradsim.sweeps.course import Course, Place
 from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
+from gradsim.training.compiling import Compiling
 from gradsim.training.pieces import Filled, Size, split
 from gradsim.training.programs import NEVER, Programs, Run, programs
 from gradsim.training.records import OF_OUTPUT, PROBED
@@ -101,29 +102,6 @@ def order(data: Data, batch: int, key: int, seed: int) -> Iterator[np.ndarray]:
             left = np.concatenate([left, generator.permutation(data.training)])
         yield left[:batch].astype(np.int32)
         left = left[batch:]
-
-
-class Compiling:
-    """Calls of programs by several threads, of which one compiles while the others wait."""
-
-    def __init__(self, bar: Progress | Part, family: str) -> None:
-        self._lock, self._known, self._bar, self._family = Lock(), set[Any](), bar, family
-
-    def __call__(self, program: Any, *args: Any) -> Any:
-        if program in self._known:
-            return program(*args)
-        with self._lock:
-            if program not in self._known:
-                self._bar.phase(f"compiling {self._family}")
-            done = program(*args)
-            self._known.add(program)
-            self._bar.phase(f"training {self._family}")
-            return done
-
-    def update(self, amount: float | int) -> None:
-        """So many more networks are done."""
-        with self._lock:
-            self._bar.update(amount)
 
 
 def train_chunks(
