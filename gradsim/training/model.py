@@ -21,7 +21,9 @@ from gradsim.networks.network import Gains, Network, State, Weights, path_name
 from gradsim.training import tasks
 from gradsim.training.tasks import Sample, Task
 
-# So many steps are written out where a program runs often: a loop copies each step's weights and gradients.
+# So many steps are written out where a program runs often: a loop copies each step's weights and gradients. That shows
+# where each weight meets one vector of a sample; where it meets many positions (tokens, pixels) it is little beside the
+# products, and a loop compiles in half the time.
 UNROLLED = 16
 READ = ("sigma_in", "sigma_out")  # gains of the read-in and of the read-out, which every network has
 # {"read_in": {"w", "b"} where there is one, "layers": {path: array}, "read_out": {"w", "b"}}; the arrays of layers
@@ -156,9 +158,15 @@ def logits(
 
     depth = model.plan.depth
     xs = (None if shared else (layers, rest), step_inputs(model, entries))
-    unroll = depth if unrolled and not shared and depth <= UNROLLED else 1
+    unroll = depth if unrolled and not shared and depth <= UNROLLED and not _positions(model) else 1
     last, states = lax.scan(body, first_states(model, fixed, entries), xs, length=depth, unroll=unroll)
     return read_out(model, parameters, network.output(last), inputs.shape[0]), states
+
+
+def _positions(model: Model) -> bool:
+    """Whether the state of a sample has several, which share the weights."""
+    shape: tuple[int, ...] = jax.tree.leaves(model.plan.state_shape())[0].shape
+    return len(shape) > (2 if tasks.coupled(model.network) else 1)
 
 
 def step_inputs(model: Model, entries: Array) -> Array | None:
