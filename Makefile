@@ -16,11 +16,11 @@ WANTED := $(ACCELERATOR)$(filter accelerator,$(PRESET))
 # Scripts that overlap; one process takes an accelerator's whole memory.
 AT_ONCE ?= $(if $(WANTED),1,2)
 # The longest begin first, lest one is left alone at the end.
-SCRIPTS ?= $(addprefix scripts/,inspect_models.py trainability.py modern_training.py early_layers_training.py \
-	coordinate_check.py trainability_boundary.py laws.py transformer_depth.py low_precision.py atlas.py phase_diagram.py \
-	dynamical_isometry.py singular_values.py critical_lines.py batchnorm_explosion.py finite_width.py two_inputs.py modern_memory.py \
-	lyapunov_spectrum.py depth_profile.py early_layers.py remedies.py sequence_memory.py recurrent_phase_diagram.py \
-	residual_phase_diagram.py derivatives.py)
+SCRIPTS ?= $(addprefix scripts/,laws.py inspect_models.py atlas.py modern_training.py early_layers_training.py \
+	trainability.py coordinate_check.py trainability_boundary.py transformer_depth.py remedies.py modern_memory.py \
+	low_precision.py two_inputs.py phase_diagram.py dynamical_isometry.py singular_values.py critical_lines.py \
+	batchnorm_explosion.py finite_width.py lyapunov_spectrum.py depth_profile.py early_layers.py sequence_memory.py \
+	recurrent_phase_diagram.py residual_phase_diagram.py derivatives.py)
 # These time what they measure, and run with nothing beside them.
 TIMED := $(if $(filter file,$(origin SCRIPTS)),scripts/scaling.py)
 
