@@ -28,7 +28,8 @@ def try_statistic(
     why = statistic.why_missing(network)
     if why:
         raise ValueError(f"statistics: {statistic.name!r} is not there for {network.family}: {why}")
-    if STATISTICS.get(statistic.name) is statistic:
+    own = type(statistic.measure).__module__.startswith("gradsim.")  # those of formats, which are made anew each time
+    if own or STATISTICS.get(statistic.name) is statistic:
         return
     if statistic.name in network.gains:
         raise ValueError(f"statistics: {statistic.name!r} is a gain of {network.family}; pass one of another name")

@@ -103,9 +103,13 @@ def gauges(effort: int, key: int) -> list[Check]:
     one, other = sweep(queries, **options, sigma_q=[0.5, 3.0]).log_gain.transpose("sigma_q", ...)
     small, large = sweep(around, **options, sigma_w=[0.4, 2.0]).log_gain.transpose("sigma_w", ...)
     size, count = 8, 4000 * effort
-    draws = jax.random.normal(jax.random.key(key), (2, count, size))
-    q, k = standardize(draws, -1, 0.0, False)
-    logits = np.asarray(jnp.sum(q * k, axis=-1)) / math.sqrt(size)
+
+    @jax.jit  # one program, where each operation would be one
+    def dots(key: Array) -> Array:
+        q, k = standardize(jax.random.normal(key, (2, count, size)), -1, 0.0, False)
+        return jnp.sum(q * k, axis=-1)
+
+    logits = np.asarray(dots(jax.random.key(key))) / math.sqrt(size)
     return [
         exactly("QK-norm: change of log gain, σ_q = ½, 3", abs(one - other).max(), 0.0, 1e-12),
         exactly("peri-norm ReLU: change of log gain, σ_w = 0.4, 2", abs(small - large).max(), 0.0, 1e-12),
