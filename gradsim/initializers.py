@@ -156,7 +156,7 @@ def get(initializer: str | Draw | Initializer) -> Initializer:
 @lru_cache(maxsize=256)
 def _test(name: str, draw: Callable[..., Array], shape: tuple[int, ...]) -> None:
     """Whether a law of the user's own draws finite float32 numbers of the shape asked for."""
-    got: tuple[tuple[int, ...], str] | None = None
+    got: tuple[Shape, str] = (), ""
 
     def finite() -> Array:
         nonlocal got

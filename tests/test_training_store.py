@@ -244,7 +244,7 @@ def test_the_scripts_of_training_go_on_and_share(tmp_path: Path, calls: list[int
 def test_networks_alike_that_train_side_by_side_compile_once() -> None:
     compiled: list[str] = []
 
-    def count(event: str, _: float, **of: Any) -> None:
+    def count(event: str, duration_secs: float, **of: str | int) -> None:
         if "backend_compile" in event:
             compiled.append(str(of.get("fun_name")))
 
