@@ -18,6 +18,7 @@ from gradsim.engine.chain import Source
 from gradsim.engine.streams import network_keys
 from gradsim.training import loop, programs, tasks
 from gradsim.training.loop import order
+from gradsim.training.over_networks import over_networks, over_networks_in_place
 
 DEEP, N, BATCH = 80, 64, 8
 SGD: dict[str, Any] = {"data": "digits", "optimizer": optax.sgd, "batch": BATCH}
@@ -226,6 +227,22 @@ def test_what_is_recorded_is_kept_on_an_interrupt(monkeypatch: pytest.MonkeyPatc
     partial = caught.value.dataset  # type: ignore[attr-defined]
     assert np.isfinite(partial.loss.sel(step=[0, 20, 40])).all()
     assert np.isnan(partial.loss.sel(step=60)).all()
+
+
+def test_steps_take_no_second_room_for_the_networks() -> None:
+    """Their states are given up, and each next one is put where it was; the numbers are those of a plain map."""
+    states, inputs = jnp.arange(32 * 1024.0).reshape(32, 1024), jnp.linspace(0, 1, 32)
+
+    def function(one: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.tanh(one * x)
+
+    advance = jax.jit(lambda *given: over_networks_in_place(function, *given), donate_argnums=0)
+    memory = advance.lower(states, inputs).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes == states.nbytes
+    assert memory.temp_size_in_bytes < states.nbytes / 8
+    expected = over_networks(function, states, inputs)
+    np.testing.assert_array_equal(advance(states, inputs), expected)
 
 
 @pytest.mark.parametrize(("options", "library"), [({}, jax.__version_info__ < (0, 11)), (programs.ON_CPU, False)])

@@ -29,9 +29,9 @@ from gradsim.training.records import OF_OUTPUT, PROBED
 from gradsim.training.tasks import Data, Sample, coupled
 
 # Steps, networks and seconds of one call on a CPU: a network's way into the cache is paid by the first, and Ctrl-C
-# waits for the last. A step's seconds are its arithmetic over a modest rate, and what a loop takes a turn.
+# waits for the last. A step's seconds are its arithmetic over half of a core's rate, and what a loop takes a turn.
 STEPS, NETWORKS, SECONDS = 64, 64, 0.5
-RATE, TURN = 1e10, 1e-5
+RATE, TURN = 3e10, 1e-5
 SCALARS = ("loss", "mean_loss", "held_out_loss", "accuracy", "log_gradient_norm", "diverged_at")
 Records = dict[str, np.ndarray]  # [cells, seeds, records], or [cells, seeds, records, depth] by layer
 

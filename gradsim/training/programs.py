@@ -21,6 +21,7 @@ from gradsim.sweeps.chunks import LEVEL_1
 from gradsim.training import model as models
 from gradsim.training import records
 from gradsim.training.model import Fixed, Model, Parameters
+from gradsim.training.over_networks import over_networks, over_networks_in_place
 from gradsim.training.records import Probe
 from gradsim.training.tasks import Sample
 
@@ -60,13 +61,6 @@ class Setting(NamedTuple):
     rate: Array
 
 
-def _each(function: Callable[..., Any], *args: Any) -> Any:
-    """`function` of every network."""
-    if jax.default_backend() == "cpu":
-        return lax.map(lambda one: function(*one), args)
-    return jax.vmap(function)(*args)
-
-
 def _samples(run: Run, source: Any, numbers: Array) -> Sample:
     return jax.vmap(run.model.task.take, in_axes=(None, 0))(source, numbers)
 
@@ -96,7 +90,7 @@ def _begin(
 
     with jax.default_matmul_precision("highest"):
         first = _samples(run, source, held_out[0, : run.batch])
-        return _each(one, drawn, seeds, gains, rates)
+        return over_networks(one, drawn, seeds, gains, rates)
 
 
 def _updates(
@@ -214,7 +208,7 @@ def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers
         return lax.fori_loop(0, count, step, trained)
 
     with jax.default_matmul_precision("highest"):
-        return _each(one, trained, settings, numbers)
+        return over_networks_in_place(one, trained, settings, numbers)
 
 
 def _measure(
@@ -256,7 +250,7 @@ def _measure(
     with jax.default_matmul_precision("highest"):
         blocks = _blocks(run, source, held_out)
         first = jax.tree.map(lambda leaf: leaf[0, : run.batch], blocks)
-        return _each(one, trained, settings, start, numbers)
+        return over_networks(one, trained, settings, start, numbers)
 
 
 class Programs(NamedTuple):
