@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from gradsim import arguments
+from gradsim.cores import cores
 
 SIZE = 2**28  # bytes; a script adds some 4 MB, and beyond it goes what was used least recently
 LEAST_SECONDS = 0.1  # a third of a script's programs compile faster, in 1 % of the time
@@ -54,9 +55,10 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
 
 
 def _user_folder() -> Path:
+    """One for each number of cores: a program is compiled for those there are, and jax's keys do not tell them."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("gradsim", appauthor=False) / "compiled"
+    return user_cache_path("gradsim", appauthor=False) / f"compiled-{cores()}"
 
 
 def _prepare(folder: Path) -> None:

@@ -21,6 +21,7 @@ from wrong import refused_each
 
 import gradsim as gs
 from gradsim import cli, compilation_cache
+from gradsim.cores import cores
 
 DIR, SIZE = "jax_compilation_cache_dir", "jax_compilation_cache_max_size"
 SECONDS, ENABLED = "jax_persistent_cache_min_compile_time_secs", "jax_enable_compilation_cache"
@@ -70,7 +71,7 @@ def test_it_lies_in_the_users_cache_folder_with_limits(monkeypatch: pytest.Monke
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name, appauthor: tmp_path / name)
     jax.config.update(SECONDS, 1.0)  # as jax has it
     jax.config.update(SIZE, -1)
-    folder = tmp_path / "gradsim" / "compiled"
+    folder = tmp_path / "gradsim" / f"compiled-{cores()}"
     assert gs.enable_compilation_cache() == folder == Path(getattr(settings, DIR))
     assert getattr(settings, SIZE) == 2**28
     assert getattr(settings, SECONDS) == 0.1

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gradsim.cli.jobs import Jobs, Name, Work, as_it_is, in_store, shared
+from gradsim.cores import cores
 from gradsim.engine.tiling import draw_bytes
 from gradsim.sweeps import cost, grid
 from gradsim.sweeps.machine import at_hand
@@ -35,7 +36,7 @@ def foresee_training(network: Any, *, seeds: Any, steps: int, batch: int | None 
         entries = draw_bytes(one, "float32") / 4
         flops = 6 * (batch or BATCH) * entries * depth
         seconds += cells * steps * (flops / loop.RATE + loop.TURN * depth)
-    shared = loop.cores() if jax.default_backend() == "cpu" else 100  # networks at once, about
+    shared = cores() if jax.default_backend() == "cpu" else 100  # networks at once, about
     others = seconds / shared + cost.compiling() * len(several.each)
     return Work(cells * len(several.each), steps, others=others)
 

@@ -1,7 +1,6 @@
 """Chunk by chunk through the training: every core, or device, takes networks of its own."""
 
 import math
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from jax import random
 
 from gradsim import arguments, scaled
+from gradsim.cores import cores
 from gradsim.engine.tiling import Tiling, draw_bytes
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
@@ -127,11 +127,6 @@ def train_chunks(
         finally:
             calls.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan_chunk(job: Job) -> Chunk:
