@@ -33,7 +33,7 @@ def test_product_equals_jacfwd_of_the_whole_network(network: Network) -> None:
         assert_equal(product, jacobian(unrolled.whole, unrolled.state))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("norm", "causal", "scaling"),
     [("pre", False, "constant"), ("post", True, "constant"), ("none", False, "constant"), ("post", False, "deepnorm")],

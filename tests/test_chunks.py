@@ -74,7 +74,7 @@ def in_one_piece(network: gs.Network, direction: str) -> tuple[dict[str, Any], x
     return options, sweep(network, **options)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(
     ("network", "cells", "seeds", "block", "steps"),

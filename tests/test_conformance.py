@@ -123,7 +123,7 @@ def expected(jacobians: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 def test_products_equal_jacfwd_of_the_whole_network(grid: tuple[Network, xarray.Dataset]) -> None:
     """And the whole product pushed backward, which is the first suffix; in some families after a burn-in."""
     network, dataset = grid
@@ -162,7 +162,7 @@ def assert_spectra(logs: np.ndarray, products: np.ndarray) -> None:
     np.testing.assert_array_less(np.abs(logs - np.log(values))[~zero], (1e-12 + 4e-15 / relative)[~zero])
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 def test_every_gain_makes_a_named_axis(grid: tuple[Network, xarray.Dataset]) -> None:
     network, dataset = grid
     assert dataset.log_gain.dims == (*network.gains, "seed", network.axis)
@@ -172,7 +172,7 @@ def test_every_gain_makes_a_named_axis(grid: tuple[Network, xarray.Dataset]) -> 
         assert dataset[name].attrs["units"] == "1"
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 def test_every_gain_changes_the_states(grid: tuple[Network, xarray.Dataset]) -> None:
     """A gain that is read nowhere, or baked into the draw, would not."""
     network, dataset = grid
@@ -182,7 +182,7 @@ def test_every_gain_changes_the_states(grid: tuple[Network, xarray.Dataset]) -> 
         assert np.any(lengths[0] != lengths[1]) or np.any(gains[0] != gains[1]), name
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 def test_cells_in_float32_equal_those_of_a_grid_in_float64(grid: tuple[Network, xarray.Dataset]) -> None:
     """Cells swept alone, those along the first gain where all others are at their first or second point."""
     network, dataset = grid
@@ -195,7 +195,7 @@ def test_cells_in_float32_equal_those_of_a_grid_in_float64(grid: tuple[Network, 
             np.testing.assert_allclose(alone[name], dataset[name].sel(corner), rtol=0, atol=tolerance)
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 def test_seeds_are_different_networks(grid: tuple[Network, xarray.Dataset]) -> None:
     _, dataset = grid
     for cell in dataset.log_jvp.to_numpy()[..., -1].reshape(-1, dataset.seed.size):
@@ -203,7 +203,7 @@ def test_seeds_are_different_networks(grid: tuple[Network, xarray.Dataset]) -> N
         assert np.unique(living).size == living.size
 
 
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 def test_a_direction_gains_no_more_than_all_together(grid: tuple[Network, xarray.Dataset]) -> None:
     """‖J u‖ ≤ ‖J‖_F = √n e^log_gain."""
     network, dataset = grid
@@ -231,7 +231,7 @@ def decades(request: pytest.FixtureRequest) -> tuple[Network, dict[str, xarray.D
     return network, {name: gs.sweep(network, **DECADES, **axis) for name, axis in axes.items()}
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 def test_range_over_four_decades_of_every_gain(decades: tuple[Network, dict[str, xarray.Dataset]]) -> None:
     """No NaN or inf; a product is zero only where the flag says so."""
     network, datasets = decades
@@ -246,7 +246,7 @@ def test_range_over_four_decades_of_every_gain(decades: tuple[Network, dict[str,
     np.testing.assert_array_equal(np.isnan(dataset.log_jvp), dataset.dead)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(decades: tuple[Network, dict[str, xarray.Dataset]]) -> None:
     network, datasets = decades
     name, long = next(iter(datasets.items()))

@@ -8,6 +8,7 @@ import pytest
 from gradsim.cli.flax_models import PIXELS, Sizes, make, split
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["transformer_pre", "transformer_post", "mlp"])
 def test_a_model_taken_apart_is_the_model(name: str) -> None:
     x = jax.random.normal(jax.random.key(1), (3, PIXELS))

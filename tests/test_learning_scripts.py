@@ -179,6 +179,7 @@ def test_every_model_that_is_inspected_gives_logits(name: str) -> None:
     assert found.shape == (5, CLASSES)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["trainability", "early_layers_training"])
 def test_what_has_been_trained_is_kept_on_ctrl_c(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last training run that is called for is interrupted; those before it are saved, and can be drawn."""

@@ -72,7 +72,7 @@ def one_step(network: Network, direction: str, weights: Any, gains: Any, x: Any,
         return new, pullback(vector)[0]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("network", "direction", "format", "scale"),
     [

@@ -45,7 +45,7 @@ def test_mapped_over_keys_it_is_a_sweep(name: str, direction: str) -> None:
 TWICE = ("feedforward", "layernorm", "batchnorm", "attention", "lstm", "linear_recurrence")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", TWICE)
 def test_its_derivative_in_a_gain_is_that_of_central_differences(name: str) -> None:
     """In float64, of the log gain at every depth; with sigma_b moved along, since batch norm takes sigma_w away."""
@@ -125,6 +125,7 @@ print("same")
 """
 
 
+@pytest.mark.further
 def test_on_eight_devices_it_gives_the_same() -> None:
     """A sharded array of keys, and shard_map; virtual devices need a process of their own."""
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)

@@ -37,7 +37,7 @@ def examples(name: str) -> list[list[str]]:
 
 EXAMPLES = [(name, shlex.join(example)) for name in SIZES for example in examples(name)]
 # A sample has the first example of these scripts, and draws it again: sweeps over depth and time, training, laws.
-SAMPLED = ("phase_diagram", "depth_profile", "sequence_memory", "remedies", "trainability_boundary", "laws")
+SAMPLED = ("phase_diagram", "sequence_memory", "trainability_boundary", "laws")
 RUNS = [
     pytest.param(name, example, marks=[pytest.mark.further] if example or name not in SAMPLED else [])
     for name, example in EXAMPLES

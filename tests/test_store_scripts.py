@@ -15,6 +15,7 @@ from script_modules import SIZES, load
 
 import gradsim as gs
 from gradsim import cli
+from gradsim.cli.resuming import command
 from gradsim.cli.run import kept_in
 from gradsim.engine.precision import CHOICES
 from gradsim.engine.tiling import Tiling
@@ -46,6 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One for each call of the device; at the sixth Ctrl-C is pressed."""
     made: list[int] = []
     chosen = loop.program
+    command.set(None)  # of a script that another test has begun
 
     def program(*choice: Any) -> Any:
         def call(*args: Any) -> Any:

@@ -87,7 +87,7 @@ CASES: dict[str, Callable[..., xarray.Dataset]] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("case", CASES)
 def test_a_store_holds_what_is_returned_without_one(case: str, tmp_path: Path) -> None:
     """Every number and attribute, to the last bit; and any part of it is read by itself."""

@@ -114,7 +114,7 @@ CASES: dict[str, tuple[type[_Plain], bool]] = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("family", "tied"), CASES.values(), ids=CASES)
 def test_weight_gradients_equal_grad_of_the_whole_network(family: type[_Plain], tied: bool) -> None:
     network = family(tied=tied)
