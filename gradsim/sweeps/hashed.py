@@ -22,6 +22,7 @@ from gradsim.sweeps.machine import at_hand
 STEPS = 64  # in a block; those of an extent are whole blocks
 FEW, MANY, LEAST = 64, 1024, 8  # networks in a block
 NUMBERS = 2**20  # in a block of draws, about
+FREE = 2**15  # so many cost less than another program
 
 
 def hashed_ahead(plan: Plan, key: int, seeds: np.ndarray, *, given: bool) -> Ahead:
@@ -55,8 +56,8 @@ def _numbers(keys: np.ndarray, shape: tuple[int, ...], most: int) -> np.ndarray:
     if not size:
         return np.zeros((len(keys), *shape), np.float32)
     fit = LEAST
-    while 2 * fit * size <= NUMBERS and fit < most:
-        fit *= 2
+    while fit < most and 8 * fit * size <= (NUMBERS if fit < len(keys) else FREE):
+        fit *= 8
     return _over(fit, lambda some: _jitted(_normals, "shape")(some, shape=shape), keys)
 
 
