@@ -123,7 +123,7 @@ def expected(jacobians: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_products_equal_jacfwd_of_the_whole_network(grid: tuple[Network, xarray.Dataset]) -> None:
     """And the whole product pushed backward, which is the first suffix; in some families after a burn-in."""
     network, dataset = grid
@@ -162,7 +162,7 @@ def assert_spectra(logs: np.ndarray, products: np.ndarray) -> None:
     np.testing.assert_array_less(np.abs(logs - np.log(values))[~zero], (1e-12 + 4e-15 / relative)[~zero])
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_every_gain_makes_a_named_axis(grid: tuple[Network, xarray.Dataset]) -> None:
     network, dataset = grid
     assert dataset.log_gain.dims == (*network.gains, "seed", network.axis)
@@ -172,7 +172,7 @@ def test_every_gain_makes_a_named_axis(grid: tuple[Network, xarray.Dataset]) -> 
         assert dataset[name].attrs["units"] == "1"
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_every_gain_changes_the_states(grid: tuple[Network, xarray.Dataset]) -> None:
     """A gain that is read nowhere, or baked into the draw, would not."""
     network, dataset = grid
@@ -195,7 +195,7 @@ def test_cells_in_float32_equal_those_of_a_grid_in_float64(grid: tuple[Network, 
             np.testing.assert_allclose(alone[name], dataset[name].sel(corner), rtol=0, atol=tolerance)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_seeds_are_different_networks(grid: tuple[Network, xarray.Dataset]) -> None:
     _, dataset = grid
     for cell in dataset.log_jvp.to_numpy()[..., -1].reshape(-1, dataset.seed.size):
@@ -203,7 +203,7 @@ def test_seeds_are_different_networks(grid: tuple[Network, xarray.Dataset]) -> N
         assert np.unique(living).size == living.size
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_a_direction_gains_no_more_than_all_together(grid: tuple[Network, xarray.Dataset]) -> None:
     """‖J u‖ ≤ ‖J‖_F = √n e^log_gain."""
     network, dataset = grid

@@ -78,7 +78,7 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
 }
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("data", "count"), [("usual", 1), ("usual", 7), ("flat", 1), ("huge", 2)])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_read(name: str, data: str, count: int) -> None:

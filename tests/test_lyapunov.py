@@ -206,7 +206,7 @@ def test_dimension_and_entropy() -> None:
     assert np.isnan(entropy_rate(np.array([0.5, 0.25]), complete=False))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["A2", "A12", "G2"])
 def test_law_of_exponents(name: str) -> None:
     for check in LAWS[name].measure(1, 0):

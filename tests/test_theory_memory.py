@@ -66,6 +66,7 @@ def test_it_holds_where_floats_end() -> None:
     assert np.all(np.isfinite(theory.log_memory(gs.mamba2(4), steps, **FREE)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("network", "gains"),
     [
