@@ -151,9 +151,14 @@ def test_processes_share_a_script_and_one_draws(
         ({"precision": "TF32_TF32_F32_X3"}, "precision: got 'TF32_TF32_F32_X3', which XLA does not have for cpu"),
     ],
 )
-def test_what_processes_and_devices_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_processes_and_devices_are_refused(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command.set([])
     with pytest.raises(SystemExit) as stopped:
         script(cli.SweepOptions(out=tmp_path, **options))
+    assert not (tmp_path / "x").exists()  # before anything is written
     assert str(stopped.value).startswith(f"error: {message}")
 
 

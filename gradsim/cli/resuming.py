@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from gradsim.arguments import reason
 
@@ -29,13 +31,18 @@ def without_own(arguments: Sequence[str]) -> list[str]:
 
 
 def remember(folder: Path, script: str) -> None:
-    """Keep the command line of this script in the folder of its stores."""
+    """Keep the command line of this script in the folder of its stores.
+
+    Raises: ValueError where another script has begun these.
+    """
     arguments = command.get()
+    if (folder / COMMAND).exists() and (by := _told(folder)["script"]) != script:
+        raise ValueError(f"store: {folder} was begun by {by}.py, and {script}.py came; pass another folder")
     if arguments is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     told = {"script": script, "arguments": without_own(arguments)}
-    begun = folder / f"{COMMAND}.partial"
+    begun = folder / f"{COMMAND}.{os.getpid()}"
     begun.write_text(json.dumps(told, indent=1), encoding="utf-8")
     begun.replace(folder / COMMAND)
 
@@ -43,15 +50,10 @@ def remember(folder: Path, script: str) -> None:
 def begun(folder: Path) -> list[str]:
     """The command line with which the stores in this folder were begun. Exits with one line where there is none."""
     try:
-        told = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
-        return [str(one) for one in told["arguments"]]
+        return [str(one) for one in _told(folder)["arguments"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         sys.exit(f"error: resume: {folder} was not begun by --store ({reason(error)}); pass a folder that was")
 
 
-def refuse_others(folder: Path, script: str) -> None:
-    """Raises: ValueError where another script has begun the stores in this folder."""
-    if (folder / COMMAND).exists():
-        by = json.loads((folder / COMMAND).read_text(encoding="utf-8"))["script"]
-        if by != script:
-            raise ValueError(f"store: {folder} was begun by {by}.py, and {script}.py came; pass another folder")
+def _told(folder: Path) -> Any:
+    return json.loads((folder / COMMAND).read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from gradsim.arguments import reason
 from gradsim.cli.jobs import Shared, kept, precision
 from gradsim.cli.options import Chosen, Options, check_counts
 from gradsim.cli.results import asked
-from gradsim.cli.resuming import refuse_others, remember
+from gradsim.cli.resuming import remember
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.engine.precision import refuse_elsewhere
@@ -52,10 +52,9 @@ def run(
             writable(options.out)
             if options.data is None:
                 enable_compilation_cache()
-                if options.store is not None:
-                    refuse_others(options.store, name)
-                    remember(options.store, name)
                 with kept_on_interrupt(saved, options.out / f"{name}.zarr", name), kept_in(options):
+                    if options.store is not None:
+                        remember(options.store, name)
                     try:
                         datasets = measure(options)
                     except Shared as done:
