@@ -70,6 +70,10 @@ def foresee(network: Any, *, seeds: Any, widths: Any = None, **options: Any) -> 
     return Work(networks, plan.burn_in + plan.depth, frozenset(programs), flops)
 
 
+def as_it_is(_: Any, found: Result) -> Result:
+    return found
+
+
 class Jobs:
     """Measurements with names under one progress, which begins with a line that says what comes.
 
@@ -84,6 +88,7 @@ class Jobs:
             self.seconds[name] = work._replace(programs=work.programs - known).seconds()
             known |= work.programs
         self.at_once, self.number = at_once, 0
+        self.done, self.interrupted = dict[Any, Any](), dict[Any, Any]()
         total = sum(self.seconds.values())
         networks, steps = (
             sum(work.networks for work in works.values()),
@@ -101,34 +106,38 @@ class Jobs:
     def __exit__(self, *error: Any) -> None:
         self.progress.__exit__(*error)
 
-    def run(self, jobs: Mapping[Name, Callable[[], Result]], *, keep: bool = True) -> dict[Name, Result]:
-        """The result of each of these jobs, by its name; Datasets are kept in the folder `kept`, if there is one.
+    def run(
+        self, jobs: Mapping[Name, Callable[[], Result]], finish: Callable[[Name, Result], Result] = as_it_is
+    ) -> dict[Name, Result]:
+        """The result of each of these jobs, by its name, after `finish` of name and result.
 
-        Args:
-            keep: unless the jobs do so themselves.
+        A sweep or a training run has a store in the folder `kept`, if there is one, and other Datasets are kept there.
+        Where Ctrl-C ends them, `done` and `interrupted` have what there is, the latter as `finish` has not seen it.
         """
-        if keep:
-            jobs = {name: _kept(name, job) for name, job in jobs.items()}
+        jobs = {name: _kept(name, job) for name, job in jobs.items()}
         if self.at_once == 1:
-            return {name: self._one(name, job) for name, job in jobs.items()}
+            return {name: self._one(name, job, finish) for name, job in jobs.items()}
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
-                started = [pool.submit(copy_context().run, self._one, name, job) for name, job in jobs.items()]
+                started = [pool.submit(copy_context().run, self._one, name, job, finish) for name, job in jobs.items()]
                 return {name: one.result() for name, one in zip(jobs, started, strict=True)}
             except BaseException:
                 self.progress.stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _one(self, name: Name, job: Callable[[], Result]) -> Result:
+    def _one(self, name: Name, job: Callable[[], Result], finish: Callable[[Name, Result], Result]) -> Result:
         self.number += 1
         with Part(self.progress, f"{self.number}/{len(self.seconds)} {_title(name)}", self.seconds[name]) as part:
             part.phase("starting")
-            return job()
-
-
-def as_it_is(_: Any, dataset: xarray.Dataset) -> xarray.Dataset:
-    return dataset
+            try:
+                found = job()
+            except KeyboardInterrupt as interrupt:
+                if hasattr(interrupt, "dataset"):
+                    self.interrupted[name] = interrupt.dataset
+                raise
+            self.done[name] = found if at_hand().share()[1] > 1 else finish(name, found)  # which may need all of it
+            return self.done[name]
 
 
 def perform(
@@ -151,12 +160,8 @@ def perform(
     if at_hand().share()[1] > 1:  # what has no store is measured by who draws
         jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
 
-    def one(name: Name, job: partial[xarray.Dataset]) -> xarray.Dataset:
-        found = _kept(name, in_store(name, job))()
-        return found if at_hand().share()[1] > 1 else finish(name, found)  # which may need all of it
-
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}, at_once) as several:
-        found = several.run({name: partial(one, name, job) for name, job in jobs.items()}, keep=False)
+        found = several.run(jobs, finish)
     shared(found)
     return found
 
@@ -191,20 +196,14 @@ def at_precision(job: partial[xarray.Dataset]) -> partial[xarray.Dataset]:
 kept: ContextVar[Path | None] = ContextVar("kept", default=None)
 
 
-def in_store(name: Hashable, job: partial[xarray.Dataset]) -> partial[xarray.Dataset]:
-    """The job with a store that bears its name, if it can have one."""
-    folder = kept.get()
-    if folder is None or job.func not in (sweep, partial_products, train):
-        return job
-    return partial(job, store=_path(folder, name))
-
-
 def _kept(name: Hashable, job: Callable[[], Result]) -> Callable[[], Result]:
-    """The job whose result is kept whole, where it has no store of its own; of several processes none keeps it."""
+    """The job with a store that bears its name, or else what it gives kept whole, as none of several processes does."""
     folder = kept.get()
-    if folder is None or at_hand().share()[1] > 1 or "store" in getattr(job, "keywords", {}):
+    if folder is None:
         return job
-    return partial(kept_result, _path(folder, name), job)
+    if isinstance(job, partial) and job.func in (sweep, partial_products, train):
+        return partial(job, store=_path(folder, name))
+    return job if at_hand().share()[1] > 1 else partial(kept_result, _path(folder, name), job)
 
 
 def _path(folder: Path, name: Hashable) -> Path:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from gradsim.cli.jobs import Jobs, Name, Work, as_it_is, in_store, shared
+from gradsim.cli.jobs import Jobs, Name, Work, as_it_is, shared
 from gradsim.cores import cores
 from gradsim.engine.tiling import draw_bytes
 from gradsim.sweeps import cost, grid
-from gradsim.sweeps.machine import at_hand
 from gradsim.training import loop
 from gradsim.training.train import BATCH, train
 
@@ -64,23 +63,13 @@ def perform_training(
     Raises: KeyboardInterrupt with what there is by then in its attribute `partial`, by name; `Shared` where this is one
         of several processes.
     """
-    done: dict[Name, xarray.Dataset] = {}
-
-    def one(name: Name, job: partial[xarray.Dataset]) -> None:
-        try:
-            found = in_store(name, job)()
-            done[name] = found if at_hand().share()[1] > 1 else finish(name, found)  # which may need all of it
-        except KeyboardInterrupt as interrupt:
-            if hasattr(interrupt, "dataset"):
-                done[name] = finish(name, interrupt.dataset)
-            raise
-
     works = {name: foresee_training(*job.args, **job.keywords) for name, job in jobs.items()}
     with Jobs(works, at_once) as several:
         try:
-            several.run({name: partial(one, name, job) for name, job in jobs.items()}, keep=False)
+            done = several.run(jobs, finish)
         except KeyboardInterrupt as interrupt:
-            interrupt.partial = {name: done[name] for name in jobs if name in done}  # type: ignore[attr-defined]
+            there = {name: finish(name, one) for name, one in several.interrupted.items()} | several.done
+            interrupt.partial = {name: there[name] for name in jobs if name in there}  # type: ignore[attr-defined]
             raise
     shared(done)
-    return {name: done[name] for name in jobs}
+    return done
