@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import xarray
 
 import gradsim as gs
@@ -35,7 +34,6 @@ from gradsim.plot.learning import learning
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SYMBOLS, FEATURES = 8, 9  # of the copy task: a blank is one more
 CLIPPED = 1.0  # the norm that a clipped gradient keeps at most
 
 
@@ -49,7 +47,7 @@ class Kind(NamedTuple):
 
 
 def _rnn(options: "Options", activation: str, law: str, **given: Any) -> Network:
-    return gs.vanilla_rnn(options.hidden, activation, law, features=FEATURES, **given)
+    return gs.vanilla_rnn(options.hidden, activation, law, features=learned.FEATURES, **given)
 
 
 DEPTH, TIME, EXPLOSION = "over depth", "over time", "explosion"
@@ -59,8 +57,8 @@ NETWORKS = {
     "sigmoid, batch norm": Kind(DEPTH, lambda o: gs.batchnorm(o.width, o.batch, "sigmoid"), {}, "adam"),
     "sigmoid, residual": Kind(DEPTH, lambda o: gs.residual(o.width, "sigmoid"), {}, "adam"),
     "tanh RNN": Kind(TIME, lambda o: _rnn(o, "tanh", "torch_linear"), {}, "adam"),
-    "LSTM": Kind(TIME, lambda o: gs.lstm(o.hidden, features=FEATURES, chrono=max(2, o.length)), {}, "adam"),
-    "GRU": Kind(TIME, lambda o: gs.gru(o.hidden, features=FEATURES, chrono=max(2, o.length)), {}, "adam"),
+    "LSTM": Kind(TIME, lambda o: gs.lstm(o.hidden, features=learned.FEATURES, chrono=max(2, o.length)), {}, "adam"),
+    "GRU": Kind(TIME, lambda o: gs.gru(o.hidden, features=learned.FEATURES, chrono=max(2, o.length)), {}, "adam"),
     "ReLU RNN": Kind(EXPLOSION, lambda o: _rnn(o, "relu", "identity", initial="zero"), {"sigma_w": 1.1}, "sgd"),
     "ReLU RNN, clipped": Kind(
         EXPLOSION, lambda o: _rnn(o, "relu", "identity", initial="zero"), {"sigma_w": 1.1}, "clipped"
@@ -69,35 +67,16 @@ NETWORKS = {
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(learned.TrainingOptions):
     """Options of training and its early layers."""
 
     networks: tuple[str, ...] = tuple(NETWORKS)
-    """Which networks, by their titles in the figure."""
 
     depth: int = 50
     """Layers of the deep networks."""
 
     width: int = 64
     """Units a layer."""
-
-    length: int = 40
-    """Steps of the sequences whose first symbol recurrent networks copy."""
-
-    hidden: int = 32
-    """Units of recurrent networks."""
-
-    seeds: int = 8
-    """Independent networks of each kind, at least 2; errors are over them."""
-
-    batch: int = 32
-    """Samples of an update."""
-
-    steps: int = 300
-    """Updates."""
-
-    records: int = 6
-    """How often gradients and updates are recorded."""
 
     adam_rates: tuple[float, ...] = (0.001, 0.01)
     """Learning rates of Adam; each network has the one with which the others came out best."""
@@ -129,23 +108,14 @@ def optimizers() -> dict[str, Callable[[Any], Any]]:
 
 def measure(options: Options) -> dict[str, xarray.Dataset]:
     """Each kind of network is trained with each of its learning rates; Ctrl-C keeps what has been trained."""
-    unknown = [name for name in options.networks if name not in NETWORKS]
-    if unknown:
-        raise ValueError(f"networks: got {'; '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
-    if options.seeds < 2:
-        raise ValueError(f"seeds: got {options.seeds}; pass at least 2, the others choose the rate of each")
-    record = np.unique(np.linspace(0, options.steps, options.records + 1).round().astype(int)).tolist()
+    learned.check(options, NETWORKS)
     adam, sgd = cli.rates("adam_rates", options.adam_rates), cli.rates("sgd_rates", options.sgd_rates)
     rates, known, jobs = {"adam": adam, "sgd": sgd, "clipped": sgd}, optimizers(), {}
     for name in options.networks:
         kind = NETWORKS[name]
-        over_depth = kind.group == DEPTH
         jobs[name] = partial(
-            gs.train, kind.build(options), data="digits" if over_depth else gs.copy_task(alphabet=SYMBOLS),
-            optimizer=known[kind.optimizer], learning_rate=rates[kind.optimizer],
-            depth=options.depth if over_depth else options.length, seeds=options.seeds, steps=options.steps,
-            batch=options.batch, key=options.key, record=record,
-            by_layer="log_update" if over_depth else "log_exact_gradient", **kind.gains,
+            gs.train, kind.build(options), optimizer=known[kind.optimizer], learning_rate=rates[kind.optimizer],
+            **learned.training(options, options.depth if kind.group == DEPTH else None), **kind.gains,
         )  # fmt: skip
     return cli.perform_training(jobs, labelled, at_once=2)
 

@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import xarray
 
 import gradsim as gs
@@ -36,7 +35,6 @@ from gradsim.plot.learning import learning
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SYMBOLS, FEATURES = 8, 9  # of the copy task: a blank is one more
 TOKENS = 4  # a quarter of a digit each
 BLOCKS, GATES, LINEAR = "transformers", "gates of the input", "linear memories"
 
@@ -68,45 +66,26 @@ NETWORKS = {
     "pre-norm": _blocks("pre"),
     "post-norm": _blocks("post"),
     "ReZero": _blocks("none", "rezero"),
-    "minGRU": Kind(GATES, lambda o: gs.min_gru(o.hidden, features=FEATURES)),
-    "minGRU, open": Kind(GATES, lambda o: gs.min_gru(o.hidden, features=FEATURES), _open),
-    "sLSTM": Kind(GATES, lambda o: gs.slstm(o.hidden, features=FEATURES)),
-    "mLSTM": Kind(GATES, lambda o: gs.mlstm(o.hidden, min(4, o.hidden), features=FEATURES)),
+    "minGRU": Kind(GATES, lambda o: gs.min_gru(o.hidden, features=learned.FEATURES)),
+    "minGRU, open": Kind(GATES, lambda o: gs.min_gru(o.hidden, features=learned.FEATURES), _open),
+    "sLSTM": Kind(GATES, lambda o: gs.slstm(o.hidden, features=learned.FEATURES)),
+    "mLSTM": Kind(GATES, lambda o: gs.mlstm(o.hidden, min(4, o.hidden), features=learned.FEATURES)),
     "Mamba": Kind(LINEAR, lambda o: gs.mamba(max(1, o.hidden // 4), 4)),
-    "delta rule": Kind(LINEAR, lambda o: gs.delta_net(o.hidden, features=FEATURES)),
+    "delta rule": Kind(LINEAR, lambda o: gs.delta_net(o.hidden, features=learned.FEATURES)),
 }
 
 
 @dataclass(frozen=True)
-class Options(cli.Options):
+class Options(learned.TrainingOptions):
     """Options of training today's networks."""
 
     networks: tuple[str, ...] = tuple(NETWORKS)
-    """Which networks, by their titles in the figure."""
 
     depth: int = 12
     """Blocks of a transformer, each of attention and an MLP."""
 
     width: int = 16
     """Numbers of a token."""
-
-    length: int = 40
-    """Steps of the sequences whose first symbol recurrent networks copy."""
-
-    hidden: int = 32
-    """Numbers of a recurrent state."""
-
-    seeds: int = 8
-    """Independent networks of each kind, at least 2; errors are over them."""
-
-    batch: int = 32
-    """Samples of an update."""
-
-    steps: int = 300
-    """Updates."""
-
-    records: int = 6
-    """How often gradients and updates are recorded."""
 
     rates: tuple[float, ...] = (0.001, 0.01)
     """Learning rates of Adam; each network has the one with which the others came out best."""
@@ -124,21 +103,13 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
     """Each kind of network is trained with each of its learning rates; Ctrl-C keeps what has been trained."""
     import optax
 
-    unknown = [name for name in options.networks if name not in NETWORKS]
-    if unknown:
-        raise ValueError(f"networks: got {'; '.join(unknown)}; pass some of: {'; '.join(NETWORKS)}")
-    if options.seeds < 2:
-        raise ValueError(f"seeds: got {options.seeds}; pass at least 2, the others choose the rate of each")
-    record = np.unique(np.linspace(0, options.steps, options.records + 1).round().astype(int)).tolist()
+    learned.check(options, NETWORKS)
     rates, jobs = cli.rates("rates", options.rates), {}
     for name in options.networks:
         kind = NETWORKS[name]
-        over_depth = kind.group == BLOCKS
         jobs[name] = partial(
-            gs.train, kind.build(options), data="digits" if over_depth else gs.copy_task(alphabet=SYMBOLS),
-            optimizer=optax.adam, learning_rate=rates, depth=options.depth if over_depth else options.length,
-            seeds=options.seeds, steps=options.steps, batch=options.batch, key=options.key, record=record,
-            by_layer="log_update" if over_depth else "log_exact_gradient", **kind.gains(options),
+            gs.train, kind.build(options), optimizer=optax.adam, learning_rate=rates,
+            **learned.training(options, options.depth if kind.group == BLOCKS else None), **kind.gains(options),
         )  # fmt: skip
     return cli.perform_training(jobs, labelled, at_once=2)
 

@@ -18,6 +18,7 @@ import gradsim as gs
 from gradsim import cli
 from gradsim.analysis import trainability as analysis
 from gradsim.analysis.early_layers import by_the_others, table
+from gradsim.cli import learned
 from gradsim.cli.flax_models import CLASSES, PIXELS, TITLES, Sizes, make
 from gradsim.training import tasks
 
@@ -157,7 +158,7 @@ def test_every_network_of_today_can_be_trained(name: str) -> None:
     network = kind.build(options)
     assert set(kind.gains(options)) <= set(network.gains)
     assert network.parameters
-    data = "digits" if kind.group == modern.BLOCKS else gs.copy_task(alphabet=modern.SYMBOLS)
+    data = "digits" if kind.group == modern.BLOCKS else gs.copy_task(alphabet=learned.SYMBOLS)
     assert tasks.get(data, network, depth=4, classes=None, held_out=0.2, key=0, dtype="float32")
 
 

@@ -1,5 +1,6 @@
 """A program as a flat list of equations: what only calls another program is replaced by that program's equations."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -33,6 +34,14 @@ def flatten(closed: Any) -> Program:
     inputs = [flat.new() for _ in jaxpr.invars]
     outputs = flat.inline(jaxpr, [flat.constant(value) for value in constants], inputs)
     return Program(flat.equations, flat.constants, inputs, outputs)
+
+
+def read(known: Mapping[Any, Any], atom: Any) -> Any:
+    """That of an operand or a result: a literal has its own."""
+    if not isinstance(atom, Literal):
+        return known[atom]
+    aval: Any = atom.aval
+    return jnp.asarray(atom.val, aval.dtype)
 
 
 class _Flat:

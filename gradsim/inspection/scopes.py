@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from gradsim.inspection.jax_versions import bind, called, opened, scope_of
+from gradsim.inspection.program import read
 from gradsim.inspection.taps import TAP, mark
 
 Scope = tuple[str, ...]
@@ -49,16 +49,9 @@ def _program(equation: Any) -> Any | None:
 
 def _run(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any], around: Scope) -> list[Any]:
     known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
-
-    def read(atom: Any) -> Any:
-        if not isinstance(atom, Literal):
-            return known[atom]
-        aval: Any = atom.aval
-        return jnp.asarray(atom.val, aval.dtype)
-
     ends = _ends(jaxpr)
     for place, equation in enumerate(jaxpr.eqns):
-        operands = [read(atom) for atom in equation.invars]
+        operands = [read(known, atom) for atom in equation.invars]
         program = _program(equation)
         if program is None:
             outs = bind(equation, operands)
@@ -71,7 +64,7 @@ def _run(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any], around: Sc
             path = "/".join((*around, *scope))
             marked = mark(values, layer=path, type_name="scope", role="output")
             known.update(zip(handed, marked, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return [read(known, atom) for atom in jaxpr.outvars]
 
 
 def _ends(jaxpr: Any) -> dict[int, list[tuple[Scope, list[Any]]]]:

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Literal
 
 from gradsim.inspection.jax_versions import bind, called, opened, scan_sizes
 from gradsim.inspection.layers import Subject
-from gradsim.inspection.program import Program, flatten
+from gradsim.inspection.program import Program, flatten, read
 from gradsim.inspection.taps import is_float
 
 Axes = tuple[int, ...]  # that scans run along, the outermost first, each of what the one before has left
@@ -122,17 +121,10 @@ def _whole(value: Any) -> Any:
 def _run(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
     """A program some of whose inputs are stacks, its results arrays or stacks."""
     known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
-
-    def read(atom: Any) -> Any:
-        if not isinstance(atom, Literal):
-            return known[atom]
-        aval: Any = atom.aval
-        return jnp.asarray(atom.val, aval.dtype)
-
     for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
+        operands = [read(known, atom) for atom in equation.invars]
         known.update(zip(equation.outvars, _evaluated(equation, operands), strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return [read(known, atom) for atom in jaxpr.outvars]
 
 
 def _evaluated(equation: Any, operands: list[Any]) -> list[Any]:
