@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import xarray
-from inspected import inspected
 
 from gradsim.theory.edge import EXISTS
 
@@ -285,19 +284,3 @@ def timings(data: str, count: int) -> dict[str, Any]:
             "trace": 0.1 + scale * k, "lower": 0.1, "compile": 1.0 + scale}}
             for way in ("forward", "backward") for k in range(count)],
     }  # fmt: skip
-
-
-def inspections(data: str, depth: int, *, after: bool = False, scans: int = 0) -> list[xarray.Dataset]:
-    """A model that vanishes, and after a cure: blocks of two layers, or layers each in a scan of 100 steps."""
-    rate = {"usual": -1.5, "flat": 0.0, "huge": -60.0}[data]
-    names = [f"encoder.transformer_blocks.{i}{part}" for i in range(depth) for part in (".attention.query", "")]
-    found = []
-    for slope in (rate, 0.02)[: 1 + after]:
-        if scans:
-            cells = [f"recurrent_layer_{i}" for i in range(scans)]
-            by_step = np.stack([slope * np.arange(depth)[::-1] - 3.0 * i for i in range(scans)])
-            found.append(inspected(np.linspace(0, slope, scans), layers=cells, by_step=by_step))
-        else:
-            logs = np.repeat(slope * np.arange(depth)[::-1], 2)
-            found.append(inspected(logs, layers=names, activation=0.01 * logs))
-    return found

@@ -8,6 +8,7 @@ import pair_figure_data as paired
 import pytest
 import spectral_figure_data as spectral
 import training_figure_data as trained
+from inspected import inspections
 from layout import faults, reading
 
 import gradsim as gs
@@ -72,9 +73,9 @@ FIGURES: dict[str, Callable[[str, int], Any]] = {
     "coordinate_check": lambda data, count: coordinate_check(*trained.coordinates(data, count)),
     "low_precision": lambda data, count: low_precision(made.lost(data)),
     "benchmark": lambda data, count: benchmark(made.timings(data, count)),
-    "inspection": lambda data, count: plot.inspection(*made.inspections(data, 6 * count)),
-    "inspection, before and after": lambda data, count: plot.inspection(*made.inspections(data, 6 * count, after=True)),
-    "inspection, steps": lambda data, count: plot.inspection(*made.inspections(data, 40, after=True, scans=count)),
+    "inspection": lambda data, count: plot.inspection(*inspections(data, 6 * count)),
+    "inspection, before and after": lambda data, count: plot.inspection(*inspections(data, 6 * count, after=True)),
+    "inspection, steps": lambda data, count: plot.inspection(*inspections(data, 40, after=True, scans=count)),
 }
 
 
