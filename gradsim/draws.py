@@ -17,10 +17,10 @@ import numpy as np
 from jax import Array, lax, random
 from jax.typing import DTypeLike
 
+from gradsim import threefry
+
 Shape = tuple[int, ...]
 Draw = Callable[[Array, tuple[int, int], Any], Array]
-
-LOWEST = float(np.nextafter(np.float32(-1), np.float32(0)))
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,16 @@ class Widened:
         return lax.optimization_barrier(self.draw(key, shape, jnp.float32, *args)).astype(dtype)
 
 
-normal = Widened(random.normal)  # (key, shape, dtype), of mean 0 and variance 1
+def standard_normal(u: Array) -> Array:
+    """Numbers of mean 0 and variance 1 out of uniform ones in (−1, 1), as jax.random.normal makes them."""
+    return math.sqrt(2) * lax.erf_inv(u)
+
+
+def _normal(key: Array, shape: Shape, dtype: DTypeLike) -> Array:
+    return standard_normal(threefry.uniform(key, math.prod(shape))).reshape(shape).astype(dtype)
+
+
+normal = Widened(_normal)  # (key, shape, dtype), of mean 0 and variance 1
 uniform = Widened(random.uniform)  # (key, shape, dtype, low, high)
 
 
@@ -82,7 +91,7 @@ def together(key: Array, dtype: DTypeLike, *parts: Part) -> list[Array]:
 def _numbers(key: Array, wanted: Sequence[tuple[int, bool]]) -> list[Array]:
     """So many numbers for each, normal or uniform; all are made at once: a compiler would draw one where it is read."""
     ends = np.cumsum([count for count, _ in wanted])[:-1]
-    uniform = jnp.split(random.uniform(key, (sum(count for count, _ in wanted),), jnp.float32, LOWEST, 1), ends)
+    uniform = jnp.split(threefry.uniform(key, sum(count for count, _ in wanted)), ends)
     order = sorted(range(len(wanted)), key=lambda i: not wanted[i][1])  # normal ones in one pass
     normals = sum(normal for _, normal in wanted)
     sorted_ = [uniform[i] for i in order]
@@ -102,11 +111,6 @@ def _of_key(part: Part, key: Array, dtype: DTypeLike) -> Array:
     if part.copies is None:
         return lax.optimization_barrier(part.law(key, part.shape, dtype))
     return lax.map(lambda one: part.law(one, part.shape, dtype), random.split(key, part.copies))
-
-
-def standard_normal(u: Array) -> Array:
-    """Numbers of mean 0 and variance 1 out of uniform ones in (−1, 1), as jax.random.normal makes them."""
-    return math.sqrt(2) * lax.erf_inv(u)
 
 
 def _interval(u: Array, shape: Shape, dtype: DTypeLike, low: float, high: float) -> Array:
