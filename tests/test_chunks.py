@@ -47,6 +47,9 @@ def test_segments_are_short_forwards_and_long_where_they_would_be_drawn_twice() 
     plan = Plan(gs.feedforward(8), statistics.get("log_gain"), 200, (200,), 0, "float32", "forward")
     assert chunks.plan_chunk(plan, cells=4, seeds=1).tiling.steps == chunks.SEGMENT_STEPS
     assert chunks.plan_chunk(replace(plan, direction="backward"), cells=4, seeds=1).tiling.steps == 200
+    wide, tied = (replace(plan, network=gs.feedforward(512, tied=tied)) for tied in (False, True))
+    assert chunks.plan_chunk(wide, cells=4, seeds=1).tiling.steps == 3
+    assert chunks.plan_chunk(tied, cells=4, seeds=1).tiling.steps == chunks.SEGMENT_STEPS  # its weights are drawn once
 
 
 def test_a_device_other_than_a_cpu_takes_the_grid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

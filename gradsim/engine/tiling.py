@@ -34,9 +34,15 @@ def draw_bytes(network: Network, dtype: DTypeLike) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
 
 
+def step_bytes(network: Network, dtype: DTypeLike) -> int:
+    """Bytes of what is drawn anew for each step: the weights of a tied network are drawn once."""
+    inputs = math.prod(network.input_shape) * jnp.dtype(dtype).itemsize if network.driven else 0
+    return max(1, inputs + (0 if network.tied else draw_bytes(network, dtype)))
+
+
 def segment(network: Network, dtype: DTypeLike, depth: int) -> int:
     """The steps of a segment of one network."""
-    return min(depth, SEGMENT_STEPS, max(1, SEGMENT_BYTES // max(1, draw_bytes(network, dtype))))
+    return min(depth, SEGMENT_STEPS, max(1, SEGMENT_BYTES // step_bytes(network, dtype)))
 
 
 class Tiling(NamedTuple):

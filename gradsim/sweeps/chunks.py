@@ -16,7 +16,7 @@ import psutil
 from gradsim.engine.columns import may_be_shared
 from gradsim.engine.plan import Plan
 from gradsim.engine.streams import extent, observed_size, paired
-from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes
+from gradsim.engine.tiling import SEGMENT_BYTES, SEGMENT_STEPS, Tiling, draw_bytes, step_bytes
 from gradsim.sweeps.machine import at_hand
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
@@ -172,7 +172,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
         room = min(room, math.ceil(CPU_ROWS / max(1, blocks * block * rows)))
     room = _part(seeds, room) if room < seeds else min(room, _rounded(seeds, operations(plan, blocks * block, shared)))
     segment = min(SEGMENT_BYTES, budget // 16)  # some times as much while it is drawn
-    steps = min(plan.depth, max(1, segment // max(1, one_draw * room)))
+    steps = min(plan.depth, max(1, segment // (room * step_bytes(plan.network, plan.dtype))))
     if plan.direction == "forward":  # backwards the weights of several segments are drawn twice
         steps = min(steps, SEGMENT_STEPS)
     tile = _tile(plan) if on_cpu else 0
