@@ -33,6 +33,11 @@ def _is_narrow(dtype: Any) -> bool:
     return bool(jnp.finfo(dtype).minexp > -100)
 
 
+def has_range(dtype: Any) -> bool:
+    """Are these real floats with the range of float32 or more?"""
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and not _is_narrow(dtype)
+
+
 def _power(exponent: Array, dtype: Any) -> Array:
     """2**exponent in few operations, for there is one in every equation; 0 for the exponent below the normal ones."""
     info = jnp.finfo(dtype)
@@ -48,19 +53,51 @@ def normalized(mantissa: Array, exponent: Array) -> Scaled:
     if 0 in x.shape:
         return Scaled(x, jnp.full_like(exponent, NOTHING))
     largest = lax.reduce_max(sizes, axes).reshape(exponent.shape)
-    info = jnp.finfo(largest.dtype)
     if _is_narrow(largest.dtype):
         shift = exponent_of(largest)
         scaled = times_power_of_two(x, -shift)
-    else:
-        # The bits of the largest hold its exponent; what is not normal counts as the least number that is, and what
-        # is not finite stays so.
-        digits = lax.bitcast_convert_type(largest, f"int{info.bits}")
-        biased = lax.shift_right_logical(digits, jnp.full_like(digits, info.nmant)).astype(jnp.int32)
-        shift = lax.min(biased, jnp.int32(2 * info.maxexp - 4)) - jnp.int32(info.maxexp - 2)
-        factor = _power(-shift, largest.dtype)
-        scaled = lax.complex(x.real * factor, x.imag * factor) if jnp.iscomplexobj(x) else x * factor
-    return Scaled(scaled, lax.select(largest == 0, jnp.full_like(exponent, NOTHING), exponent + shift))
+        return Scaled(scaled, lax.select(largest == 0, jnp.full_like(exponent, NOTHING), exponent + shift))
+    return _at(x, lax.bitcast_convert_type(largest, f"int{jnp.finfo(largest.dtype).bits}"), exponent)
+
+
+def _at(x: Array, digits: Array, exponent: Array) -> Scaled:
+    """The numbers with the largest entry of each slab, whose bits are `digits`, in [½, 1)."""
+    dtype = jnp.float64 if digits.dtype == jnp.int64 else jnp.bfloat16 if digits.dtype == jnp.int16 else jnp.float32
+    info = jnp.finfo(dtype)
+    # The bits of the largest hold its exponent; what is not normal counts as the least number that is, and what is not
+    # finite stays so.
+    shift = lax.min(_biased(digits, dtype), jnp.int32(2 * info.maxexp - 4)) - jnp.int32(info.maxexp - 2)
+    factor = _power(-shift, dtype)
+    scaled = lax.complex(x.real * factor, x.imag * factor) if jnp.iscomplexobj(x) else x * factor
+    return Scaled(scaled, lax.select(digits == 0, jnp.full_like(exponent, NOTHING), exponent + shift))
+
+
+def _biased(digits: Array, dtype: Any) -> Array:
+    """The exponent in the bits of floats that are not negative."""
+    return lax.shift_right_logical(digits, jnp.full_like(digits, jnp.finfo(dtype).nmant)).astype(jnp.int32)
+
+
+def levelled(mantissa: Array, exponent: Array, alive: Array) -> tuple[Scaled, Array]:
+    """The normalized numbers, and for each slab the k for which those that are `alive` are 2**k or more; NOTHING where
+    one of them is zero, −NOTHING where none is alive. Not for complex numbers, nor floats in a narrow range."""
+    if 0 in mantissa.shape:
+        return normalized(mantissa, exponent), jnp.full_like(exponent, -NOTHING)
+    info = jnp.finfo(mantissa.dtype)
+    # The bits of floats, read as integers, are in the order of their sizes; both extremes of integers are found in one
+    # pass, in less time than the largest of floats.
+    bits = lax.bitcast_convert_type(lax.abs(mantissa), f"int{info.bits}")
+    end = bits.dtype.type(jnp.iinfo(bits.dtype).max)
+    axes = tuple(axis for axis, length in enumerate(exponent.shape) if length == 1)
+    both = lax.reduce(
+        (bits, lax.select(alive, bits, jnp.full_like(bits, end))),
+        (bits.dtype.type(0), end),
+        lambda one, two: (lax.max(one[0], two[0]), lax.min(one[1], two[1])),
+        axes,
+    )
+    digits, least = (one.reshape(exponent.shape) for one in both)
+    power = _biased(least, mantissa.dtype) - jnp.int32(info.maxexp - 1) + exponent
+    power = jnp.where(least == end, -NOTHING, jnp.where(least == 0, NOTHING, power))
+    return _at(mantissa, digits, exponent), power
 
 
 def block(value: Any) -> Scaled:

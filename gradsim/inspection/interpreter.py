@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.interpreters import ad
 
 from gradsim.inspection import control_flow, movement, rules
-from gradsim.inspection.block_floats import is_block
+from gradsim.inspection.block_floats import has_range, is_block
 from gradsim.inspection.groups import Group
 from gradsim.inspection.jax_versions import bind
 from gradsim.inspection.program import Equation, flatten
@@ -23,6 +23,7 @@ from gradsim.inspection.records import Site, record
 from gradsim.inspection.saturation import saturated, saturating
 from gradsim.inspection.structure import activation, sites
 from gradsim.inspection.together import LARGE, Together, itself
+from gradsim.scaled import Scaled
 
 Note = Callable[..., Any]  # (operands of a tap, units=) -> arrays
 LOOPS = {"scan": control_flow.scan, "while": control_flow.while_loop, "cond": control_flow.cond}
@@ -75,14 +76,23 @@ class Interpreter:
     """One walk through a program: what its taps of one kind noted, and what was lost or is not linear on the way."""
 
     def __init__(
-        self, kind: str, note: Note = record, kept: Collection[int] = (), together: Together | None = None
+        self,
+        kind: str,
+        note: Note = record,
+        kept: Collection[int] = (),
+        together: Together | None = None,
+        *,
+        silent: bool = False,
     ) -> None:
         self.kind, self.note = kind, note  # the taps that are heard, and what is noted of their operands
         self.kept = kept  # sites whose operands are held on to, outside of loops
         self.together = together  # where many are noted at once
+        self.silent = silent  # does it note nothing, for that takes time?
         self.held: list[tuple[Site, Any]] = []
         self.records: list[tuple[Site, Any]] = []
+        self.marks: list[Any] = []  # of groups: were entries lost, and may plain floats have left their range
         self.lost: list[Any] = []
+        self.far: list[Any] = []
         self.nonlinear: set[str] = set()
 
     def walk(self, groups: Sequence[Group], values: dict[int, Any]) -> None:
@@ -92,20 +102,19 @@ class Interpreter:
             for i in group.spent:
                 values.pop(i, None)
 
-    def step(self, group: Group, own: dict[int, Any], common: Mapping[int, Any], *, silent: bool = False) -> None:
-        """Evaluates a group at what is its own, or else is common to several walks; a silent one notes nothing, for
-        that takes time."""
+    def step(self, group: Group, own: dict[int, Any], common: Mapping[int, Any]) -> None:
+        """Evaluates a group at what is its own, or else is common to several walks."""
         operands = [own[i] if i in own else common[i] for i in group.ins]
         notes: list[Any] = []
         if group.equations:
             program = compiled(group, self.kind, self.note, tuple([is_block(one) for one in operands]))
-            results, notes, lost = program.call(*operands)
+            results, notes, marks = program.call(*operands)
             if group.size > LARGE:
                 jax.block_until_ready(results)  # started ahead of time, programs would hold memory at the same time
             own.update(zip(group.outs, results, strict=True))
             self.nonlinear |= program.nonlinear
-            self.lost += [] if silent else [self._kept(one) for one in lost]
-        if silent:
+            self.marks += [] if self.silent else [self._kept(one) for one in marks]
+        if self.silent:
             return
         self.records += zip(group.sites.get(self.kind, []), map(self._kept, notes), strict=True)
         for site, numbers in group.taps.get(self.kind, ()):
@@ -145,9 +154,15 @@ class Interpreter:
         rule, linear = rule_of(equation, operands)
         if not linear:
             self.nonlinear.add(name)
-        outs, lost = rule(equation, operands, lambda plain: bind(equation, plain))
+        outs, lost, far = rule(equation, operands, lambda plain: bind(equation, plain))
         self.lost += [] if lost is None else [lost]
+        self.far += [far] if far is not None else []
+        self.far += [_beyond(out) for out in outs if is_block(out)]
         return outs
+
+    def marked(self) -> Any:
+        """Were entries lost, and may the same program of plain floats have left their range?"""
+        return jnp.stack([jnp.any(jnp.stack(ones)) if ones else jnp.bool_(False) for ones in (self.lost, self.far)])
 
     def _run(self, closed: Any, operands: Sequence[Any]) -> tuple[list[Any], Any]:
         """A program within a loop: its results, and what was noted, for the loop to hand on."""
@@ -156,14 +171,16 @@ class Interpreter:
         values = {**program.constants, **dict(zip(program.inputs, operands, strict=True))}
         inner.trace(program.equations, values)
         self.nonlinear |= inner.nonlinear
-        lost = jnp.any(jnp.stack(inner.lost)) if inner.lost else jnp.zeros((), bool)
-        notes = Notes([site for site, _ in inner.records], [record for _, record in inner.records], lost)
+        notes = Notes([site for site, _ in inner.records], [record for _, record in inner.records], inner.marked())
         return [values[i] for i in program.outputs], notes
 
     def _hear(self, notes: Any) -> None:
+        if notes is None:  # what a while loop does is not known here
+            self.far.append(jnp.bool_(True))
         for one in notes if isinstance(notes, list) else [notes] if notes is not None else []:
             self.records += zip(one.sites, one.records, strict=True)
-            self.lost.append(jnp.any(one.lost))
+            self.lost.append(jnp.any(one.marks[..., 0]))
+            self.far.append(jnp.any(one.marks[..., 1]))
 
 
 @cache
@@ -177,15 +194,20 @@ def jitted(note: Callable[[Any], Any]) -> Any:
     return jax.jit(note)
 
 
+def _beyond(value: Scaled) -> Any:
+    """Is it of floats of a narrow range, or too large?"""
+    return jnp.any(value.exponent > rules.HIGH) if has_range(value.mantissa.dtype) else jnp.bool_(True)
+
+
 @jax.tree_util.register_pytree_node_class
 class Notes:
-    """What the taps within a loop or branch noted, and whether anything was lost there."""
+    """What the taps within a loop or branch noted, and whether anything was lost, or far, there."""
 
-    def __init__(self, sites: Sequence[Site], records: Sequence[Any], lost: Any) -> None:
-        self.sites, self.records, self.lost = tuple(sites), list(records), lost
+    def __init__(self, sites: Sequence[Site], records: Sequence[Any], marks: Any) -> None:
+        self.sites, self.records, self.marks = tuple(sites), list(records), marks
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        return (self.records, self.lost), self.sites
+        return (self.records, self.marks), self.sites
 
     @classmethod
     def tree_unflatten(cls, sites: Any, children: Any) -> "Notes":
@@ -203,8 +225,8 @@ class Compiled:
             values = dict(zip(group.local_ins, operands, strict=True))
             inner.trace(group.equations, values, group.activations)
             self.nonlinear = inner.nonlinear
-            lost = [jnp.any(jnp.stack(inner.lost))] if inner.lost else []
-            return [values[i] for i in group.local_outs], [note for _, note in inner.records], lost
+            marks = [inner.marked()] if inner.lost or inner.far else []
+            return [values[i] for i in group.local_outs], [note for _, note in inner.records], marks
 
         self.call = jax.jit(evaluate)
 

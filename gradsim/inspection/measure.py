@@ -1,9 +1,10 @@
-"""The walk through a model's program: forward, backward in block floating point, backward in plain floats."""
+"""The walk through a model's program: forward, backward in block floating point, and backward in plain floats where
+these may leave their range."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -65,58 +66,91 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
     forward.walk(plan.forward, values)
     loss = values[plan.results[0]]
     found = gains(program, values) if with_gains else None
-    plain, exact, of_parameters = _backward(plan, values, operands[:gradients], together)
-    walks = (forward, exact, plain)
-    records = [[record for _, record in walk.records] for walk in walks]
-    loss, of_parameters, lost, records = together.fetched((loss, of_parameters, exact.lost, records))
-    noted = (
-        zip((site for site, _ in walk.records), map(unpacked, one), strict=True)
-        for walk, one in zip(walks, records, strict=True)
-    )
-    calls = _calls(*map(list, noted))
+    exact, of_parameters = _exactly(plan, values, operands[:gradients], together)
+    records = [[record for _, record in walk.records] for walk in (forward, exact)]
+    loss, of_parameters, marks, records = together.fetched((loss, of_parameters, exact.marks, records))
     parameters = [_parameter(*one) for one in of_parameters]
+    calls = _calls(_noted(forward, records[0]), _noted(exact, records[1]))
     sizes = [loss, *(one.gradient.mantissa for one in parameters)]
     wrong = [record.not_finite for call in calls for record in (call.value, call.gradient) if record is not None]
     sound = np.isfinite(sizes).all() and not any(np.nansum(count) for count in wrong)
     made = ("", "") if sound else locate(plan, operands)
-    return Measurement(calls, loss, parameters, made, bool(np.any(lost)), sorted(exact.nonlinear), found)
+    lost, far = np.any(np.reshape(marks, (-1, 2)), axis=0)
+    if far or not sound:
+        calls, parameters = _in_floats(plan, operands, calls, parameters)
+    return Measurement(calls, loss, parameters, made, bool(lost), sorted(exact.nonlinear), found)
+
+
+def _exactly(
+    plan: Plan, values: dict[int, Any], parameters: Sequence[Any], together: Together
+) -> tuple[Interpreter, list[Any]]:
+    """Two backward passes abreast in blocks: of one, and of a third, whose numbers round otherwise."""
+    one = jnp.ones((), plan.dtype)
+    third = one / 3
+    exact = Interpreter("cotangent", together=together)
+    again = Interpreter("cotangent", silent=True)
+
+    def ended(place: int, gradients: Sequence[Any]) -> Any:
+        return together(of_parameter, parameters[place], *gradients, third)
+
+    found = _backward(plan, values, [(exact, block(one)), (again, block(third))], len(parameters), ended)
+    return exact, found
+
+
+def _in_floats(
+    plan: Plan, operands: Sequence[Any], calls: list[Call], parameters: list[Parameter]
+) -> tuple[list[Call], list[Parameter]]:
+    """The calls and parameters with what plain floats make of their gradients, as jax.grad does."""
+    program, together = plan.program, Together()
+    values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
+    Interpreter("none").walk(plan.forward, values)
+    walk = Interpreter("cotangent", size_alone, together=together)
+    one = jnp.ones((), plan.dtype)
+    found = _backward(plan, values, [(walk, one)], len(parameters), lambda _, gradients: together(norm, *gradients))
+    sizes, records = together.fetched((found, [record for _, record in walk.records]))
+    plains = in_order(_noted(walk, records), [call.site for call in calls], backward=True)
+    calls = [call._replace(plain=plain) for call, plain in zip(calls, plains, strict=True)]
+    numbers = [number(*np.asarray(size, np.float64)) for size in sizes]
+    return calls, [one._replace(plain=plain) for one, plain in zip(parameters, numbers, strict=True)]
 
 
 def _backward(
-    plan: Plan, values: dict[int, Any], parameters: Sequence[Any], together: Together
-) -> tuple[Interpreter, Interpreter, list[Any]]:
-    """Three backward passes abreast: in plain floats, in blocks, and of a third in blocks, whose numbers round
-    otherwise. What none needs again is given up, `values` of the forward pass and gradients of parameters, too."""
-    program = plan.program
-    one = jnp.ones((), plan.dtype)
-    third = one / 3
-    walks = [Interpreter("cotangent", note, together=together) for note in (size_alone, record, record)]
-    owns = [{program.inputs[-1]: cotangent} for cotangent in (one, block(one), block(third))]
-    found: list[Any] = [None] * len(parameters)
+    plan: Plan,
+    values: dict[int, Any],
+    passes: Sequence[tuple[Interpreter, Any]],
+    gradients: int,
+    ended: Callable[[int, Sequence[Any]], Any],
+) -> list[Any]:
+    """Backward passes abreast, each of a cotangent -> what `ended` gives for each parameter, of its gradients.
+
+    What none needs again is given up, `values` of the forward pass and gradients of parameters, too.
+    """
+    owns = [{plan.program.inputs[-1]: cotangent} for _, cotangent in passes]
+    found: list[Any] = [None] * gradients
     wanted: dict[int, list[int]] = defaultdict(list)
-    for place, result in enumerate(plan.results[1 : 1 + len(parameters)]):
+    for place, result in enumerate(plan.results[1 : 1 + gradients]):
         wanted[result].append(place)
 
-    def ended(result: int) -> None:
-        gradients = [own[result] if result in own else values[result] for own in owns]
+    def end(result: int) -> None:
+        several = [own[result] if result in own else values[result] for own in owns]
         for place in wanted.pop(result, ()):
-            found[place] = together(of_parameter, parameters[place], *gradients, third)
+            found[place] = ended(place, several)
 
     for group in plan.backward:
-        for walk, own in zip(walks, owns, strict=True):
-            walk.step(group, own, values, silent=walk is walks[2])
+        for (walk, _), own in zip(passes, owns, strict=True):
+            walk.step(group, own, values)
         for result in group.ready:
-            ended(result)
+            end(result)
         for spent in (*group.spent, *group.ready):
             for known in (*owns, values):
                 known.pop(spent, None)
     for result in list(wanted):
-        ended(result)
-    return walks[0], walks[1], found
+        end(result)
+    return found
 
 
-def of_parameter(parameter: Any, plain: Any, gradient: Any, again: Any, factor: Any) -> tuple[Any, Any]:
-    """Norms of the parameter, of its gradient and of that in plain floats, and of what rounding makes of it; counts.
+def of_parameter(parameter: Any, gradient: Any, again: Any, factor: Any) -> tuple[Any, Any]:
+    """Norms of the parameter, of its gradient, and of what rounding makes of it; counts.
 
     gradient·factor − again is zero but for rounding: what a gradient is by mathematics passes through a factor that is
     no power of two; what is left of sums that cancel is rounded anew.
@@ -124,24 +158,28 @@ def of_parameter(parameter: Any, plain: Any, gradient: Any, again: Any, factor: 
     one, two = (coarsened(block(x), (1,) * jnp.ndim(block(x).mantissa)) for x in (gradient, again))
     top = jnp.maximum(one.exponent, two.exponent)
     difference = aligned(one, top) * factor.astype(one.mantissa.dtype) - aligned(two, top)
-    norms = [norm(parameter), norm(gradient), norm(plain), norm(Scaled(difference, top))]
+    norms = [norm(parameter), norm(gradient), norm(Scaled(difference, top))]
     return jnp.stack(norms), counts([gradient])
 
 
 def _parameter(norms: np.ndarray, narrow: np.ndarray) -> Parameter:
-    own, gradient, plain, rounding = (number(*one) for one in np.asarray(norms, np.float64))
-    return Parameter(own, gradient, plain, rounding, narrow)
+    own, gradient, rounding = (number(*one) for one in np.asarray(norms, np.float64))
+    return Parameter(own, gradient, gradient, rounding, narrow)
 
 
-def _calls(*walks: Sequence[tuple[Site, Record]]) -> list[Call]:
+def _noted(walk: Interpreter, records: Sequence[Any]) -> list[tuple[Site, Record]]:
+    return [(site, unpacked(one)) for (site, _), one in zip(walk.records, records, strict=True)]
+
+
+def _calls(values: Sequence[tuple[Site, Record]], backward: Sequence[tuple[Site, Record]]) -> list[Call]:
     """Each call with its gradient, and with the activations that come before the next."""
-    values, *backward = walks
     order = [site for site, _ in values if site.role != "activation"]
-    gradients, plains = (iter(in_order(notes, order, backward=True)) for notes in backward)
+    gradients = iter(in_order(backward, order, backward=True))
     calls: list[Call] = []
     for site, value in values:
         if site.role != "activation":
-            calls.append(Call(site, value, next(gradients), next(plains), []))
+            gradient = next(gradients)
+            calls.append(Call(site, value, gradient, gradient, []))
         elif calls:
             calls[-1].activations.append((site, value))
     return calls

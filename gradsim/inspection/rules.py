@@ -1,7 +1,8 @@
 """What an equation does to numbers in block floating point: which operands scale together, and the result with them.
 
 Each rule takes the equation, the operands (at least one in blocks) and the binding of plain arrays; it returns the
-results and, where entries may have been lost in aligning, whether any were.
+results, whether any entries were lost in aligning, where they may have been, and whether the same equation of plain
+floats may leave their range: None where it cannot, if its operands have not.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +16,36 @@ from gradsim.inspection.block_floats import (
     at_true_size,
     block,
     coarsened,
+    has_range,
     is_block,
+    levelled,
     normalized,
     times,
     vanished,
 )
-from gradsim.scaled import Scaled
+from gradsim.scaled import NOTHING, Scaled
 
 Bind = Callable[[Sequence[Any]], list[Any]]
-Result = tuple[list[Any], Array | None]
+Result = tuple[list[Any], Array | None, Array | None]
+
+# Numbers within 2**LOW and 2**HIGH are multiples of 2**(LOW − 23): sums of them are none below the normal floats, nor
+# is anything lost where they are brought to the exponent of the largest. Terms of a product of matrices that vanish
+# in plain floats, below 2**-126, do not show in entries of 2**LOW.
+LOW, HIGH = -96, 24
 
 
-def single(outs: Any, lost: Array | None = None) -> Result:
-    return [outs], lost
+def single(outs: Any, lost: Array | None = None, far: Array | None = None) -> Result:
+    return [outs], lost, far
+
+
+def multiplied(out: Array, exponent: Array, alive: Array | None = None) -> tuple[Scaled, Array, Array]:
+    """A product in blocks; whether any entry that is alive, or else not zero, is lost; and whether one is below LOW."""
+    if not has_range(out.dtype):
+        gone = jnp.bool_(False) if alive is None else jnp.any((out == 0) & alive)
+        return normalized(out, exponent), gone, jnp.bool_(True)
+    scaled, power = levelled(out, exponent, out != 0 if alive is None else alive)
+    least = jnp.min(power, initial=-NOTHING)
+    return scaled, least == NOTHING, least < LOW
 
 
 def together(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
@@ -58,7 +76,7 @@ def product(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     exponents = [x.exponent for x in operands if is_block(x)]
     total = sum(exponents[1:], exponents[0])
     nonzero = [(x.mantissa if is_block(x) else x) != 0 for x in operands]
-    return single(normalized(out, total), jnp.any((out == 0) & nonzero[0] & nonzero[1]))
+    return single(*multiplied(out, total, nonzero[0] & nonzero[1]))
 
 
 def quotient(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
@@ -66,20 +84,21 @@ def quotient(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     (out,) = bind([x.mantissa if is_block(x) else x for x in operands])
     zero = jnp.zeros((), jnp.int32)
     exponent = (above.exponent if is_block(above) else zero) - (below.exponent if is_block(below) else zero)
-    return single(normalized(out, exponent))
+    scaled, _, far = multiplied(out, exponent)
+    return single(scaled, None, far)
 
 
 def power(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     (x,) = operands
     (out,) = bind([x.mantissa])
-    return single(normalized(out, x.exponent * equation.params.get("y", 2)))
+    return single(normalized(out, x.exponent * equation.params.get("y", 2)), None, jnp.bool_(True))
 
 
 def square_root(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     (x,) = operands
     half = x.exponent >> 1
     (out,) = bind([times(x.mantissa, x.exponent - 2 * half)])
-    return single(normalized(out, half))
+    return single(normalized(out, half), None, jnp.bool_(True))
 
 
 def choice(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
@@ -100,7 +119,7 @@ def choice(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         out = _larger(_larger(low, x, 1), high, -1)
     else:
         out = _larger(parts[0], parts[1], 1 if name == "max" else -1)
-    return single(normalized(out.mantissa, out.exponent))
+    return single(normalized(out.mantissa, out.exponent), None, jnp.bool_(True))
 
 
 def _larger(first: Scaled, second: Scaled, sign: int) -> Scaled:
@@ -136,7 +155,8 @@ def dot(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         exponents.append(top.reshape([*kept[:at], *ones, *kept[at:]]))
     (out,) = bind(plain)
     lost = jnp.any(jnp.stack(losses)) & jnp.any(out == 0) if losses else None
-    return single(normalized(out, sum(exponents[1:], exponents[0])), lost)
+    scaled, _, far = multiplied(out, sum(exponents[1:], exponents[0]))
+    return single(scaled, lost, far)
 
 
 def generic(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
@@ -155,11 +175,15 @@ def generic(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
         plain[i] = aligned(one, jnp.broadcast_to(top, one.exponent.shape))
         losses.append(jnp.any(vanished(block(operands[i]), plain[i])))
     outs = bind(plain)
+    name = equation.primitive.name
+    if name == "conv_general_dilated":
+        scaled, _, far = multiplied(outs[0], jnp.broadcast_to(top, (1,) * outs[0].ndim))
+        return single(scaled, jnp.any(jnp.stack(losses)), far)
     results = [
         normalized(out, jnp.broadcast_to(top, (1,) * out.ndim)) if jnp.issubdtype(out.dtype, jnp.inexact) else out
         for out in outs
     ]
-    return results, jnp.any(jnp.stack(losses))
+    return results, jnp.any(jnp.stack(losses)), None if name in SUMS else jnp.bool_(True)
 
 
 def true_size(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
@@ -167,8 +191,11 @@ def true_size(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     outs = bind([at_true_size(x) for x in operands])
     results = [block(out) if jnp.issubdtype(out.dtype, jnp.inexact) else out for out in outs]
     lost = [jnp.any(vanished(x, at_true_size(x))) for x in operands if is_block(x)]
-    return results, jnp.any(jnp.stack(lost))
+    return results, jnp.any(jnp.stack(lost)), jnp.bool_(True)
 
+
+# Results are sums of some of the entries, or these themselves.
+SUMS = ("gather", "scatter-add", "scatter_add", "reduce_window_sum", "select_and_scatter_add", "reduce_max", "reduce_min")
 
 # Linear in several operands at once: plain floats among these have a size of their own.
 ADDED = {"scatter-add": (0, 2), "scatter_add": (0, 2), "scatter-sub": (0, 2), "scatter": (0, 2)}
@@ -180,9 +207,10 @@ def unary(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     (out,) = bind([x.mantissa, *operands[1:]])
     if not jnp.issubdtype(out.dtype, jnp.inexact):
         return true_size(equation, operands, bind)
-    return single(normalized(out, x.exponent))
+    far = jnp.bool_(True) if equation.primitive.name == "reduce_precision" else None
+    return single(normalized(out, x.exponent), None, far)
 
 
 def barrier(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     outs = bind([x.mantissa if is_block(x) else x for x in operands])
-    return [Scaled(out, x.exponent) if is_block(x) else out for out, x in zip(outs, operands, strict=True)], None
+    return [Scaled(out, x.exponent) if is_block(x) else out for out, x in zip(outs, operands, strict=True)], None, None
