@@ -9,13 +9,13 @@ import pytest
 from inspected import Sigmoids
 
 import gradsim as gs
-from gradsim.inspection import interpreter, together
+from gradsim.inspection import passes, together
 from gradsim.inspection.together import MANY, Together, itself
 
 
 def test_programs_are_few_at_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[Any, Any] = {}
-    monkeypatch.setattr(interpreter, "known", known)
+    monkeypatch.setattr(passes, "known", known)
     counts = []
     for depth in (5, 9):
         gs.inspect(Sigmoids(depth, 4), jnp.ones((2, 4)), loss=jnp.sum)
@@ -29,13 +29,13 @@ def test_memory_is_given_up_as_the_backward_pass_goes(monkeypatch: pytest.Monkey
     size = x.nbytes
     before = sum(one.nbytes for one in jax.live_arrays())
     held = []
-    step = interpreter.Interpreter.step
+    step = passes.Pass.step
 
     def watched(*args: Any, **options: Any) -> None:
         step(*args, **options)
         held.append(sum(one.nbytes for one in jax.live_arrays()) - before)
 
-    monkeypatch.setattr(interpreter.Interpreter, "step", watched)
+    monkeypatch.setattr(passes.Pass, "step", watched)
     gs.inspect(model, x, loss=jnp.sum)
     # An activation a layer, as jax.grad has, and what comes into a layer and leaves it in three backward passes.
     assert max(held) < (depth + 6.5) * size

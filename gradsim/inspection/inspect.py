@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +18,7 @@ from gradsim.inspection.products import EXACT, Direction, Product, from_input, p
 if TYPE_CHECKING:
     import xarray
 
-plans: OrderedDict[Any, Any] = OrderedDict()  # of the last models
+plans: dict[Any, Any] = {}  # of the last models, the last of them at the end
 KEPT = 16
 
 
@@ -194,10 +193,10 @@ def _kept(parted: Subject, loss: Any, operands: Any, what: str, make: Callable[[
             return make()
         x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
         key = _Key((parted.key, loss, structure, kinds, what, x64))
-        kept = plans.pop(key, None)
+        kept = plans.pop(key, None)  # of an OrderedDict it would compare the key several times, which takes long
     except (TypeError, AttributeError):  # something that has no hash
         return make()
-    plans[key] = make() if kept is None else kept  # the last that was used
+    plans[key] = plan = make() if kept is None else kept
     if len(plans) > KEPT:
-        plans.popitem(last=False)
-    return plans[key]
+        del plans[next(iter(plans))]
+    return plan

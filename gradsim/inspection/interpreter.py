@@ -5,9 +5,7 @@ chain of exponents into every fusion, and the time to compile grows faster than 
 equation, and so one program.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +14,11 @@ from jax.interpreters import ad
 
 from gradsim.inspection import control_flow, movement, rules
 from gradsim.inspection.block_floats import has_range, is_block
-from gradsim.inspection.groups import Group
 from gradsim.inspection.jax_versions import bind
 from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Site, record
 from gradsim.inspection.saturation import saturated, saturating
 from gradsim.inspection.structure import activation, sites
-from gradsim.inspection.together import LARGE, Together, itself
 from gradsim.scaled import Scaled
 
 Note = Callable[..., Any]  # (operands of a tap, units=) -> arrays
@@ -75,57 +71,12 @@ def rule_of(equation: Any, operands: Sequence[Any]) -> tuple[Any, bool]:
 class Interpreter:
     """One walk through a program: what its taps of one kind noted, and what was lost or is not linear on the way."""
 
-    def __init__(
-        self,
-        kind: str,
-        note: Note = record,
-        kept: Collection[int] = (),
-        together: Together | None = None,
-        *,
-        silent: bool = False,
-    ) -> None:
+    def __init__(self, kind: str, note: Note = record) -> None:
         self.kind, self.note = kind, note  # the taps that are heard, and what is noted of their operands
-        self.kept = kept  # sites whose operands are held on to, outside of loops
-        self.together = together  # where many are noted at once
-        self.silent = silent  # does it note nothing, for that takes time?
-        self.held: list[tuple[Site, Any]] = []
         self.records: list[tuple[Site, Any]] = []
-        self.marks: list[Any] = []  # of groups: were entries lost, and may plain floats have left their range
         self.lost: list[Any] = []
         self.far: list[Any] = []
         self.nonlinear: set[str] = set()
-
-    def walk(self, groups: Sequence[Group], values: dict[int, Any]) -> None:
-        """Evaluates groups, each compiled once; `values` holds what is known by its number in the program."""
-        for group in groups:
-            self.step(group, values, values)
-            for i in group.spent:
-                values.pop(i, None)
-
-    def step(self, group: Group, own: dict[int, Any], common: Mapping[int, Any]) -> None:
-        """Evaluates a group at what is its own, or else is common to several walks."""
-        operands = [own[i] if i in own else common[i] for i in group.ins]
-        notes: list[Any] = []
-        if group.equations:
-            program = compiled(group, self.kind, self.note, tuple([is_block(one) for one in operands]))
-            results, notes, marks = program.call(*operands)
-            if group.size > LARGE:
-                jax.block_until_ready(results)  # started ahead of time, programs would hold memory at the same time
-            own.update(zip(group.outs, results, strict=True))
-            self.nonlinear |= program.nonlinear
-            self.marks += [] if self.silent else [self._kept(one) for one in marks]
-        if self.silent:
-            return
-        self.records += zip(group.sites.get(self.kind, []), map(self._kept, notes), strict=True)
-        for site, numbers in group.taps.get(self.kind, ()):
-            note = with_units(self.note, self.kind == "value")
-            passed = [own[i] if i in own else common[i] for i in numbers]
-            if site.site in self.kept:
-                self.held.append((site, passed))
-            self.records.append((site, self.together(note, passed) if self.together else jitted(note)(passed)))
-
-    def _kept(self, note: Any) -> Any:
-        return self.together(itself, note) if self.together else note
 
     def trace(
         self, equations: Sequence[Equation], values: dict[int, Any], activations: Collection[int] | None = None
@@ -183,17 +134,6 @@ class Interpreter:
             self.far.append(jnp.any(one.marks[..., 1]))
 
 
-@cache
-def with_units(note: Note, units: bool) -> Callable[[Any], Any]:
-    """One function for each, so that it is compiled once."""
-    return partial(note, units=units)
-
-
-@cache
-def jitted(note: Callable[[Any], Any]) -> Any:
-    return jax.jit(note)
-
-
 def _beyond(value: Scaled) -> Any:
     """Is it of floats of a narrow range, or too large?"""
     return jnp.any(value.exponent > rules.HIGH) if has_range(value.mantissa.dtype) else jnp.bool_(True)
@@ -212,41 +152,3 @@ class Notes:
     @classmethod
     def tree_unflatten(cls, sites: Any, children: Any) -> "Notes":
         return cls(sites, *children)
-
-
-class Compiled:
-    """A group of equations as a compiled program; one for all groups that are alike."""
-
-    def __init__(self, group: Group, kind: str, note: Note) -> None:
-        self.nonlinear: set[str] = set()
-
-        def evaluate(*operands: Any) -> Any:
-            inner = Interpreter(kind, note)
-            values = dict(zip(group.local_ins, operands, strict=True))
-            inner.trace(group.equations, values, group.activations)
-            self.nonlinear = inner.nonlinear
-            marks = [inner.marked()] if inner.lost or inner.far else []
-            return [values[i] for i in group.local_outs], [note for _, note in inner.records], marks
-
-        self.call = jax.jit(evaluate)
-
-
-known: OrderedDict[Any, Compiled] = OrderedDict()
-KEPT = 4096  # programs, small ones
-
-
-def compiled(group: Group, kind: str, note: Note, form: tuple[bool, ...]) -> Compiled:
-    """The program of a group whose operands are in blocks or plain as `form` says."""
-    looped = any(one.source.primitive.name in LOOPS for one in group.equations)
-    own = (kind, note) if looped or (group.activations and kind == "value") else None
-    program = group.programs.get((own, form))
-    if program is not None:
-        return program
-    key = (group.key, own, form)
-    program = known.get(key)
-    if program is None:
-        program = known[key] = Compiled(group, kind, note)
-        if len(known) > KEPT:
-            known.popitem(last=False)
-    group.programs[own, form] = program
-    return program

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,9 +16,9 @@ from gradsim.inspection.block_floats import aligned, block, coarsened
 from gradsim.inspection.differentiate import Plan
 from gradsim.inspection.formats import counts
 from gradsim.inspection.gains import Gain, gains
-from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.locate import locate
-from gradsim.inspection.records import Record, Site, in_order, norm, number, record, size_alone, unpacked
+from gradsim.inspection.passes import Ending, Heard, Pass
+from gradsim.inspection.records import Record, Site, in_order, norm, number, size_alone, unpacked
 from gradsim.inspection.together import Together
 from gradsim.scaled import Scaled
 
@@ -62,39 +64,27 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
     the loss are the parameters' gradients."""
     program, together = plan.program, Together()
     values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
-    forward = Interpreter("value", together=together)
+    forward = Pass("value", together=together)
     forward.walk(plan.forward, values)
     loss = values[plan.results[0]]
     found = gains(program, values) if with_gains else None
-    exact, of_parameters = _exactly(plan, values, operands[:gradients], together)
-    records = [[record for _, record in walk.records] for walk in (forward, exact)]
-    loss, of_parameters, marks, records = together.fetched((loss, of_parameters, exact.marks, records))
-    parameters = [_parameter(*one) for one in of_parameters]
-    calls = _calls(_noted(forward, records[0]), _noted(exact, records[1]))
+    # Two backward passes at once in blocks: of one, and of a third, whose numbers round otherwise.
+    ending = Ending(_of_parameter(plan.dtype), operands[:gradients], _wanted(plan, gradients))
+    exact = Pass("cotangent", ending=ending, together=together, pairs=True)
+    rest = _backward(plan, values, exact, _pair(plan.dtype))
+    loss, rest, noted, own = together.fetched((loss, rest, forward.later, exact.later))
+    heard = exact.heard(own)
+    ends = {**heard.ends, **rest}
+    parameters = [_parameter(*ends[place]) for place in range(gradients)]
+    calls = _calls(_unpacked(forward.heard(noted)), _unpacked(heard))
     sizes = [loss, *(one.gradient.mantissa for one in parameters)]
     wrong = [record.not_finite for call in calls for record in (call.value, call.gradient) if record is not None]
     sound = np.isfinite(sizes).all() and not any(np.nansum(count) for count in wrong)
     made = ("", "") if sound else locate(plan, operands)
-    lost, far = np.any(np.reshape(marks, (-1, 2)), axis=0)
+    lost, far = np.any(np.reshape(heard.marks, (-1, 2)), axis=0)
     if far or not sound:
         calls, parameters = _in_floats(plan, operands, calls, parameters)
     return Measurement(calls, loss, parameters, made, bool(lost), sorted(exact.nonlinear), found)
-
-
-def _exactly(
-    plan: Plan, values: dict[int, Any], parameters: Sequence[Any], together: Together
-) -> tuple[Interpreter, list[Any]]:
-    """Two backward passes abreast in blocks: of one, and of a third, whose numbers round otherwise."""
-    one = jnp.ones((), plan.dtype)
-    third = one / 3
-    exact = Interpreter("cotangent", together=together)
-    again = Interpreter("cotangent", silent=True)
-
-    def ended(place: int, gradients: Sequence[Any]) -> Any:
-        return together(of_parameter, parameters[place], *gradients, third)
-
-    found = _backward(plan, values, [(exact, block(one)), (again, block(third))], len(parameters), ended)
-    return exact, found
 
 
 def _in_floats(
@@ -103,50 +93,58 @@ def _in_floats(
     """The calls and parameters with what plain floats make of their gradients, as jax.grad does."""
     program, together = plan.program, Together()
     values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
-    Interpreter("none").walk(plan.forward, values)
-    walk = Interpreter("cotangent", size_alone, together=together)
-    one = jnp.ones((), plan.dtype)
-    found = _backward(plan, values, [(walk, one)], len(parameters), lambda _, gradients: together(norm, *gradients))
-    sizes, records = together.fetched((found, [record for _, record in walk.records]))
-    plains = in_order(_noted(walk, records), [call.site for call in calls], backward=True)
+    Pass("none").walk(plan.forward, values)
+    ending = Ending(_of_gradient, operands[: len(parameters)], _wanted(plan, len(parameters)))
+    walk = Pass("cotangent", size_alone, ending=ending, together=together)
+    rest, own = together.fetched((_backward(plan, values, walk, jnp.ones((), plan.dtype)), walk.later))
+    heard = walk.heard(own)
+    plains = in_order(_unpacked(heard), [call.site for call in calls], backward=True)
     calls = [call._replace(plain=plain) for call, plain in zip(calls, plains, strict=True)]
-    numbers = [number(*np.asarray(size, np.float64)) for size in sizes]
+    ends = {**heard.ends, **rest}
+    numbers = [number(*np.asarray(ends[place], np.float64)) for place in range(len(parameters))]
     return calls, [one._replace(plain=plain) for one, plain in zip(parameters, numbers, strict=True)]
 
 
-def _backward(
-    plan: Plan,
-    values: dict[int, Any],
-    passes: Sequence[tuple[Interpreter, Any]],
-    gradients: int,
-    ended: Callable[[int, Sequence[Any]], Any],
-) -> list[Any]:
-    """Backward passes abreast, each of a cotangent -> what `ended` gives for each parameter, of its gradients.
+def _backward(plan: Plan, values: dict[int, Any], walk: Pass, cotangent: Any) -> dict[int, Any]:
+    """A backward pass -> what is measured of those parameters whose gradients no group was the last to need.
 
-    What none needs again is given up, `values` of the forward pass and gradients of parameters, too.
+    What is not needed again is given up, `values` of the forward pass and gradients of parameters, too.
     """
-    owns = [{plan.program.inputs[-1]: cotangent} for _, cotangent in passes]
-    found: list[Any] = [None] * gradients
+    own = {plan.program.inputs[-1]: cotangent}
+    assert walk.ending is not None
+    left = dict.fromkeys(walk.ending.places)
+    for group in plan.backward:
+        walk.step(group, own, values)
+        for spent in (*group.spent, *group.ready):
+            own.pop(spent, None)
+            values.pop(spent, None)
+        for ended in group.ready:
+            left.pop(ended, None)
+    return walk.end(own, values, list(left))
+
+
+def _wanted(plan: Plan, gradients: int) -> dict[int, list[int]]:
+    """The places of the parameters, by the number of their gradient in the program."""
     wanted: dict[int, list[int]] = defaultdict(list)
     for place, result in enumerate(plan.results[1 : 1 + gradients]):
         wanted[result].append(place)
+    return wanted
 
-    def end(result: int) -> None:
-        several = [own[result] if result in own else values[result] for own in owns]
-        for place in wanted.pop(result, ()):
-            found[place] = ended(place, several)
 
-    for group in plan.backward:
-        for (walk, _), own in zip(passes, owns, strict=True):
-            walk.step(group, own, values)
-        for result in group.ready:
-            end(result)
-        for spent in (*group.spent, *group.ready):
-            for known in (*owns, values):
-                known.pop(spent, None)
-    for result in list(wanted):
-        end(result)
-    return found
+@cache
+def _pair(dtype: Any) -> Scaled:
+    one = jnp.ones((), dtype)
+    return jax.vmap(block)(jnp.stack([one, one / 3]))
+
+
+@cache
+def _of_parameter(dtype: Any) -> Callable[..., Any]:
+    """One function for each dtype of the cotangent, so that it is compiled once."""
+    return lambda parameter, gradient, again: of_parameter(parameter, gradient, again, jnp.ones((), dtype) / 3)
+
+
+def _of_gradient(parameter: Any, gradient: Any) -> Any:
+    return norm(gradient)
 
 
 def of_parameter(parameter: Any, gradient: Any, again: Any, factor: Any) -> tuple[Any, Any]:
@@ -167,8 +165,8 @@ def _parameter(norms: np.ndarray, narrow: np.ndarray) -> Parameter:
     return Parameter(own, gradient, gradient, rounding, narrow)
 
 
-def _noted(walk: Interpreter, records: Sequence[Any]) -> list[tuple[Site, Record]]:
-    return [(site, unpacked(one)) for (site, _), one in zip(walk.records, records, strict=True)]
+def _unpacked(heard: Heard) -> list[tuple[Site, Record]]:
+    return [(site, unpacked(one)) for site, one in heard.records]
 
 
 def _calls(values: Sequence[tuple[Site, Record]], backward: Sequence[tuple[Site, Record]]) -> list[Call]:

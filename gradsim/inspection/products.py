@@ -13,8 +13,8 @@ from gradsim.inspection.block_floats import block, log_norm_parts, with_rows
 from gradsim.inspection.differentiate import Plan, first_linear, outputs, parts
 from gradsim.inspection.gains import EXACT, frobenius
 from gradsim.inspection.groups import grouped
-from gradsim.inspection.interpreter import Interpreter
 from gradsim.inspection.layers import Subject
+from gradsim.inspection.passes import Pass
 from gradsim.inspection.program import Program, flatten
 from gradsim.inspection.records import in_order
 from gradsim.inspection.structure import sites
@@ -132,8 +132,7 @@ def product(make: Callable[[bool], Direction], operands: Sequence[Any], kept: Co
     order = [site for site in heard if site.role != "activation"]
     walk = _walk(direction, values, basis, basis_norms, {order[place].site for place in kept})
     backward, probes = walk.kind == "cotangent", direction.basis == "probes"
-    fetched = jax.device_get([note for _, note in walk.records])
-    notes = [(site, note) for (site, _), note in zip(walk.records, fetched, strict=True)]
+    notes = walk.heard(walk.together.fetched(walk.later)).records
     found = [_size(note, probes) for note in in_order(notes, order, backward=backward)]
     matrices = enumerate(in_order(walk.held, order, backward=backward))
     held = {place: [block(x) for x in one] for place, one in matrices if place in kept and one is not None}
@@ -146,11 +145,11 @@ def product(make: Callable[[bool], Direction], operands: Sequence[Any], kept: Co
 def _forward(direction: Direction, operands: Sequence[Any]) -> dict[int, Any]:
     program = direction.plan.program
     values = {**program.constants, **dict(zip(program.inputs, operands, strict=False))}
-    Interpreter("none").walk(direction.plan.forward, values)
+    Pass("none").walk(direction.plan.forward, values)
     return values
 
 
-def _walk(direction: Direction, values: dict[int, Any], basis: Any, note: Any, kept: Collection[int]) -> Interpreter:
+def _walk(direction: Direction, values: dict[int, Any], basis: Any, note: Any, kept: Collection[int]) -> Pass:
     """`basis` has a column for each entry of the arrays that it starts from, or of one example's."""
     each = direction.examples if basis.shape[1] < sum(one.size for one in direction.shapes) else 1
     split = np.split(basis, np.cumsum([one.size // each for one in direction.shapes])[:-1], axis=1)
@@ -158,7 +157,7 @@ def _walk(direction: Direction, values: dict[int, Any], basis: Any, note: Any, k
     for part, one in zip(split, direction.shapes, strict=True):
         every = np.repeat(part[:, None], each, axis=1).reshape(len(part), *one.shape)
         seeds.append(block(jnp.asarray(every, one.dtype)))
-    walk = Interpreter(direction.kind, note, kept)
+    walk = Pass(direction.kind, note, kept)
     inputs = direction.plan.program.inputs[-len(seeds) :]
     walk.walk(direction.plan.backward, {**values, **dict(zip(inputs, seeds, strict=True))})
     return walk
@@ -174,7 +173,7 @@ def _mix(direction: Direction, values: dict[int, Any]) -> bool:
         basis[0, start : start + of_first] = np.random.default_rng(0).standard_normal(of_first)
         start += size
     walk = _walk(direction, values, basis, reach, ())
-    seen = [np.asarray(note).reshape(-1, 2) for _, note in walk.records]
+    seen = [note.reshape(-1, 2) for _, note in walk.heard(walk.together.fetched(walk.later)).records]
     told = [rows[rows[:, 0] == direction.examples] for rows in seen]
     return not any(len(rows) for rows in told) or any(rows[:, 1].any() for rows in told)
 

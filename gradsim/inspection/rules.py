@@ -195,7 +195,7 @@ def true_size(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
 
 
 # Results are sums of some of the entries, or these themselves.
-SUMS = ("gather", "scatter-add", "scatter_add", "reduce_window_sum", "select_and_scatter_add", "reduce_max", "reduce_min")
+SUMS = ("gather", "scatter-add", "scatter_add", "reduce_window_sum", "select_and_scatter_add")
 
 # Linear in several operands at once: plain floats among these have a size of their own.
 ADDED = {"scatter-add": (0, 2), "scatter_add": (0, 2), "scatter-sub": (0, 2), "scatter": (0, 2)}

@@ -4,13 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import Literal, Primitive, primitives
 
 from gradsim.inspection.jax_versions import is_program
 from gradsim.inspection.program import Equation, flatten
 from gradsim.inspection.records import Site
 from gradsim.inspection.saturation import saturating
+
+# Of jax's own, and not of those that call what it does not see.
+OWN = {one.name for one in vars(primitives).values() if isinstance(one, Primitive)}
+BATCHED = {"gradsim_tap", *(name for name in OWN if "call" not in name and "shard" not in name)}
 
 
 def key_of(equations: Sequence[Equation], outs: Sequence[int]) -> Any:
@@ -66,6 +71,14 @@ def _constant(value: Any) -> Any:
         return (str(value.dtype), value.shape, np.asarray(value).tobytes()) if small else _Same(value)
     except Exception:  # keys of random streams are no arrays of numpy's
         return _Same(value)
+
+
+def batched(equation: Any) -> bool:
+    """Does `jax.vmap` know the equation, and all in the programs that it runs?"""
+    if equation.primitive.name not in BATCHED:
+        return False
+    values = jax.tree.leaves(list(equation.params.values()), is_leaf=is_program)
+    return all(batched(one.source) for value in values if is_program(value) for one in flatten(value).equations)
 
 
 def sites(equation: Any, kind: str) -> list[Site]:

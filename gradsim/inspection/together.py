@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 MANY = 16
 FEW = 4  # so many are measured one by one
-SMALL = 2**13  # entries, up to which arrays wait for others of their shapes; larger ones would take memory for it
+SMALL = 3 * 2**12  # entries, up to which arrays wait for others of their shapes; larger ones would take memory for it
 LARGE = 2**19  # entries, so many that programs wait for those before them
 
 

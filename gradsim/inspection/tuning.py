@@ -10,7 +10,7 @@ import numpy as np
 
 from gradsim.inspection.differentiate import Plan
 from gradsim.inspection.groups import Group
-from gradsim.inspection.interpreter import Interpreter
+from gradsim.inspection.passes import Pass
 from gradsim.inspection.segments import MOST, Gauge, Size, factor, multiplied, segments
 from gradsim.inspection.solve import slope, solve
 from gradsim.inspection.wiring import wiring
@@ -87,7 +87,7 @@ class Walk:
                 changed |= touched
 
     def _run(self, groups: list[Group]) -> None:
-        Interpreter("none").walk(groups, self.values)
+        Pass("none").walk(groups, self.values)
 
 
 def _touched(group: Group, changed: set[int]) -> set[int]:
