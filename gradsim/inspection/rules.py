@@ -39,7 +39,7 @@ def single(outs: Any, lost: Array | None = None, far: Array | None = None) -> Re
 
 
 def multiplied(out: Array, exponent: Array, alive: Array | None = None) -> tuple[Scaled, Array, Array]:
-    """A product in blocks; whether any entry that is alive, or else not zero, is lost; and whether one is below LOW."""
+    """A result in blocks; whether any entry that is alive, or else not zero, is lost; and whether one is below LOW."""
     if not has_range(out.dtype):
         gone = jnp.bool_(False) if alive is None else jnp.any((out == 0) & alive)
         return normalized(out, exponent), gone, jnp.bool_(True)
@@ -61,14 +61,14 @@ def together(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
     (out,) = bind(plain)
     if not jnp.issubdtype(out.dtype, jnp.inexact):
         return single(out)
-    lost = None
-    if len(blocks) > 1:
-        gone = [one.mantissa != 0 for one in blocks]
-        chosen = equation.primitive.name == "select_n"
-        # The larger of two stays, so that a sum of two that are not zero is zero only where they cancel.
-        alone = bind([operands[0], *gone])[0] if chosen else gone[0] ^ gone[1]
-        lost = jnp.any((out == 0) & alone)
-    return single(normalized(out, top), lost)
+    if len(blocks) == 1:
+        return single(normalized(out, top))
+    nonzero = [one.mantissa != 0 for one in blocks]
+    chosen = equation.primitive.name == "select_n"
+    # The larger of two stays, so that a sum of two that are not zero is zero only where they cancel.
+    alone = bind([operands[0], *nonzero])[0] if chosen else nonzero[0] ^ nonzero[1]
+    scaled, lost, _ = multiplied(out, top, alone)
+    return single(scaled, lost)
 
 
 def product(equation: Any, operands: Sequence[Any], bind: Bind) -> Result:
