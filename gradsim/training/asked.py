@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,8 @@ from gradsim.training import dataset, loop
 from gradsim.training.dataset import RATE
 from gradsim.training.loop import SCALARS, Job, Records
 from gradsim.training.model import READ
-from gradsim.training.optimizer_program import described, without_addresses
 from gradsim.training.optimizers import named
-from gradsim.training.programs import Run
+from gradsim.training.programs import Run, optimizer_program
 from gradsim.training.records import OF_OUTPUT
 from gradsim.training.tasks import Data, coupled
 
@@ -168,7 +168,7 @@ class Training:
             "batch": alone[0] if alone else None,
             "record": list(self.record),
             "by_layer": list(self.by_layer),
-            "data": f"{settings['data']}, {settings['data_digest']}" + (f", {without_addresses(make)}" if make else ""),
+            "data": f"{settings['data']}, {settings['data_digest']}" + (f", {_without_address(make)}" if make else ""),
             "classes": first.task.classes,
             "held_out": int(first.held_out.size),
             **{name: float(axis) for name, axis in self.axes.items() if not axis.ndim},
@@ -179,8 +179,12 @@ class Training:
     def _program(self) -> str:
         """The same text for optimizers that do the same: functions of one name may differ in what they hold."""
         run = self.families[0].runs[0][0]
-        text, constants = described(run.model, self.optimizer)
-        return digest([np.frombuffer(text.encode(), np.uint8), *constants])
+        text, constants = optimizer_program(run, self.optimizer)
+        return digest([np.frombuffer(_without_address(text).encode(), np.uint8), *constants])
+
+
+def _without_address(thing: object) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", str(thing))
 
 
 class Results:

@@ -24,12 +24,11 @@ from gradsim.training.tasks import Sample, Task
 # So many steps are written out where a program runs often: a loop copies each step's weights and gradients. That shows
 # where each weight meets one vector of a sample; where it meets many positions (tokens, pixels) it is little beside the
 # products, and a loop compiles in half the time.
-WRITTEN_OUT = 16
+UNROLLED = 16
 READ = ("sigma_in", "sigma_out")  # gains of the read-in and of the read-out, which every network has
 # {"read_in": {"w", "b"} where there is one, "layers": {path: array}, "read_out": {"w", "b"}}; the arrays of layers
-# are [depth, …], or those of the one draw that all steps share where the network is tied; or lists of [1, …], a
-# parameter for each layer.
-Parameters = dict[str, dict[str, Any]]
+# are [depth, …], or those of the one draw that all steps share where the network is tied.
+Parameters = dict[str, dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,11 @@ def logits(
     inputs: Array,
     each: Mapping[str, Array] | None = None,
     *,
-    written_out: bool = False,
+    unrolled: bool = False,
 ) -> tuple[Array, State]:
     """The read-out of a batch, [batch, outputs, classes or 1], and the state after every step.
 
-    `each` are leaves [depth, …] in place of those of `parameters`: a derivative with respect to them is by step. Where
-    the steps are written out, a leaf of the layers may be a list of one [1, …] for each.
+    `each` are leaves [depth, …] in place of those of `parameters`: a derivative with respect to them is by step.
     """
     network, gains = model.network, unit_gains(model.network, fixed.gains)
     entries = read(model, parameters, inputs)
@@ -160,30 +158,15 @@ def logits(
 
     depth = model.plan.depth
     xs = (None if shared else (layers, rest), step_inputs(model, entries))
-    first = first_states(model, fixed, entries)
-    if written_out:
-        last, states = _written_out(body, first, xs, depth)
-    else:
-        last, states = lax.scan(body, first, xs, length=depth)
+    unroll = depth if unrolled and not shared and depth <= UNROLLED and not _positions(model) else 1
+    last, states = lax.scan(body, first_states(model, fixed, entries), xs, length=depth, unroll=unroll)
     return read_out(model, parameters, network.output(last), inputs.shape[0]), states
 
 
-def _written_out(body: Callable[[State, Any], tuple[State, State]], state: State, xs: Any, depth: int) -> Any:
-    """`lax.scan` without a loop, in which a leaf of xs may be a list of one [1, …] for each step."""
-    leaves, structure = jax.tree.flatten(xs, is_leaf=lambda leaf: isinstance(leaf, list))
-    each = [leaf if isinstance(leaf, list) else jnp.split(leaf, depth) for leaf in leaves]
-    states = []
-    for step in zip(*each, strict=True):
-        state, new = body(state, jax.tree.unflatten(structure, [jnp.squeeze(leaf, 0) for leaf in step]))
-        states.append(new)
-    return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def writes_out(model: Model) -> bool:
-    """Whether the steps of a program that runs often are written out."""
+def _positions(model: Model) -> bool:
+    """Whether the state of a sample has several, which share the weights."""
     shape: tuple[int, ...] = jax.tree.leaves(model.plan.state_shape())[0].shape
-    positions = len(shape) > (2 if tasks.coupled(model.network) else 1)
-    return not model.network.tied and model.plan.depth <= WRITTEN_OUT and not positions
+    return len(shape) > (2 if tasks.coupled(model.network) else 1)
 
 
 def step_inputs(model: Model, entries: Array) -> Array | None:
@@ -218,11 +201,12 @@ def right(model: Model, found: Array, targets: Array) -> Array:
     return jnp.abs(found[..., 0] - targets) < tasks.CLOSE
 
 
-def loss_of(model: Model, fixed: Fixed, batch: Sample, *, written_out: bool = False) -> Callable[..., Array]:
+def loss_of(model: Model, fixed: Fixed, batch: Sample, *, unrolled: bool = False) -> Callable[..., Array]:
     """The loss of a batch as a function of the parameters, and of leaves in their place as in `logits`."""
 
     def loss(parameters: Parameters, each: Mapping[str, Array] | None = None) -> Array:
-        found = logits(model, parameters, fixed, batch.inputs, each, written_out=written_out)[0]
-        return mean_loss(model, found, batch.targets)
+        return mean_loss(
+            model, logits(model, parameters, fixed, batch.inputs, each, unrolled=unrolled)[0], batch.targets
+        )
 
     return loss

@@ -4,7 +4,7 @@ On a CPU one network goes after the other, and stays in the cache of a core thro
 Several devices have as many networks each, and run one program side by side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -16,12 +16,11 @@ from jax import Array, lax, random
 from jax.sharding import Mesh, PartitionSpec
 
 from gradsim import arguments, scaled
-from gradsim.engine.streams import Ahead, network_keys
+from gradsim.engine.streams import Ahead, ahead, extent, network_keys
 from gradsim.sweeps.chunks import LEVEL_1
 from gradsim.training import model as models
-from gradsim.training import optimizer_program, records
+from gradsim.training import records
 from gradsim.training.model import Fixed, Model, Parameters
-from gradsim.training.optimizer_program import by_entries
 from gradsim.training.over_networks import over_networks, over_networks_in_place
 from gradsim.training.records import Probe
 from gradsim.training.tasks import Sample
@@ -96,11 +95,11 @@ def _begin(
 
 def _updates(
     run: Run, trained: Trained, setting: Setting, batch: Sample, *, by_step: bool = False, often: bool = False
-) -> tuple[Array, Parameters, dict[str, Any], Parameters, Any]:
+) -> tuple[Array, Parameters, dict[str, Array], Parameters, Any]:
     """Loss, gradient, that of the layers (`by_step` what each step gives to it), update, the optimizer's new state."""
     import optax
 
-    loss = models.loss_of(run.model, setting.fixed, batch, written_out=often and models.writes_out(run.model))
+    loss = models.loss_of(run.model, setting.fixed, batch, unrolled=often)
     if by_step:
         each = models.stacked(run.model, trained.parameters["layers"])
         value, (gradient, layers) = jax.value_and_grad(loss, argnums=(0, 1))(trained.parameters, each)
@@ -128,7 +127,7 @@ def check_optimizer(run: Run) -> None:
         return _updates(run, state, Setting(fixed, rate), Sample(jnp.zeros(shape, plan.dtype), answers))
 
     with jax.enable_x64(plan.dtype == "float64"):
-        number, start = optimizer_program.start_shapes(run.model)
+        number, start = _abstract(run)
         try:
             jax.eval_shape(take, number, *start)
         except Exception as error:
@@ -136,6 +135,50 @@ def check_optimizer(run: Run) -> None:
                 f"optimizer: it does not take the parameters of {plan.network.family}, a dict of "
                 f"'read_in', 'layers' and 'read_out' ({arguments.reason(error)})"
             ) from error
+
+
+def _abstract(run: Run) -> tuple[Any, tuple[Any, ...]]:
+    """The shapes of a learning rate, and of what `gradsim.training.model.begin` takes."""
+    plan = run.model.plan
+    number = jax.ShapeDtypeStruct((), plan.dtype)
+    size = extent(plan.network, plan.steps, given=True)
+    drawn = jax.eval_shape(lambda: ahead(network_keys(random.key(0), 0), size))
+    gains = dict.fromkeys((*plan.network.gains, *models.READ), number)
+    return number, (drawn, jax.eval_shape(lambda: random.key(0)), gains)
+
+
+def optimizer_program(run: Run, optimizer: Any) -> tuple[str, list[Any]]:
+    """What an optimizer does to the parameters of this network, as a jaxpr; and the arrays that it holds.
+
+    One that asks for the value of its learning rate is taken at 1.
+    """
+    import optax
+
+    with jax.enable_x64(run.model.plan.dtype == "float64"), jax.numpy_dtype_promotion("standard"):
+        number, start = _abstract(run)
+        parameters = jax.eval_shape(lambda *given: models.begin(run.model, *given)[0], *start)
+
+        def update(rate: Any, gradient: Parameters, parameters: Parameters) -> Any:
+            made = optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(rate)
+            full, value = optax.with_extra_args_support(made), jnp.zeros((), number.dtype)
+            state = full.init(parameters)
+            return full.update(gradient, state, parameters, value=value, grad=gradient, value_fn=lambda *_, **__: value)
+
+        try:
+            found = jax.make_jaxpr(update)(number, parameters, parameters)
+        except jax.errors.ConcretizationTypeError:
+            found = jax.make_jaxpr(partial(update, 1.0))(parameters, parameters)
+        return str(found), list(_arrays(found))
+
+
+def _arrays(program: Any) -> Iterator[Any]:
+    """The constants of a jaxpr, and of those within: the text may leave out their numbers."""
+    yield from getattr(program, "consts", ())
+    for equation in getattr(program, "jaxpr", program).eqns:
+        yield from (one.val for one in equation.invars if hasattr(one, "val"))
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda one: hasattr(one, "eqns")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from _arrays(inner)
 
 
 def _start(run: Run, rate: Array, parameters: Parameters) -> Trained:
@@ -162,31 +205,10 @@ def _advance(run: Run, trained: Trained, settings: Setting, source: Any, numbers
                 jnp.minimum(trained.diverged, first),
             )
 
-        if on_cpu and models.writes_out(run.model) and by_entries(run.optimizer, setting.rate, trained.parameters):
-            return _joined(lax.fori_loop(0, count, step, _apart(run, setting.rate, trained)), trained)
         return lax.fori_loop(0, count, step, trained)
 
-    on_cpu = jax.default_backend() == "cpu"
     with jax.default_matmul_precision("highest"):
         return over_networks_in_place(one, trained, settings, numbers)
-
-
-def _apart(run: Run, rate: Array, trained: Trained) -> Trained:
-    """The same with a parameter for each layer: no step copies one out of the stack, or its gradient into it."""
-
-    def apart(leaf: Array) -> list[Array]:
-        return jnp.split(leaf, run.depth)
-
-    parameters = {**trained.parameters, "layers": jax.tree.map(apart, trained.parameters["layers"])}
-    with jax.numpy_dtype_promotion("standard"):
-        wanted = jax.eval_shape(run.optimizer(rate).init, parameters)
-    state = jax.tree.map(lambda leaf, want: apart(leaf) if isinstance(want, list) else leaf, trained.optimizer, wanted)
-    return trained._replace(parameters=parameters, optimizer=state)
-
-
-def _joined(apart: Trained, like: Trained) -> Trained:
-    """What `_apart` has made of one such as this."""
-    return jax.tree.map(lambda _, part: jnp.concatenate(part) if isinstance(part, list) else part, like, apart)
 
 
 def _measure(
