@@ -1,8 +1,8 @@
 """Random draws: all arrays of a step out of one draw of numbers.
 
-A compiler spends more on the hash behind a draw than on anything else in a program. So what one key gives is hashed
-once and cut, and a law is a function of independent numbers, normal or uniform (inverse transform sampling). Numbers
-are drawn in float32 and widened, so that a run in float64 measures the same networks.
+Each hash behind a draw is compiled by itself. So what one key gives is hashed once and cut, and a law is a function of
+independent numbers, normal or uniform (inverse transform sampling). Numbers are drawn in float32 and widened, so that a
+run in float64 measures the same networks.
 """
 
 import math
