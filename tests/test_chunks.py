@@ -52,15 +52,6 @@ def test_segments_are_short_forwards_and_long_where_they_would_be_drawn_twice() 
     assert chunks.plan_chunk(tied, cells=4, seeds=1).tiling.steps == chunks.SEGMENT_STEPS  # its weights are drawn once
 
 
-def test_a_block_has_fewer_cells_where_their_products_are_wider() -> None:
-    def block(network: gs.Network) -> int:
-        plan = Plan(network, statistics.get("log_gain"), 8, (8,), 0, "float32", "forward")
-        return chunks.plan_chunk(plan, cells=128, seeds=1).tiling.cells
-
-    networks = (gs.feedforward(128), gs.vanilla_rnn(128), gs.gru(128))
-    assert [block(network) for network in networks] == [64, 64, 32]  # 4 MiB of tangents, and 2 of three gates
-
-
 def test_a_device_other_than_a_cpu_takes_the_grid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks are for a CPU's cache; a GPU is filled."""
 

@@ -90,9 +90,8 @@ def test_tangents_are_cut_into_equal_parts_where_those_of_one_cell_are_many() ->
     def tile(network: gs.Network) -> int:
         return chunks._tile(planned(network, depth=2, statistics="log_gain"))
 
-    assert tile(gs.transformer(128, 4, 8)) == 128  # of 1,024, each of 4 KiB
-    assert tile(gs.transformer(120, 4, 7)) == 140  # a divisor of 840
-    assert tile(gs.batchnorm(128, 8)) == 128
-    assert tile(gs.batchnorm(512, 8)) == 128  # a product of as many rows
+    assert tile(gs.transformer(128, 4, 8)) == 512  # of 1,024, each of 4 KiB
+    assert tile(gs.transformer(120, 4, 7)) == 420  # a divisor of 840
+    assert tile(gs.batchnorm(128, 8)) == 512
     assert tile(gs.transformer(32, 4, 8)) == 0
     assert tile(gs.feedforward(1024)) == 0

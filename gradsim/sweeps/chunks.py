@@ -21,13 +21,13 @@ from gradsim.sweeps.machine import at_hand
 
 # Tangents before and after the matrix product, their slopes' product, and the scan's double buffer.
 COPIES = 4
-# On a CPU the tangents of a block and what their products give stay in the cache of its cores, and those of a chunk
-# near it. Of more gates than MOST_GATES they would be too few rows for a product.
-BLOCK_BYTES, MOST_GATES = 8 * 2**20, 3
+# On a CPU the tangents of a block stay in the cache of its cores, and those of a chunk near it.
+BLOCK_BYTES = 4 * 2**20
 CPU_BYTES = 128 * 2**20
-# Where those of one cell are more than TANGENT_BYTES, so many take a step at once as TILE_BYTES hold, or of a wide one
-# as many more as make CPU_ROWS: what lies within a step, some times wider, then stays in a core's cache.
-TANGENT_BYTES, TILE_BYTES = 2 * 2**20, 2**19
+# Where those of one cell are more than TANGENT_BYTES, so many take a step at once as these bytes hold: what lies within
+# a step, some times wider, then stays near a core's cache. (Smaller tiles, and blocks that count what gates make, are
+# faster where one core works alone, and slower where two do.)
+TANGENT_BYTES, TILE_BYTES = 2 * 2**20, 2 * 2**20
 # A product of this many rows runs at the full rate: more seeds in a chunk only make it a batched one.
 CPU_ROWS = 1024
 # In products' operations: a number drawn, a step's work on an entry of a tangent, that on a weight for the state alone.
@@ -166,7 +166,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     on_cpu = machine.platform == "cpu"
     budget = min(available, CPU_BYTES) if on_cpu else available
     fit = max(1, (budget - draw) // cell)
-    block = _part(cells, min(fit, max(1, BLOCK_BYTES // (tangents * (1 + _gates(plan))))) if on_cpu else fit)
+    block = _part(cells, min(fit, max(1, BLOCK_BYTES // tangents)) if on_cpu else fit)
     blocks = _part(math.ceil(cells / block), fit // block)
     room = max(1, budget // (blocks * block * cell + draw))
     if on_cpu:
@@ -196,13 +196,6 @@ def sharing(plan: Plan, *, cells: int, seeds: int) -> int:
     return shared if too_large or sooner else 1
 
 
-def _gates(plan: Plan) -> int:
-    """How many times as wide as the tangents is what a step's matrix products give of them."""
-    needs, leaves = predicted(plan), jax.tree.leaves(plan.state_shape())
-    products = needs.products / (2 * max(1, needs.rows) * math.prod(leaves[0].shape[-1:]))
-    return min(MOST_GATES, max(1, round(products / plan.state_size())))
-
-
 def _tile(plan: Plan) -> int:
     """How many tangents of a product take a step at once, a divisor of all; 0 where all do.
 
@@ -212,9 +205,7 @@ def _tile(plan: Plan) -> int:
     count, each = observed_size(network), _bytes(state)
     if count * each <= TANGENT_BYTES or not network.state_axes:
         return 0
-    row = jax.tree.leaves(state)[0].shape[-1] * np.dtype(plan.dtype).itemsize
-    room = min(TANGENT_BYTES, max(TILE_BYTES, CPU_ROWS * row))
-    return max(size for size in range(1, max(1, room // each) + 1) if count % size == 0)
+    return max(size for size in range(1, max(1, TILE_BYTES // each) + 1) if count % size == 0)
 
 
 def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
