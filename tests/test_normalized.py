@@ -16,7 +16,7 @@ from unrolled import assert_equal, jacobian, own_checks, unroll
 import gradsim as gs
 from gradsim import Network
 from gradsim.networks.depth.batchnorm import OF, PLACES, batchnorm
-from gradsim.networks.depth.norm import standardize
+from gradsim.networks.depth.norm import _mean, standardize
 from gradsim.networks.depth.normalized import FORMS, layernorm
 
 NETWORKS = [
@@ -96,6 +96,22 @@ def test_pullback_is_the_transpose(axis: int) -> None:
 def normalized(x: Array, along: Array, axis: int, epsilon: float) -> tuple[Array, Array]:
     """`standardize`, and its derivative in a direction."""
     return jax.jvp(lambda x: standardize(x, axis, epsilon), (x,), (along,))
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_mean_over_any_number_of_rows_and_its_transpose(rows: int) -> None:
+    """Halves and what is left over: 7 is 2 · (1 + 1 + 1) + 1."""
+    x = jax.random.normal(jax.random.key(rows), (2, rows, 3))
+    cotangent = jnp.arange(6.0).reshape(2, 1, 3)
+
+    @jax.jit
+    def both(x: Array) -> tuple[Array, Array]:
+        found, pullback = jax.vjp(lambda x: _mean(x, -2), x)
+        return found, pullback(cotangent)[0]
+
+    found, pulled = both(x)
+    np.testing.assert_allclose(found, np.mean(np.asarray(x, np.float64), 1, keepdims=True), rtol=0, atol=3e-7)
+    np.testing.assert_allclose(pulled, np.broadcast_to(cotangent / rows, x.shape), rtol=1e-6)
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
