@@ -30,7 +30,7 @@ import tyro
 import gradsim as gs
 from gradsim import cli, plot
 from gradsim.arguments import whole
-from gradsim.cli import compiling, lyapunov, matmul_rate, spectra, stores, training
+from gradsim.cli import compiling, lyapunov, matmul_rate, own_models, spectra, stores, training
 from gradsim.cli.baselines import jax_baseline, lstm_baseline, torch_baseline
 from gradsim.cli.matmul_rate import sweeping
 from gradsim.cli.run import interruptible
@@ -40,6 +40,7 @@ from gradsim.sweeps.dataset import provenance
 
 Part = Literal[
     "rates", "baselines", "memory", "startup", "compile", "first_figure", "training", "spectra", "lyapunov", "store",
+    "models",
 ]  # fmt: skip
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -56,7 +57,9 @@ class Options:
     first_figure (scripts with an empty and with a full compilation cache), training (1,024 networks at once, against
     one after another and batched products; memory against steps), spectra (all singular values of long products,
     against an SVD of each), lyapunov (all exponents and the largest, against lyapax), store (one of 10,000 chunks
-    opened and gone on with; a sweep with a store against one without). How time grows is what scaling.py measures."""
+    opened and gone on with; a sweep with a store against one without), models (inspecting a Flax model against its
+    gradient; a training step with records of its gradients against one without). How time grows is what scaling.py
+    measures."""
     repeats: int = 5
     """Turns; each times every contender once."""
     depth: int = 50
@@ -204,6 +207,7 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
     "spectra": lambda options: spectra.rows(options.repeats),
     "lyapunov": lambda options: lyapunov.rows(options.repeats),
     "store": lambda options: stores.costs(options.repeats),
+    "models": lambda options: own_models.rows(options.repeats),
 }
 
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradsim as gs
+from gradsim.cli import own_models
 from gradsim.cli.flax_models import PIXELS, Sizes, make, split
 
 
@@ -28,3 +30,16 @@ def test_blocks_of_a_transformer_are_one_loop() -> None:
         with jax.numpy_dtype_promotion("standard"):
             lengths.add(len(jax.make_jaxpr(parts.call)(parts.parameters, parts.state, x).eqns))
     assert len(lengths) == 1
+
+
+@pytest.mark.further
+def test_the_benchmark_times_inspections_and_steps_that_are_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    with jax.numpy_dtype_promotion("standard"):
+        row = own_models.inspected("three layers", lambda: own_models.Stack(4, 3), (2, 4), 1)
+        rows = own_models.tracked(1, width=4, layers=2, batch=3)
+        say_when = own_models.training(gs.track_gradients(own_models.OPTIMIZERS["sgd"], every=100), True, 4, 2, 3)
+        _, state = [say_when() for _ in range(3)][-1]
+    assert row["times"] == row["seconds"]["gs.inspect"] / row["seconds"]["jax.grad"] > 0
+    assert [one["name"] for one in rows] == list(own_models.OPTIMIZERS)
+    assert gs.gradient_records(state).step.values.tolist() == [0, 10, 20]
+    assert "three layers" in capsys.readouterr().out

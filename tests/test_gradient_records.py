@@ -83,9 +83,11 @@ def test_states_and_records_of_another_kind_are_refused(no_checker: None) -> Non
     fresh = gs.track_gradients(sgd).init(PARAMS)
     refused_each("state", [None, 3, "x", {}, [], sgd.init(PARAMS), sgd, fresh, KINDS["dataset"][-1],
                            gs.track_gradients(sgd).init({"n": jnp.arange(3)})], gs.gradient_records)  # fmt: skip
-    logs, counts = (jnp.stack([x, x]) for x in (fresh.logs, fresh.counts))
-    moved = Tracked(fresh.inner, jnp.asarray([1, 2]), logs, counts, fresh.rows)
-    refused("state", lambda: gs.gradient_records(moved))
+    both, logs, counts = (jnp.stack([x, x]) for x in (fresh.steps, fresh.logs, fresh.counts))
+    for recorded, moved in (([1, 2], 0), ([1, 1], 1)):  # members that differ in how many, and in which
+        steps = both.at[1, 0].add(moved)
+        members = Tracked(fresh.inner, jnp.ones(2, int), jnp.asarray(recorded), steps, logs, counts, fresh.rows)
+        refused("state", lambda members=members: gs.gradient_records(members))  # type: ignore[misc]
     one, two = (gs.track_gradients(sgd, every=every) for every in (1, 2))
     w = {"w": jnp.ones(3)}
     refused("state", lambda: gs.gradient_records(run(optax.chain(one, two), 3, lambda _: w, w)[1]))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -101,6 +102,45 @@ def test_under_scan_and_vmap_a_state_says_the_same() -> None:
     np.testing.assert_allclose(members.log_gradient[0], alone.log_gradient, atol=2e-5)
     np.testing.assert_allclose(members.log_gradient[1] - 60 * np.log(2), alone.log_gradient, atol=2e-5)
     xarray.testing.assert_equal(members.zeros[0], alone.zeros)
+
+
+def test_the_caller_says_when_to_record_and_the_steps_between_do_what_the_optimizer_does() -> None:
+    """Among others within a chain, an optimizer of flax.nnx, under vmap, and with a ring that comes round."""
+    plain = optax.chain(optax.clip(1e9), optax.adam(0.1))
+    tracked = optax.chain(optax.clip(1e9), gs.track_gradients(optax.adam(0.1), records=2, stacked="blocks"))
+
+    @partial(jax.jit, static_argnames="record", donate_argnums=1)
+    def step(params: Any, state: Any, t: Any, record: bool) -> tuple[Any, Any]:
+        updates, state = tracked.update(gradient(t), state, params, record=record)
+        return optax.apply_updates(params, updates), state
+
+    params, state = PARAMS, tracked.init(PARAMS)
+    with pytest.raises(ValueError, match="no update was recorded"):
+        gs.gradient_records(state)
+    with jax.numpy_dtype_promotion("standard"):
+        for t in range(7):
+            params, state = step(params, state, jnp.asarray(t), record=t in (1, 2, 6))
+        wanted, _ = run(plain, 7)
+        equations = [
+            len(jax.make_jaxpr(lambda g, o=o, said=said: o.update(g, o.init(g), g, **said))(PARAMS).eqns)
+            for o, said in ((plain, {}), (tracked, {"record": False}), (tracked, {"record": True}))
+        ]
+    jax.tree.map(np.testing.assert_array_equal, params, wanted)
+    records = gs.gradient_records(state)
+    assert records.step.values.tolist() == [2, 6]
+    np.testing.assert_allclose(records.log_gradient[1], logs(gradient_by_hand(6)), atol=2e-5)
+    assert equations[1] < equations[0] + 15 < equations[2], equations  # the rings are made, and updates counted
+
+    optimizer = nnx.Optimizer(Stack(nnx.Rngs(0)), gs.track_gradients(optax.sgd(0.1)), wrt=nnx.Param)
+    with jax.numpy_dtype_promotion("standard"):
+        for t in range(3):
+            model = Stack(nnx.Rngs(0))
+            optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(jnp.ones((2, 4)))))(model), record=t == 1)
+    assert gs.gradient_records(optimizer).step.values.tolist() == [1]
+
+    one = gs.track_gradients(optax.sgd(0.1), every=3)
+    several = jax.vmap(lambda scale: one.update({"w": scale}, one.init({"w": scale}), record=True)[1])(jnp.ones((4, 3)))
+    assert dict(gs.gradient_records(several).sizes) == {"member": 4, "step": 1, "parameter": 1}
 
 
 def test_multi_transform_multi_steps_and_chains_hold_records() -> None:
@@ -222,6 +262,16 @@ WRONG: dict[str, Any] = {
     "optimizer": [None, "adam", 0.1, {}, [], optax.adam, optax, optax.adam(0.1).init, KINDS["size"][-1]],
     "every": KINDS["size"], "records": KINDS["size"], "stacked": [None, 3, 1.5, {}, [3], 1j, KINDS["size"][-2]],
 }  # fmt: skip
+
+
+def test_a_record_that_is_no_static_bool_is_refused(no_checker: None) -> None:
+    optimizer, w = gs.track_gradients(optax.sgd(0.1)), {"w": jnp.ones(3)}
+    state = optimizer.init(w)
+    refused_each(
+        "record", [1, 0.5, "yes", [], jnp.asarray(True)], lambda value: optimizer.update(w, state, record=value)
+    )
+    with pytest.raises(TypeError, match=r"record: got a traced value; .* static_argnames"):
+        jax.jit(lambda yes: optimizer.update(w, state, record=yes))(True)
 
 
 @pytest.mark.parametrize("argument", WRONG)

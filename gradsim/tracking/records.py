@@ -149,20 +149,27 @@ def _trackers(state: Any) -> list[Tracked]:
 
 def _arrays(state: Tracked) -> dict[str, Any]:
     """The records of one tracker in order: numbers [(member,) records, rows, 6]."""
-    step, logs, counts = (np.asarray(jax.tree.leaves(part)[0]) for part in state[1:4])
+    recorded, steps, logs, counts = (np.asarray(jax.tree.leaves(part)[0]) for part in state[2:6])
     if not logs.shape[-2]:
         raise ValueError(f"state: no parameter of it is of real or complex numbers; {WANTED}")
-    taken = np.unique(step)
+    taken = np.unique(recorded)
     if taken.size != 1 or taken[0] == 0:
-        said = "no update was taken" if taken.max(initial=0) == 0 else f"its members have taken {taken} updates"
-        raise ValueError(f"state: {said}; pass a state after one or more updates, the same number for all members")
-    every, length = state.rows.every, logs.shape[-3]
-    last = -(-int(taken[0]) // every)
-    numbers = np.arange(max(0, last - length), last)
+        said = "no update was recorded" if taken.max(initial=0) == 0 else f"its members have {taken} records"
+        raise ValueError(f"state: {said}; pass a state after one or more records, the same number for all members")
+    length = logs.shape[-3]
+    order = np.arange(max(0, int(taken[0]) - length), int(taken[0])) % length
+    steps = steps.reshape(-1, length)[:, order]
+    if (steps != steps[0]).any():
+        raise ValueError("state: its members have recorded different updates; pass the state of one")
     both = np.concatenate([logs.astype(np.float64), counts.astype(np.float64)], axis=-1)
-    if step.ndim:
+    if recorded.ndim:
         both = both.reshape(-1, *both.shape[-3:])
-    return {"step": numbers * every, "every": every, "rows": state.rows, "numbers": both[..., numbers % length, :, :]}
+    return {
+        "step": steps[0].astype(np.int64),
+        "every": state.rows.every,
+        "rows": state.rows,
+        "numbers": both[..., order, :, :],
+    }
 
 
 def _described(rows: Rows) -> list[tuple[str, str, int, int, float]]:

@@ -27,8 +27,12 @@ class Tracked(NamedTuple):
     inner: Any
     step: Array
     """Updates taken, int32."""
+    recorded: Array
+    """Records taken, int32."""
+    steps: Array
+    """The updates taken before each record [records], int32; a ring, as are the next two."""
     logs: Array
-    """ln of the norms of gradient, update and parameter [records, rows, 3], float32; a ring."""
+    """ln of the norms of gradient, update and parameter [records, rows, 3], float32."""
     counts: Array
     """Entries of the gradient that are zero and not finite, and of the update not finite [records, rows, 3], int32."""
     rows: Rows
@@ -46,17 +50,19 @@ def track_gradients(
     `flax.nnx.Optimizer`, `optax.multi_transform`, `optax.MultiSteps` and others, too.
 
     A record costs some passes over gradients, updates and parameters; the updates in between cost that an update is
-    written to memory, which XLA might have merged with adding it. Under `jax.vmap` each update costs a record.
+    written to memory, which XLA might have merged with adding it. They cost nothing where the caller says when to
+    record: `update(gradients, state, params, record=step % 10 == 0)`, a bool that is static under `jax.jit`, compiles
+    one program that records and one without a trace of it. Under `jax.vmap` each update costs a record unless it does.
 
     Args:
         optimizer: an optax transformation.
-        every: updates from one record to the next.
+        every: updates from one record to the next, where `record` does not say.
         records: how many are kept, the newest.
         stacked: which parameters hold a stack of layers along their first axis, as those of `flax.nnx.scan` and
             `flax.linen.scan` do, and are recorded layer by layer: all (True), those at or beneath these paths
             ("blocks", or several), or those for which a function of the path says so.
 
-    Returns: an optax transformation, which takes the extra arguments of the optimizer.
+    Returns: an optax transformation, which takes `record` and the extra arguments of the optimizer.
     Raises: ValueError or TypeError naming the argument; those of `stacked` when the optimizer meets its parameters.
     """
     import optax
@@ -72,24 +78,47 @@ def track_gradients(
 
     def init(params: Any) -> Tracked:
         rows = rows_of(params, every, stacked)
+        taken, recorded = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # two, for each may be donated
         logs = jnp.zeros((records, len(rows), len(LOGS)), jnp.float32)
         counts = jnp.zeros((records, len(rows), len(COUNTS)), jnp.int32)
-        return Tracked(inner.init(params), jnp.zeros((), jnp.int32), logs, counts, rows)
+        return Tracked(inner.init(params), taken, recorded, jnp.zeros(records, jnp.int32), logs, counts, rows)
 
-    def update(gradients: Any, state: Tracked, params: Any = None, **extra: Any) -> tuple[Any, Tracked]:
+    def update(
+        gradients: Any, state: Tracked, params: Any = None, *, record: bool | None = None, **extra: Any
+    ) -> tuple[Any, Tracked]:
+        _check_record(record)
         updates, after = inner.update(gradients, state.inner, params, **extra)
         # optax.tree_map_params gives a state back without its rows.
         rows = state.rows if len(state.rows) else rows_of(gradients if params is None else params, every, stacked)
-        due, place = state.step % every == 0, (state.step // every) % records
+        after = state._replace(inner=after, step=optax.safe_increment(state.step), rows=rows)
+        if record is False:
+            return updates, after
+        due = state.step % every == 0 if record is None else True
+        place = state.recorded % records
         log, count = _record(gradients, updates, params, rows, due)
-        logs = state.logs.at[place].set(jnp.where(due, log, state.logs[place]))
-        counts = state.counts.at[place].set(jnp.where(due, count, state.counts[place]))
-        return updates, Tracked(after, optax.safe_increment(state.step), logs, counts, rows)
+        return updates, after._replace(
+            recorded=jnp.where(due, state.recorded + 1, state.recorded),
+            steps=_kept(state.steps, place, state.step, due),
+            logs=_kept(state.logs, place, log, due),
+            counts=_kept(state.counts, place, count, due),
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _record(gradients: Any, updates: Any, params: Any, rows: Rows, due: Array) -> tuple[Array, Array]:
+def _check_record(record: Any) -> None:
+    if isinstance(record, jax.core.Tracer):
+        raise TypeError("record: got a traced value; it is a Python bool, static in jax.jit: static_argnames='record'")
+    if record is not None and not isinstance(record, bool):
+        raise TypeError(f"record: {arguments.got(record)}; pass True or False, or None: every so many updates")
+
+
+def _kept(ring: Array, place: Array, value: Array, due: Array | bool) -> Array:
+    """The ring with the value in its place, where it is due."""
+    return ring.at[place].set(jnp.where(due, value, ring[place]))
+
+
+def _record(gradients: Any, updates: Any, params: Any, rows: Rows, due: Array | bool) -> tuple[Array, Array]:
     """The logs and the counts of one record [rows, 3], of zeros where none is due."""
     gradient = _measured(gradients, rows, due, zeros=True)
     update = _measured(updates, rows, due)
@@ -98,14 +127,15 @@ def _record(gradients: Any, updates: Any, params: Any, rows: Rows, due: Array) -
     return jnp.stack(log, -1), jnp.stack(count, -1)
 
 
-def _measured(tree: Any, rows: Rows, due: Array, zeros: bool = False) -> Measured:
+def _measured(tree: Any, rows: Rows, due: Array | bool, zeros: bool = False) -> Measured:
     """Each row of a tree, where a record is due."""
     leaves = jax.tree.leaves(tree)
     found = []
     for place, layers in zip(rows.leaves, rows.layers, strict=True):
         # A condition for each leaf: one for all would make every update wait for the last gradient.
         yes, no = partial(measure, stacked=layers > 0, zeros=zeros), partial(nothing, stacked=layers > 0)
-        found.append(lax.cond(due, yes, no, jnp.asarray(leaves[place])))
+        leaf = jnp.asarray(leaves[place])
+        found.append(yes(leaf) if due is True else lax.cond(due, yes, no, leaf))
     logs, lost, counts = zip(*found, strict=True) if found else ((), (), ())
     return Measured(_joined(logs, "float32"), _joined(lost, "int32"), _joined(counts, "int32"))
 
