@@ -1,5 +1,6 @@
 """What an inspection costs: programs that depth does not add to, and little more memory than jax.grad takes."""
 
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -60,3 +61,19 @@ def test_small_arrays_are_measured_at_once_and_as_they_are_alone(monkeypatch: py
     np.testing.assert_array_equal(alone, np.ones(3))
     np.testing.assert_array_equal(plain, xs[0])
     assert len(runs) == 2
+
+
+def test_a_loss_written_in_the_call_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[Any, Any] = {}
+    monkeypatch.setattr(import_module("gradsim.inspection.inspect"), "plans", kept)
+    model, x, factor = Sigmoids(2, 4), jnp.ones((2, 4)), 2.0
+    first, again = (gs.inspect(model, x, loss=lambda y: jnp.sum(y**2)) for _ in range(2))
+    assert len(kept) == 1
+    np.testing.assert_array_equal(first.log_gradient, again.log_gradient)
+    # What is written elsewhere, or reads what is around it, is a loss of its own.
+    other = gs.inspect(model, x, loss=lambda y: jnp.sum(y**3))
+    assert len(kept) == 2
+    assert not np.array_equal(first.log_gradient, other.log_gradient)
+    scaled = gs.inspect(model, x, loss=lambda y: factor * jnp.sum(y**2))
+    np.testing.assert_allclose(scaled.log_gradient, first.log_gradient + np.log(2.0), atol=1e-5)
+    assert len(kept) == 2

@@ -37,8 +37,8 @@ class Group(NamedTuple):
 
 
 KINDS = ("value", "tangent", "cotangent")
-LONGEST = 16  # equations in a group: the time to compile one grows faster than they do
-PRODUCTS = 1  # of matrices, in a group
+LONGEST = 32  # equations in a group: the time to compile one grows faster than they do
+PRODUCTS = 2  # of matrices, in a group
 FIRST = ("dot_general", "conv_general_dilated")
 LOOPS = ("scan", "while", "cond")
 

@@ -183,6 +183,19 @@ class _Key:
         return isinstance(other, _Key) and self.hashed == other.hashed and bool(self.parts == other.parts)
 
 
+class _Code:
+    """What a function that closes over nothing computes: one written in the call is made anew at each call."""
+
+    def __init__(self, function: Any) -> None:
+        self.code, self.globals = function.__code__, function.__globals__
+
+    def __hash__(self) -> int:
+        return hash(self.code)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Code) and self.globals is other.globals and bool(self.code == other.code)
+
+
 def _kept(parted: Subject, loss: Any, operands: Any, what: str, make: Callable[[], Any]) -> Any:
     """The program of this model, kept for the next call with one like it."""
     try:
@@ -192,7 +205,7 @@ def _kept(parted: Subject, loss: Any, operands: Any, what: str, make: Callable[[
         if not pure:
             return make()
         x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        key = _Key((parted.key, loss, structure, kinds, what, x64))
+        key = _Key((parted.key, _Code(loss) if is_pure(loss) else loss, structure, kinds, what, x64))
         kept = plans.pop(key, None)  # of an OrderedDict it would compare the key several times, which takes long
     except (TypeError, AttributeError):  # something that has no hash
         return make()

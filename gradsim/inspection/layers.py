@@ -97,7 +97,8 @@ def _function(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> 
 
 def is_pure(function: Any) -> bool:
     """Does it always compute the same, but for global variables: a function that closes over nothing?"""
-    return isinstance(function, FunctionType) and not function.__closure__ and not function.__defaults__
+    plain = isinstance(function, FunctionType) and not function.__closure__
+    return plain and not function.__defaults__ and not function.__kwdefaults__
 
 
 def _linen(model: Any, inputs: tuple[Any, ...], variables: Any, rngs: Any, keywords: dict[str, Any]) -> Subject:

@@ -134,7 +134,7 @@ def _wanted(plan: Plan, gradients: int) -> dict[int, list[int]]:
 @cache
 def _pair(dtype: Any) -> Scaled:
     one = jnp.ones((), dtype)
-    return jax.vmap(block)(jnp.stack([one, one / 3]))
+    return jax.jit(jax.vmap(block))(jnp.stack([one, one / 3]))
 
 
 @cache
