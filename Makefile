@@ -33,7 +33,7 @@ PIP := $(RUN) -m pip --quiet --no-input --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures lint test test-all docs lock wheel smoke clean
+.PHONY: help install figures lint style types pytest test test-all docs lock wheel smoke clean
 
 help:
 	@echo "make figures   draw every figure into figures/ (PRESET=quick, paper or accelerator)"
@@ -68,14 +68,22 @@ figures: $(STAMP)
 	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures
 	$(if $(TIMED),@$(RUN) -m gradsim.cli.figures $(TIMED) -- --preset $(PRESET) --out figures)
 
-lint: $(STAMP)
+style: $(STAMP)
 	$(RUN) -m ruff check gradsim scripts tests docs
 	$(RUN) -m ruff format --check gradsim scripts tests docs
+
+types: $(STAMP)
 	$(RUN) -m mypy
 
+lint: style types
+
 test: SAMPLE := --sample
-test test-all: lint
+# Types are checked beside the tests, for that takes one core.
+test test-all: style
 	$(RUN) -m pip check --disable-pip-version-check
+	@$(MAKE) --no-print-directory --jobs 2 types pytest SAMPLE=$(SAMPLE)
+
+pytest: $(STAMP)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SAMPLE) --jaxtyping-packages=gradsim,beartype.beartype
 
 # What only the documentation needs; the tests do without.

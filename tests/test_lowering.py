@@ -55,7 +55,7 @@ def test_exponents_lower_for_accelerators() -> None:
     frame, gains = Frame(network, 2, "float32", silent=False), {n: jnp.full(2, v) for n, v in network.gains.items()}
     keys, normals = lyapunov._keys(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32), network, given=False)
     lowers(partial(begin, frame), keys, normals, None, gains)
-    shared, run = begin(frame, keys, normals, None, gains)
+    shared, run = jax.jit(partial(begin, frame))(keys, normals, None, gains)
     first, last, spread = np.int32(0), np.int32(4), np.float32(1e4)
     lowers(partial(advance, frame), shared, gains, run, first, last, spread)
     lowers(partial(covariant, frame, burn_in=1, depth=4, at=(2,)), shared, gains, run, spread)

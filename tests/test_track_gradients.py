@@ -131,15 +131,22 @@ def test_the_caller_says_when_to_record_and_the_steps_between_do_what_the_optimi
     np.testing.assert_allclose(records.log_gradient[1], logs(gradient_by_hand(6)), atol=2e-5)
     assert equations[1] < equations[0] + 15 < equations[2], equations  # the rings are made, and updates counted
 
-    optimizer = nnx.Optimizer(Stack(nnx.Rngs(0)), gs.track_gradients(optax.sgd(0.1)), wrt=nnx.Param)
+    model = Stack(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, gs.track_gradients(optax.sgd(0.1)), wrt=nnx.Param)
+
+    def update(model: Stack, optimizer: nnx.Optimizer[Stack], record: bool) -> None:
+        gradient = nnx.grad(lambda model: jnp.mean(model(jnp.ones((2, 4)))))(model)
+        optimizer.update(model, gradient, record=record)
+
+    step_of_flax: Any = nnx.jit(update, static_argnames="record")
     with jax.numpy_dtype_promotion("standard"):
         for t in range(3):
-            model = Stack(nnx.Rngs(0))
-            optimizer.update(model, nnx.grad(lambda model: jnp.mean(model(jnp.ones((2, 4)))))(model), record=t == 1)
+            step_of_flax(model, optimizer, record=t == 1)
     assert gs.gradient_records(optimizer).step.values.tolist() == [1]
 
     one = gs.track_gradients(optax.sgd(0.1), every=3)
-    several = jax.vmap(lambda scale: one.update({"w": scale}, one.init({"w": scale}), record=True)[1])(jnp.ones((4, 3)))
+    member = jax.vmap(lambda scale: one.update({"w": scale}, one.init({"w": scale}), record=True)[1])
+    several = jax.jit(member)(jnp.ones((4, 3)))
     assert dict(gs.gradient_records(several).sizes) == {"member": 4, "step": 1, "parameter": 1}
 
 

@@ -102,7 +102,7 @@ def test_a_block_is_its_equations(network: Transformer) -> None:
     with jax.enable_x64(True):
         number = jnp.int32(NUMBER) if network.numbered else None
         drawn, values, state = jax.tree.map(jnp.asarray, (weights, gains, x))
-        new, seen = network.step(drawn, values, state, number)
+        new, seen = jax.jit(network.step)(drawn, values, state, number)
     assert_equal(new, written_out(network, weights, gains, x), 1e-14)
     assert len(seen) == len(network.activations)
 
@@ -120,16 +120,22 @@ def test_a_block_equals_the_layers_of_flax_nnx() -> None:
         )
         norms = nnx.LayerNorm(WIDTH, rngs=rngs), nnx.RMSNorm(WIDTH, rngs=rngs)
         x = jax.random.normal(jax.random.key(1), (TOKENS, WIDTH))
-        middle = x + attention(norms[0](x), mask=nnx.make_causal_mask(jnp.ones(TOKENS)))
-        normed = norms[1](middle)
-        end = middle + down(nnx.silu(gate(normed)) * up(normed))
+
+        @nnx.jit
+        def layers_of_flax(attention: Any, norms: Any, up: Any, gate: Any, down: Any, x: Any) -> Any:
+            middle = x + attention(norms[0](x), mask=nnx.make_causal_mask(jnp.ones(TOKENS)))
+            normed = norms[1](middle)
+            return middle, middle + down(nnx.silu(gate(normed)) * up(normed))
+
+        middle, end = layers_of_flax(attention, norms, up, gate, down, x)
     kernels = [layer.kernel[...].reshape(WIDTH, WIDTH) for layer in (attention.query, attention.key, attention.value)]
     maps = dict(zip("qkvo", [*kernels, attention.out.kernel[...].reshape(WIDTH, WIDTH)], strict=True))
     layers = {"w": up.kernel[...], "b": jnp.zeros(3 * WIDTH), "u": down.kernel[...], "g": gate.kernel[...]}
     for network, found, before, after in ((mixing, maps, x, middle), (feeding, layers, middle, end)):
         weights = record(*found)(**found)
         gains = {name: jnp.asarray(value, jnp.float32) for name, value in network.gains.items()}
-        np.testing.assert_allclose(network.step(weights, gains, before, None)[0], after, rtol=0, atol=1e-5)
+        step = jax.jit(lambda weights, gains, x, network=network: network.step(weights, gains, x, None)[0])
+        np.testing.assert_allclose(step(weights, gains, before), after, rtol=0, atol=1e-5)
 
 
 def test_starts_are_those_of_their_papers() -> None:
