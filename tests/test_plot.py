@@ -253,8 +253,12 @@ def test_residuals_need_two_networks(seeds: int) -> None:
 def test_long_residuals_are_in_sight() -> None:
     ax: Any = plot.new_figure(2.0).subplots()
     residual_frame(ax, -1.0, 300.0)
-    assert ax.get_ylim() == pytest.approx((-4, 330))
+    assert ax.get_ylim() == pytest.approx((-4, 1.2 * 330 * 66**0.1))
     assert ax.get_yscale() == "symlog"
+    assert ax.get_yticks().tolist() == [-2, 0, 2, 10, 100]
+    scale = ax.transData - ax.transAxes
+    heights = scale.transform([(0, value) for value in (-2, 0, 2, 10, 100, 300)])[:, 1]
+    assert min(np.diff(heights)) > 0.05 < 1 - heights[-1]  # labels apart, and a marker within
     residual_frame(ax.figure.subplots(), float("nan"), 0.0)
 
 

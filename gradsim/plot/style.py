@@ -221,6 +221,11 @@ def residual_frame(ax: Axes, lowest: float, highest: float) -> None:
     low, high = (max(4.0, 1.1 * value) for value in (-lowest, highest))
     if max(low, high) > 11:
         ax.set_yscale("symlog", linthresh=5, linscale=1.5)
+        # Room for a marker at the end, a share of the logarithmic part.
+        low, high = (1.2 * value * (value / 5) ** 0.1 if value > 5 else value for value in (low, high))
+        powers = 10.0 ** np.arange(1, 1 + np.log10(max(low, high)))
+        ticks = [*-powers, -2, 0, 2, *powers]
+        ax.set_yticks([tick for tick in ticks if -low <= tick <= high])
     ax.set_ylim(-low, high)
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "\u2212") if value else "0")
 
