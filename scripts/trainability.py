@@ -86,7 +86,7 @@ class Options(cli.Options):
     hidden: int = 32
     """Units of recurrent networks."""
 
-    points: int = 9
+    points: int = 8
     """Points of the grid along the gain."""
 
     sigma_b: float = 0.05
