@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 from scipy.special import betaln, binom, digamma, loggamma, polygamma, zeta
 
 from gradsim import arguments
@@ -61,6 +60,8 @@ def _log_square(n: int, v: float) -> tuple[float, float]:
     """Mean and variance of ln‖u + √v g‖², g of n normal numbers."""
     if max(n, 10) * v < SMALL:
         return _series(n, v)
+    from scipy import stats  # a third of a second to import
+
     rate = 1 / (2 * v)
     reach = 10 * np.sqrt(rate) + 50
     j = np.arange(max(0, int(rate - reach)), int(rate + reach) + 1)
@@ -90,6 +91,8 @@ def _relu_block(n: int, s: float) -> tuple[float, float]:
     """The same over χ²_B; B = 0, a dead branch, leaves u as it is."""
     if s == 0:
         return 0.0, 0.0
+    from scipy import stats
+
     active = np.arange(1, n + 1)
     chances = np.exp(np.log(binom(n, active)) - n * np.log(2)) if n < 500 else stats.binom.pmf(active, n, 0.5)
     log_x = np.arange(-26.0, np.log(n + 20 * np.sqrt(2 * n) + 80), _LOG_STEP)
