@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py measured: shares of the matrix-product rate, time ratios, growth, memory, compiling."""
+"""What scripts/benchmark.py measured: shares of the matrix-product rate, time ratios, memory, compiling."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradsim.plot.critical import spaced
 from gradsim.plot.style import COLOURS, heading, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = "os^"
 PHASES = (("trace", "lower", "compile"), ("trace", "lower"))  # all of them, and those before the compiler
 BESIDE: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handlelength": 1.2, "borderaxespad": 0.3}
 
 
 @styled
 def benchmark(results: Mapping[str, Any]) -> Figure:
-    """One panel for each part of the results that is there: rates, baselines, scaling, memory, compile.
+    """One panel for each part of the results that is there: rates, baselines, memory, compile.
 
     Raises: ValueError where none is.
     """
@@ -76,22 +74,6 @@ def _baselines(ax: Axes, found: dict[str, Any]) -> None:
     ax.tick_params(axis="y", labelsize=6.5)
 
 
-def _scaling(ax: Axes, found: dict[str, Any]) -> None:
-    """Time against each axis, both as multiples of the first point."""
-    for marker, colour, (axis, one) in zip(MARKERS, COLOURS, found.items(), strict=False):
-        times = np.asarray(one["values"]) / one["values"][0]
-        label = f"{axis},\nfrom {one['values'][0]}"
-        ax.loglog(times, np.asarray(one["seconds"]) / one["seconds"][0], marker, color=colour, ms=4, label=label)
-    ax.loglog(times, times, "--", color="0.4", linewidth=0.9, zorder=0, label="proportional")
-    ax.set(xlabel="times as many", ylabel="times as long")
-    for side, room in ((ax.xaxis, 0.1), (ax.yaxis, 0.13)):
-        powers = [10.0**k for k in range(-9, 10)]  # where the times leave room
-        side.set_major_locator(_fixed(spaced(side, [*times.tolist(), *powers], room)))
-        side.set_major_formatter("{x:g}")
-        side.set_minor_locator(_fixed([]))
-    ax.legend(**BESIDE)
-
-
 def _memory(ax: Axes, table: list[dict[str, Any]]) -> None:
     """Peak memory of a process, and the part of it that is the result itself, one grid beside the other."""
     grids = list(dict.fromkeys(row["cells"] for row in table))
@@ -129,7 +111,6 @@ def _fixed(places: Any) -> Any:
 PANELS: dict[str, Callable[[Axes, Any], None]] = {
     "rates": _rates,
     "baselines": _baselines,
-    "scaling": _scaling,
     "memory": _memory,
     "compile": _compile,
 }
