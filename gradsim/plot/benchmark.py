@@ -102,12 +102,6 @@ def _compile(ax: Axes, table: list[dict[str, Any]]) -> None:
         ax.legend(**BESIDE)
 
 
-def _fixed(places: Any) -> Any:
-    from matplotlib.ticker import FixedLocator
-
-    return FixedLocator(list(places))
-
-
 PANELS: dict[str, Callable[[Axes, Any], None]] = {
     "rates": _rates,
     "baselines": _baselines,
