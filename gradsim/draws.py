@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax, random
 from jax.typing import DTypeLike
 
-from gradsim import threefry
+from gradsim import lapack, threefry
 
 Shape = tuple[int, ...]
 Draw = Callable[[Array, tuple[int, int], Any], Array]
@@ -108,9 +108,12 @@ def _of_numbers(part: Part, law: Transform, z: Array, dtype: DTypeLike) -> Array
 
 
 def _of_key(part: Part, key: Array, dtype: DTypeLike) -> Array:
-    if part.copies is None:
-        return lax.optimization_barrier(part.law(key, part.shape, dtype))
-    return lax.map(lambda one: part.law(one, part.shape, dtype), random.split(key, part.copies))
+    def drawn(key: Array) -> Array:
+        return part.law(key, part.shape, dtype)
+
+    name = jnp.dtype(dtype).name
+    draw = lapack.one_by_one(drawn) if lapack.needed(part.law, part.shape, name) else drawn
+    return lax.optimization_barrier(draw(key)) if part.copies is None else lax.map(draw, random.split(key, part.copies))
 
 
 def _interval(u: Array, shape: Shape, dtype: DTypeLike, low: float, high: float) -> Array:

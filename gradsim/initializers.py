@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, random
 from jax.typing import DTypeLike
 
-from gradsim import arguments
+from gradsim import arguments, lapack
 from gradsim.draws import GAUSSIAN, Draw, Shape, Transform, Widened, interval, normal, standard_normal, uniform
 
 __all__ = ["INITIALIZERS", "Draw", "Initializer", "Widened", "get", "normal", "uniform"]
@@ -73,7 +73,7 @@ def _uniform(u: Array, shape: Shape, dtype: DTypeLike) -> Array:
 def orthogonal(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
     """An orthogonal matrix out of as many normal numbers as it has entries."""
     n_in, n_out = shape
-    q, r = jnp.linalg.qr(z.reshape(max(shape), min(shape)).astype(dtype))
+    q, r = lapack.one_by_one(jnp.linalg.qr)(z.reshape(max(shape), min(shape)).astype(dtype))
     q = q * jnp.sign(jnp.diagonal(r))  # positive signs of R make Q unique, and Haar
     return jnp.asarray(math.sqrt(max(n_out / n_in, 1.0)), dtype) * (q.T if n_in < n_out else q)
 

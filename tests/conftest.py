@@ -17,6 +17,7 @@ os.environ.setdefault(
     + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     * metadata.version("jaxlib").startswith("0.10."),
 )
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several wait for each other, and for those of other workers
 
 # One cache of compiled programs for all workers and processes of a run, which inherit it, and none beyond the run.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

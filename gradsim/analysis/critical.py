@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from gradsim import arguments
 from gradsim.engine import plan as plans
 from gradsim.engine.precision import Precision, refuse_elsewhere
+from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.loop import measure_cells
@@ -26,6 +27,7 @@ POINTS, ROUNDS = 17, 2  # the bracket shrinks 256-fold, then a monotone cubic th
 BRACKETED, VANISHING, EXPLODING = "bracketed", "vanishing throughout", "exploding throughout"
 
 
+@in_one_thread()
 def critical(
     network: Network,
     gain: str = "sigma_w",

@@ -50,7 +50,7 @@ def log_singular_values(
     Each to about rounding times the condition of a factor times √l of its own size, at any length: a QR a step, or a
     group of steps, whose triangles make rows that each have a power of two of their own, and Jacobi rotations at the
     end, written in the ratio of two rows. Memory is O(n²) a chain, beside the factors. A factor costs 2 n³ operations,
-    a group of them some 6 n³ and a QR (LAPACK's on a CPU, one call for all chains), the singular values at one length
+    a group of them some 6 n³ and a QR (LAPACK's on a CPU, one chain after the other), the singular values at one length
     10 to 40 n³. In float32 what a factor makes some 10⁶ times smaller than a direction that it depends on is rounding,
     and lost: take float64.
     Not resolved is a pair whose order later factors reverse by more than the mantissa without mixing them (16 nats in

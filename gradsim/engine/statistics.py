@@ -12,6 +12,7 @@ from gradsim.engine import isometry, rounding
 from gradsim.engine.correlations import of_pairs
 from gradsim.engine.products import matrix
 from gradsim.engine.statistic import Statistic, View
+from gradsim.lapack import one_by_one
 from gradsim.networks.network import Network
 from gradsim.scaled import Scaled
 
@@ -34,7 +35,7 @@ def _product(view: View) -> tuple[Array, Array]:
 
 def _spectral(view: View) -> Scaled:
     rows, exponent = _product(view)
-    return Scaled(jnp.linalg.svd(rows, compute_uv=False)[0], exponent)
+    return Scaled(one_by_one(jnp.linalg.svdvals)(rows)[0], exponent)
 
 
 def _singular_values(view: View) -> Scaled:

@@ -20,6 +20,7 @@ from gradsim.engine.lyapunov import Frame, advance, begin
 from gradsim.engine.plan import Plan
 from gradsim.engine.streams import Keys, ahead, extent, network_keys
 from gradsim.engine.tiling import draw_bytes
+from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, grid
 from gradsim.sweeps.exponents import labelled
@@ -35,6 +36,7 @@ COPIES = 10
 CPU_BYTES = 64 * 2**20
 
 
+@in_one_thread()
 def lyapunov_exponents(
     network: Network | Mapping[Any, Network],
     *,

@@ -18,6 +18,7 @@ from gradsim.engine import plan as plans
 from gradsim.engine.plan import Plan
 from gradsim.engine.precision import Precision, refuse_elsewhere
 from gradsim.engine.statistic import Statistic
+from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network, State
 from gradsim.sweeps import chunks, dataset, grid
 from gradsim.sweeps.asked import Sweep
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import xarray
 
 
+@in_one_thread()
 def sweep(
     network: Network | Mapping[Any, Network],
     *,

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from gradsim import arguments
 from gradsim.engine import plan as plans
+from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network
 from gradsim.sweeps import grid
 from gradsim.sweeps.calls import DeviceError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 BATCH, RECORDS = 32, 10
 
 
+@in_one_thread()
 def train(
     network: Network | Mapping[Any, Network],
     *,

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from gradsim.activations import Activation
 from gradsim.draws import GAUSSIAN, Part, Shape, Transform, together
+from gradsim.lapack import one_by_one
 from gradsim.networks.network import Gains
 from gradsim.networks.time.driven import Driven, checked
 from gradsim.networks.time.linear_recurrence import Complex
@@ -20,7 +21,7 @@ from gradsim.networks.time.linear_recurrence import Complex
 def _unitary(z: Array, shape: Shape, dtype: DTypeLike) -> Array:
     """A unitary matrix [2, n, n], its real and imaginary parts, of the Haar measure, out of normal numbers."""
     re, im = z.reshape(shape).astype(dtype)
-    q, r = jnp.linalg.qr(lax.complex(re, im))
+    q, r = one_by_one(jnp.linalg.qr)(lax.complex(re, im))
     diagonal = jnp.diagonal(r)
     q = q * (diagonal / jnp.abs(diagonal).astype(q.dtype))  # positive diagonals of R make Q unique, and Haar
     return jnp.stack([q.real, q.imag])

@@ -1,0 +1,40 @@
+"""LAPACK on a CPU: one matrix a call, and no threads of its own.
+
+A call with many matrices hands them to the threads of the device and waits in one of them. As many such calls at once
+as there are threads wait for each other for ever (jaxlib 0.10 and 0.11): two orthogonal matrices of one layer on two
+cores, programs of two devices, training in two threads. A call with one matrix waits for nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax import Array, lax
+from jax.custom_batching import sequential_vmap
+from threadpoolctl import threadpool_limits
+
+
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """OpenBLAS without threads of its own: two that wait for each other take 4 times as long for a QR of width 128."""
+    with threadpool_limits(1, "blas"):
+        yield
+
+
+def one_by_one(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """The same function of an array, called on a CPU for one after the other where it is mapped over several."""
+
+    @sequential_vmap
+    def sequential(array: Array) -> Any:
+        return function(array)
+
+    return lambda array: lax.platform_dependent(array, cpu=sequential, default=function)
+
+
+@lru_cache(maxsize=256)
+def needed(law: Callable[..., Array], shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether a law of draws, law(key, shape, dtype), calls LAPACK on a CPU."""
+    drawn = jax.jit(lambda key: law(key, shape, dtype)).trace(jax.random.key(0))
+    return "lapack_" in drawn.lower(lowering_platforms=("cpu",)).as_text()

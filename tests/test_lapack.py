@@ -1,0 +1,85 @@
+"""LAPACK's calls: one matrix each on a CPU, where calls of many wait for each other for ever; all at once elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array, random
+
+import gradsim as gs
+from gradsim.draws import Part, together
+from gradsim.engine.orthogonal import orthonormalized
+from gradsim.lapack import needed, one_by_one
+from gradsim.networks.depth.convolutional import DELTA
+from gradsim.networks.time.unitary import UNITARY
+
+KEYS = random.split(random.key(3), 4)
+
+
+def drawn(law: Any, shape: tuple[int, ...], copies: int | None = None) -> Callable[[Array], Array]:
+    return lambda key: together(key, jnp.float32, Part(law, shape, copies))[0]
+
+
+CALLS: dict[str, Callable[[Array], Any]] = {
+    "orthogonal": drawn(gs.INITIALIZERS["orthogonal"].draw, (6, 6)),
+    "copies": drawn(gs.INITIALIZERS["orthogonal"].draw, (6, 4), 3),
+    "delta_orthogonal": drawn(DELTA, (9, 3)),
+    "unitary": drawn(UNITARY, (2, 6, 6)),
+    "own": drawn(jax.nn.initializers.orthogonal(), (6, 6)),
+    "own copies": drawn(jax.nn.initializers.orthogonal(), (6, 6), 3),
+    "orthonormalized": lambda key: orthonormalized(random.normal(key, (4, 6))),
+    "spectral": lambda key: one_by_one(jnp.linalg.svdvals)(random.normal(key, (6, 6))),
+}
+
+
+def operands(call: Callable[[Array], Any], platform: str) -> list[str]:
+    """The shapes of the matrices that calls of LAPACK, or of the like of it elsewhere, take."""
+    text = jax.jit(jax.vmap(call)).trace(KEYS).lower(lowering_platforms=(platform,)).as_text()
+    return re.findall(r"custom_call @(?:lapack|cusolver)_\w+\(.*?: \(tensor<([\dx]+)x", text)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_takes_one_matrix_on_a_cpu_and_all_on_a_gpu(name: str) -> None:
+    assert {shape.count("x") for shape in operands(CALLS[name], "cpu")} == {1}
+    assert operands(lambda key: jnp.linalg.qr(random.normal(key, (6, 6))), "cpu")[0] == "4x6x6"  # what jax does
+    if name != "own copies":  # which are drawn one after the other everywhere
+        assert all(shape.startswith(("4x", "3x4x", "4x3x")) for shape in operands(CALLS[name], "cuda"))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_mapped_over_several_it_gives_what_each_gives_alone(name: str) -> None:
+    alone, mapped = jax.jit(CALLS[name]), jax.jit(jax.vmap(CALLS[name]))(KEYS)
+    for i, key in enumerate(KEYS):
+        for one, many in zip(jax.tree.leaves(alone(key)), jax.tree.leaves(mapped), strict=True):
+            np.testing.assert_allclose(many[i], one, rtol=0, atol=2e-6)
+
+
+def test_laws_that_need_it_are_known() -> None:
+    laws: list[Any] = [jax.nn.initializers.orthogonal(), jax.nn.initializers.he_normal()]
+    assert [needed(law, (4, 4), "float32") for law in laws] == [True, False]
+
+
+# Two devices and two threads; each of these waited for ever on two cores.
+WAITING = """
+from concurrent.futures import ThreadPoolExecutor
+import gradsim as gs
+orthogonal = {"initializer": "orthogonal", "input_initializer": "orthogonal"}
+gs.sweep(gs.lstm(64, **orthogonal), depth=2, seeds=128, devices=1)
+gs.sweep(gs.feedforward(64, initializer="orthogonal"), depth=10, seeds=256)
+exponents = lambda key: gs.lyapunov_exponents(gs.vanilla_rnn(64), depth=32, seeds=64, burn_in=8, key=key)
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(exponents, (1, 2)))
+"""
+
+
+def test_programs_with_several_calls_at_once_end() -> None:
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    command = [sys.executable, "-W", "ignore", "-c", WAITING]
+    subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, check=True, timeout=120, capture_output=True)
