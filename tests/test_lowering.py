@@ -53,7 +53,7 @@ def lowers(function: Any, *given: Any) -> None:
 def test_exponents_lower_for_accelerators() -> None:
     network = gs.vanilla_rnn(4)
     frame, gains = Frame(network, 2, "float32", silent=False), {n: jnp.full(2, v) for n, v in network.gains.items()}
-    keys, normals = lyapunov._keys(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32), network, given=False)
+    keys, normals = lyapunov._keys(network, False, jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
     lowers(partial(begin, frame), keys, normals, None, gains)
     shared, run = jax.jit(partial(begin, frame))(keys, normals, None, gains)
     first, last, spread = np.int32(0), np.int32(4), np.float32(1e4)

@@ -21,8 +21,8 @@ from gradsim.cli.jobs import Shared
 from gradsim.cli.run import kept_in
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps.chunks import Chunk
+from gradsim.sweeps.compiling import Compiling
 from gradsim.training import loop
-from gradsim.training.compiling import Compiling
 
 RANDOM = np.random.default_rng(0)
 INPUTS, LABELS = RANDOM.normal(size=(20, 4)), np.arange(20) % 3

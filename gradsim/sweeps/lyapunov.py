@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from functools import cache
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import pairwise, product
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -14,6 +17,7 @@ from jax import Array, random
 from jax.typing import ArrayLike
 
 from gradsim import arguments, scaled
+from gradsim.cores import cores
 from gradsim.engine import plan as plans
 from gradsim.engine.covariant import covariant
 from gradsim.engine.lyapunov import Frame, advance, begin
@@ -23,7 +27,9 @@ from gradsim.engine.tiling import draw_bytes
 from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, grid
+from gradsim.sweeps.compiling import Compiling
 from gradsim.sweeps.exponents import labelled
+from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress, reporting
 
 if TYPE_CHECKING:
@@ -103,16 +109,17 @@ def lyapunov_exponents(
     numbers, key = grid.seeds(seeds), arguments.key(key)
     axes = grid.axes(several, gains, "lyapunov_exponents")
     own = [grid.own(plan, axes) for plan in planned]
-    wanted = [_count(count, plan) for plan in planned]
+    counts = [_count(count, plan) for plan in planned]
     limit = _limit(tolerance, dtype)
     steps = _steps(vectors, at, planned[0].depth)
     data = [plans.inputs(plan, inputs) for plan in planned]
-    cells = [grid.cells(plan, some) for plan, some in zip(planned, own, strict=True)]
-    found = []
+    wanted = [
+        Given(key, numbers, grid.cells(plan, some), one, limit[0], steps)
+        for plan, some, one in zip(planned, own, data, strict=True)
+    ]
     total = (BATCHES + 1 + bool(steps)) * numbers.size * sum(map(grid.size, own))
     with reporting(progress, total) as bar, jax.enable_x64(dtype == "float64"):
-        for plan, k, some, one in zip(planned, wanted, cells, data, strict=True):
-            found.append(_measured(plan, k, some, one, limit, steps, key=key, seeds=numbers, bar=bar))
+        found = [_measured(plan, k, given, bar) for plan, k, given in zip(planned, counts, wanted, strict=True)]
     arrays = [grid.on_all_axes(one, some, axes) for one, some in zip(found, own, strict=True)]
     settings = {"key": key, "inputs": "gaussian" if inputs is None else f"given, {np.shape(inputs)[0]} samples"}
     return labelled(several, axes, planned, arrays, numbers, steps, {**settings, "tolerance": limit[1]})
@@ -154,25 +161,26 @@ class Many(NamedTuple):
     cells: int
 
 
-def _many(plan: Plan, count: int, kept: int, *, cells: int, seeds: int) -> Many:
-    """Cells first, which share a draw, then seeds, until the memory is full; near a CPU's cache."""
+def _many(plan: Plan, count: int, kept: int, apart: int, *, cells: int, seeds: int) -> Many:
+    """Cells first, which share a draw, then seeds, until the memory is full, near a CPU's cache; work for each core."""
     n = plan.state_size()
     size = np.dtype(plan.dtype).itemsize
     network = size * (COPIES * (count + 2) * n + 4 * count**2 + kept * count**2)
     draw = 3 * draw_bytes(plan.network, plan.dtype)
-    available = chunks.allowed()
+    available = chunks.allowed() // apart
     if network + draw > available:
         raise ValueError(
             f"{'depth' if kept else 'count'}: one {plan.network.family} network needs "
             f"{(network + draw) / 2**30:.3g} GiB and {available / 2**30:.3g} GiB may be used; pass fewer exponents"
             + (", or a smaller depth, since vectors keep k² numbers a step" if kept else "")
         )
-    budget = min(available, max(CPU_BYTES, network + draw)) if jax.local_devices()[0].platform == "cpu" else available
-    some = min(cells, max(1, (budget - draw) // network))
-    return Many(min(seeds, max(1, budget // (some * network + draw))), some)
+    budget = min(available, max(CPU_BYTES, network + draw)) if at_hand().platform == "cpu" else available
+    most = cells if seeds >= apart else math.ceil(cells * seeds / apart)
+    some = min(most, max(1, (budget - draw) // network))
+    return Many(min(math.ceil(seeds / apart), max(1, budget // (some * network + draw))), some)
 
 
-def _keys(key: Array, seeds: Array, network: Network, given: bool) -> tuple[Keys, Array]:
+def _keys(network: Network, given: bool, key: Array, seeds: Array) -> tuple[Keys, Array]:
     keys = jax.vmap(lambda seed: network_keys(key, seed))(seeds)
     return keys, jax.vmap(lambda one: ahead(one, extent(network, 1, given=given)).normals)(keys)
 
@@ -184,57 +192,74 @@ def program(function: Any, *static: str) -> Any:
     return jax.jit(function, static_argnames=static, compiler_options=options)
 
 
-def _measured(
-    plan: Plan,
-    count: int,
-    gains: dict[str, np.ndarray],
-    inputs: np.ndarray | None,
-    limit: tuple[float, float],
-    steps: tuple[int, ...],
-    *,
-    key: int,
-    seeds: np.ndarray,
-    bar: Progress | Part,
-) -> dict[str, np.ndarray]:
-    """All cells, and the seeds of these numbers, of one network: arrays [cells, seeds, …]."""
-    cells, network = next(iter(gains.values())).size, plan.network
-    frame = Frame(network, count, plan.dtype, _silent(network, gains, inputs))
-    many = _many(plan, count, plan.depth if steps else 0, cells=cells, seeds=seeds.size)
-    edges = [0, *plan.burn_in + np.arange(BATCHES + 1) * plan.depth // BATCHES]
+class Given(NamedTuple):
+    """What is measured of a network: seeds [seeds], gains [cells], data, the most spread of a group, vectors' steps."""
+
+    key: int
+    seeds: np.ndarray
+    gains: dict[str, np.ndarray]
+    inputs: np.ndarray | None
+    most: float
+    steps: tuple[int, ...]
+
+
+def _measured(plan: Plan, count: int, given: Given, bar: Progress | Part) -> dict[str, np.ndarray]:
+    """All cells and seeds of one network: arrays [cells, seeds, …].
+
+    Each core of a CPU takes networks of its own, since LAPACK takes one matrix after the other.
+    """
+    cells, seeds = next(iter(given.gains.values())).size, given.seeds.size
+    apart = min(cores(), cells * seeds) if at_hand().platform == "cpu" else 1
+    many = _many(plan, count, plan.depth if given.steps else 0, apart, cells=cells, seeds=seeds)
+    frame = Frame(plan.network, count, plan.dtype, _silent(plan.network, given.gains, given.inputs))
+    places = list(product(chunks.slices(cells, many.cells), chunks.slices(seeds, many.seeds)))
+    call, stop = Compiling(bar, "measuring", plan.network.family), Event()
     found: dict[str, np.ndarray] = {}
-    most, eps = np.asarray(limit[0], plan.dtype), float(np.finfo(plan.dtype).eps)
-    bar.phase(f"compiling {network.family}")
-    with jax.default_matmul_precision("highest"):
-        for seed in chunks.slices(seeds.size, many.seeds):
-            numbers = seeds[seed].astype(np.uint32)
-            keys = program(_keys, "network", "given")(
-                random.key(key), numbers, network=network, given=inputs is not None
-            )
-            data = None if inputs is None else inputs[seeds[seed] % len(inputs)]
-            for cell in chunks.slices(cells, many.cells):
-                some = {name: jnp.asarray(values[cell]) for name, values in gains.items()}
-                shared, start = program(begin, "frame")(frame, *keys, data, some)
-                run, parts = start, []
-                for first, last in pairwise(edges):
-                    run, growth = program(advance, "frame")(
-                        frame, shared, some, run, np.int32(first), np.int32(last), most
-                    )
-                    parts.append(scaled.log(growth))
-                    bar.phase(f"measuring {network.family}")
-                    bar.update(np.unique(cell).size * np.unique(seed).size)
-                values = _read(np.stack(parts[1:], axis=-2), np.diff(edges)[1:])
-                rounding = eps * np.asarray(run.spread, np.float64)
-                values["rounding"] = np.where(values["lyapunov"] == -np.inf, np.nan, rounding)
-                if steps:
-                    values["covariant_vector"] = program(covariant, "frame", "burn_in", "depth", "at")(
-                        frame, shared, some, start, most, burn_in=plan.burn_in, depth=plan.depth, at=steps
-                    )
-                    bar.update(np.unique(cell).size * np.unique(seed).size)
+    with ThreadPoolExecutor(apart) as pool:
+        try:
+            measured = pool.map(partial(_at, plan, frame, given, call, stop), places)
+            for place, values in zip(places, measured, strict=True):
                 for name, value in values.items():
-                    value = np.asarray(value, np.float64)
-                    whole = found.setdefault(name, np.empty((cells, seeds.size, *value.shape[2:])))
-                    whole[np.ix_(cell, seed)] = value.swapaxes(0, 1)
+                    whole = found.setdefault(name, np.empty((cells, seeds, *value.shape[2:])))
+                    whole[np.ix_(*place)] = value.swapaxes(0, 1)
+        finally:
+            stop.set()
     return found
+
+
+def _at(
+    plan: Plan, frame: Frame, given: Given, call: Compiling, stop: Event, place: tuple[np.ndarray, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """These cells and seeds, arrays [seeds, cells, …]; nothing where it was stopped."""
+    cell, seed = place
+    networks = np.unique(cell).size * np.unique(seed).size
+    edges = [0, *plan.burn_in + np.arange(BATCHES + 1) * plan.depth // BATCHES]
+    most = np.asarray(given.most, plan.dtype)
+    data = None if given.inputs is None else given.inputs[given.seeds[seed] % len(given.inputs)]
+    with jax.enable_x64(plan.dtype == "float64"), jax.default_matmul_precision("highest"):
+        some = {name: jnp.asarray(values[cell]) for name, values in given.gains.items()}
+        numbers = given.seeds[seed].astype(np.uint32)
+        keys = call(program(_keys, "network", "given"), plan.network, data is not None, random.key(given.key), numbers)
+        shared, start = call(program(begin, "frame"), frame, *keys, data, some)
+        run, parts = start, []
+        for first, last in pairwise(edges):
+            if stop.is_set():
+                return {}
+            run, growth = call(
+                program(advance, "frame"), frame, shared, some, run, np.int32(first), np.int32(last), most
+            )
+            parts.append(scaled.log(growth))
+            call.update(networks)
+        values = _read(np.stack(parts[1:], axis=-2), np.diff(edges)[1:])
+        rounding = float(np.finfo(plan.dtype).eps) * np.asarray(run.spread, np.float64)
+        values["rounding"] = np.where(values["lyapunov"] == -np.inf, np.nan, rounding)
+        if given.steps:
+            values["covariant_vector"] = call(
+                program(covariant, "frame", "burn_in", "depth", "at"), frame, shared, some, start, most,
+                burn_in=plan.burn_in, depth=plan.depth, at=given.steps,
+            )  # fmt: skip
+            call.update(networks)
+        return {name: np.asarray(value, np.float64) for name, value in values.items()}
 
 
 def _silent(network: Network, gains: Mapping[str, np.ndarray], inputs: np.ndarray | None) -> bool:

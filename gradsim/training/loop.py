@@ -18,11 +18,11 @@ from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.chunks import Chunk
+from gradsim.sweeps.compiling import Compiling
 from gradsim.sweeps.course import Course, Place
 from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
-from gradsim.training.compiling import Compiling
 from gradsim.training.pieces import Filled, Size, split
 from gradsim.training.programs import NEVER, Programs, Run, programs
 from gradsim.training.records import OF_OUTPUT, PROBED
@@ -116,7 +116,7 @@ def train_chunks(
     at_once = 1 if devices is None else len(devices)
     threads = cores() if devices is None and machine.platform == "cpu" else 1
     turns = [[course.place(number) for number in missing[i : i + at_once]] for i in range(0, len(missing), at_once)]
-    calling = Compiling(bar, job.run.model.network.family)
+    calling = Compiling(bar, "training", job.run.model.network.family)
     calls = Calls(calling, programs(devices), at_once, Event(), Size(course.chunk))
     with ThreadPoolExecutor(max(1, min(threads, len(turns)))) as pool:
         try:
