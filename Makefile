@@ -65,8 +65,8 @@ $(STAMP): $(LOCKS) pyproject.toml
 figures: $(STAMP)
 	@mkdir -p figures
 	$(if $(WANTED),@$(RUN) -m gradsim.cli.accelerator $(ACCELERATOR))
-	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures
-	$(if $(TIMED),@$(RUN) -m gradsim.cli.figures $(TIMED) -- --preset $(PRESET) --out figures)
+	@$(RUN) -m gradsim.cli.figures $(SCRIPTS) --at-once $(AT_ONCE) -- --preset $(PRESET) --out figures --reuse
+	$(if $(TIMED),@$(RUN) -m gradsim.cli.figures $(TIMED) -- --preset $(PRESET) --out figures --reuse)
 
 style: $(STAMP)
 	$(RUN) -m ruff check gradsim scripts tests docs

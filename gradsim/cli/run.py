@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from gradsim.cli.jobs import Shared, kept, precision
 from gradsim.cli.options import Chosen, Options, check_counts
 from gradsim.cli.results import asked
 from gradsim.cli.resuming import remember
+from gradsim.cli.reusing import fingerprint, measured_before
 from gradsim.cli.saving import Datasets, load, save, writable
 from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.engine.precision import refuse_elsewhere
@@ -51,17 +54,11 @@ def run(
             check_counts(options)
             writable(options.out)
             if options.data is None:
-                enable_compilation_cache()
-                with kept_on_interrupt(saved, options.out / f"{name}.zarr", name), kept_in(options):
-                    if options.store is not None:
-                        remember(options.store, name)
-                    try:
-                        datasets = measure(options)
-                    except Shared as done:
-                        print(done)
-                        return []
-                saved.append(save(datasets, options.out / f"{name}.zarr", name))
-                print(f"data    {saved[0]}")
+                try:
+                    datasets = _measured(name, options, measure, saved)
+                except Shared as done:
+                    print(done)
+                    return []
             else:
                 datasets = load(options.data, name)
             print(report(datasets))
@@ -75,6 +72,25 @@ def run(
     for file in figures:
         print(f"figure  {file}")
     return figures
+
+
+def _measured(name: str, options: Chosen, measure: Callable[[Chosen], Datasets], saved: list[Path]) -> Datasets:
+    """What the script measures, saved; or what it has measured before, where the options allow that."""
+    store, own = options.out / f"{name}.zarr", {n: one for n, one in _own(options).items() if n not in options.redraws}
+    mark = partial(fingerprint, Path(inspect.getfile(measure)), own)  # once JAX has joined the processes
+    found = measured_before(store, name, mark()) if options.reuse and options.coordinator is None else None
+    if found is not None:
+        print(f"data    {store}, measured before")
+    else:
+        enable_compilation_cache()
+        with kept_on_interrupt(saved, store, name), kept_in(options):
+            if options.store is not None:
+                remember(options.store, name)
+            found = measure(options)
+        save(found, store, name, mark())
+        print(f"data    {store}")
+    saved.append(store)
+    return found
 
 
 @contextmanager

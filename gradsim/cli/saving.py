@@ -27,15 +27,20 @@ def writable(folder: Path) -> Path:
         ) from error
 
 
-def save(datasets: Datasets, store: Path, script: str = "") -> Path:
-    """Write each Dataset as a group of one Zarr store, in place of what was there, with the name of the script."""
+def save(datasets: Datasets, store: Path, script: str = "", measured: str = "") -> Path:
+    """Write each Dataset as a group of one Zarr store, in place of what was there, with the name of the script.
+
+    The fingerprint of how they were `measured` comes last, when all is there.
+    """
     import zarr
 
-    zarr.open_group(store, mode="w").attrs.update({"datasets": list(datasets), "script": script})
+    group = zarr.open_group(store, mode="w")
+    group.attrs.update({"datasets": list(datasets), "script": script})
     for name, dataset in datasets.items():
         # Fixed-width strings have no place in the Zarr 3 specification, those of any length do.
         strings = {key: values.astype(object) for key, values in dataset.variables.items() if values.dtype.kind == "U"}
         dataset.assign(strings).to_zarr(store, group=name, mode="a", consolidated=False)
+    group.attrs["measured"] = measured
     return store
 
 

@@ -66,7 +66,8 @@ def lyapunov_exponents(
     factors where rounding allows, chosen as the run goes; the product of the R_ii is the same. A sum over all λ_i is
     the mean of ln |det J_t|, exactly; each λ_i is that of the limit up to `drift` and `standard_error`. Networks are
     those of `gradsim.sweep`: seed i of key k draws from `jax.random.fold_in(jax.random.key(k), i)`. Memory does not
-    grow with the depth; a step costs 2 k n² operations for a dense matrix, and a factor some 4 k² n.
+    grow with the depth; a step costs 2 k n² operations for a dense matrix, and a factor some 4 k² n. Each core of a CPU
+    takes networks of its own.
 
     Args:
         network: one network, or a mapping of names to networks; of any family, tied or not, driven or not.
