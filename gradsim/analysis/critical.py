@@ -27,7 +27,6 @@ POINTS, ROUNDS = 17, 2  # the bracket shrinks 256-fold, then a monotone cubic th
 BRACKETED, VANISHING, EXPLODING = "bracketed", "vanishing throughout", "exploding throughout"
 
 
-@in_one_thread()
 def critical(
     network: Network,
     gain: str = "sigma_w",
@@ -80,7 +79,7 @@ def critical(
     cells = grid.cells(plan, {**axes, gain: np.asarray(low)})
     data = plans.inputs(plan, inputs)
     total = cells[gain].size * POINTS * ROUNDS * numbers.size
-    with reporting(progress, total) as bar, jax.enable_x64(plan.dtype == "float64"):
+    with reporting(progress, total) as bar, in_one_thread(), jax.enable_x64(plan.dtype == "float64"):
 
         def growths(points: np.ndarray) -> np.ndarray:
             """Growth a step of [cells, points] candidates, for every seed: [cells, points, seeds]."""

@@ -42,7 +42,6 @@ COPIES = 10
 CPU_BYTES = 64 * 2**20
 
 
-@in_one_thread()
 def lyapunov_exponents(
     network: Network | Mapping[Any, Network],
     *,
@@ -119,7 +118,7 @@ def lyapunov_exponents(
         for plan, some, one in zip(planned, own, data, strict=True)
     ]
     total = (BATCHES + 1 + bool(steps)) * numbers.size * sum(map(grid.size, own))
-    with reporting(progress, total) as bar, jax.enable_x64(dtype == "float64"):
+    with reporting(progress, total) as bar, in_one_thread(), jax.enable_x64(dtype == "float64"):
         found = [_measured(plan, k, given, bar) for plan, k, given in zip(planned, counts, wanted, strict=True)]
     arrays = [grid.on_all_axes(one, some, axes) for one, some in zip(found, own, strict=True)]
     settings = {"key": key, "inputs": "gaussian" if inputs is None else f"given, {np.shape(inputs)[0]} samples"}

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import xarray
 
 
-@in_one_thread()
 def sweep(
     network: Network | Mapping[Any, Network],
     *,
@@ -142,7 +141,7 @@ def sweep(
     planned = [plans.planned(one, **choices) for one in several.each.values()]
     grid.check_parameters(several, planned[0].statistics)
     given: dict[str, Any] = {"seeds": seeds, "key": key, "inputs": inputs, "cotangent": cotangent}
-    with used(devices, max_memory, process, processes):
+    with used(devices, max_memory, process, processes), in_one_thread():
         return _run(several, planned, gains, **given, store=store, progress=progress)
 
 
@@ -176,7 +175,7 @@ def partial_products(
         plans.planned(one, depth=depth, statistics="log_gain", dtype=dtype, precision=precision, pairs=True)
         for one in several.each.values()
     ]
-    with used(devices, max_memory, process, processes):
+    with used(devices, max_memory, process, processes), in_one_thread():
         return _run(several, planned, gains, seeds=seeds, key=key, inputs=inputs, store=store, progress=progress)
 
 

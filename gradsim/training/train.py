@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 BATCH, RECORDS = 32, 10
 
 
-@in_one_thread()
 def train(
     network: Network | Mapping[Any, Network],
     *,
@@ -131,7 +130,7 @@ def train(
         "held_out": first.held_out.size, "loss": "cross-entropy" if first.task.classes else "squared error",
     }  # fmt: skip
     asked = Training(several, families, every, numbers, key, recorded, wanted, optimizer, settings)
-    with used(devices, max_memory, process, processes):
+    with used(devices, max_memory, process, processes), in_one_thread():
         path = stored.folder_of(store)
         with reporting(progress, asked.networks) as bar, jax.enable_x64(dtype == "float64"):
             if path is None:
