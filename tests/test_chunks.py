@@ -17,6 +17,7 @@ from gradsim.engine import statistics
 from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks
+from gradsim.sweeps.machine import used
 
 WIDTH = 6
 NETWORK, RECURRENT = gs.feedforward(WIDTH, "tanh"), gs.vanilla_rnn(WIDTH)
@@ -50,6 +51,21 @@ def test_segments_are_short_forwards_and_long_where_they_would_be_drawn_twice() 
     wide, tied = (replace(plan, network=gs.feedforward(512, tied=tied)) for tied in (False, True))
     assert chunks.plan_chunk(wide, cells=4, seeds=1).tiling.steps == 3
     assert chunks.plan_chunk(tied, cells=4, seeds=1).tiling.steps == chunks.SEGMENT_STEPS  # its weights are drawn once
+
+
+def test_each_core_has_a_chunk_of_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the device is named, which then measures one at a time."""
+    plan = Plan(gs.feedforward(64), statistics.get("log_gain"), 50, (50,), 0, "float32", "forward")
+    monkeypatch.setattr("gradsim.sweeps.machine.cores", lambda: 4)
+    monkeypatch.setattr(chunks, "CPU_ROWS", 10**6)
+    assert [chunks.side_by_side(plan, cells=cells, seeds=8) for cells in (1, 64)] == [1, 4]
+    assert chunks.side_by_side(plan, cells=64, seeds=8, parts=100) == 1
+    assert chunks.plan_chunk(plan, cells=16, seeds=8)[:2] == (16, 2)
+    few = chunks.plan_chunk(plan, cells=256, seeds=1)
+    assert few.cells == 64
+    with used(devices=1):
+        assert chunks.side_by_side(plan, cells=64, seeds=8) == 1
+        assert chunks.plan_chunk(plan, cells=16, seeds=8)[:2] == (16, 8)
 
 
 def test_a_device_other_than_a_cpu_takes_the_grid_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,61 @@ def test_out_of_memory_halves_the_chunk_and_says_so_once(before: Before, monkeyp
     xarray.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks as if each were long, on a CPU of three cores."""
+    monkeypatch.setattr(chunks, "side_by_side", lambda *_, **__: 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"direction": "backward", "dtype": "float64", "statistics": ("log_gain", "log_gradient")},
+        {"inputs": np.ones((3, 6)), "statistics": ("length", "log_singular_values"), "at": [2, 4]},
+    ],
+)
+def test_threads_change_no_bit(options: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    expected = sweep(**options)
+    request.getfixturevalue("three_threads")
+    xarray.testing.assert_identical(sweep(**options), expected)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_write_the_same_store_and_one_that_was_interrupted_goes_on(
+    tmp_path: Path, whole: Path, before: Before
+) -> None:
+    sweep(store=tmp_path / "a.zarr")
+    assert contents(tmp_path / "a.zarr") == contents(whole)
+    before(interrupt)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        sweep(store=tmp_path / "b.zarr")
+    found: Any = stopped.value
+    assert found.dataset.attrs["done"] < 1
+    before(lambda *_: None)
+    sweep(store=tmp_path / "b.zarr")
+    assert contents(tmp_path / "b.zarr") == contents(whole)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_halve_a_chunk_once_and_try_again_once(before: Before, whole: Path) -> None:
+    def small(_: int, networks: int) -> None:
+        if networks > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes")
+
+    before(small)
+    with pytest.warns(RuntimeWarning, match="^device: out of memory with 2 cells x 1 seeds") as said:
+        xarray.testing.assert_allclose(sweep(), gs.open(whole).load(), atol=2e-6)
+    assert len(said) == 1
+
+    def fails(_: int, networks: int) -> None:
+        raise jax.errors.JaxRuntimeError("INTERNAL: a link is down")
+
+    before(fails)
+    with pytest.raises(DeviceError, match=r"^device: it failed a chunk twice .*a link is down"):
+        sweep()
+
+
 def test_halves_of_chunks() -> None:
     chunk = chunks.Chunk(6, 3, Tiling(20, 4))  # blocks of two cells, with ten starts each
     sizes = []

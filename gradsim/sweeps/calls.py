@@ -1,6 +1,7 @@
 """The calls of a network's program, and what becomes of one that the device fails."""
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import jax
@@ -31,13 +32,15 @@ class Calls:
     Args:
         program: jitted, as `gradsim.sweeps.loop.program` gives it.
         spread: whether each call is of one chunk for each device, which all arrays then have as their first axis.
+        threads: how many call at a time.
     """
 
-    def __init__(self, program: Callable[..., Any], course: Course, *, spread: bool = False) -> None:
+    def __init__(self, program: Callable[..., Any], course: Course, *, spread: bool = False, threads: int = 1) -> None:
         self._program, self._course = program, course
         self._front = (slice(None),) if spread else ()
-        self._most = limit(at_hand())
-        self._known: chunks.Chunk | None = None  # whose memory has been looked at
+        self._most = limit(at_hand()) // threads
+        self._known = set[chunks.Chunk]()  # whose memory has been looked at
+        self._lock = Lock()
         self.piece = course.chunk
 
     def __call__(
@@ -53,42 +56,47 @@ class Calls:
         """
         again = True
         while True:
+            piece = self.piece
             try:
-                return self._in_pieces(gains, drawn, inputs, cotangent)
+                return self._in_pieces(piece, gains, drawn, inputs, cotangent)
             except TooLarge as error:
-                self._halve(str(error))
+                self._halve(piece, str(error))
             except jax.errors.JaxRuntimeError as error:
-                if any(words in str(error) for words in EXHAUSTED) and self.piece[:2] != (1, 1):
-                    self._halve("out of memory")
+                if any(words in str(error) for words in EXHAUSTED) and piece[:2] != (1, 1):
+                    self._halve(piece, "out of memory")
                 elif again:
                     again = False
                 else:
                     raise DeviceError(f"device: it failed a chunk twice ({arguments.reason(error)})") from error
 
-    def _halve(self, why: str) -> None:
-        if self.piece == self._course.chunk:
-            arguments.warn(
-                f"device: {why} with {self.piece.cells} cells x {self.piece.seeds} seeds at once; goes on with "
-                "half of that, or less where it takes less. The numbers are the same within rounding"
-            )
-        self.piece = halved(self.piece, starts=self._course.plan.depth if self._course.plan.pairs else 1)
+    def _halve(self, piece: chunks.Chunk, why: str) -> None:
+        """Half of a piece from now on, unless another thread has halved it."""
+        with self._lock:
+            if piece != self.piece:
+                return
+            if piece == self._course.chunk:
+                arguments.warn(
+                    f"device: {why} with {piece.cells} cells x {piece.seeds} seeds at once; goes on with "
+                    "half of that, or less where it takes less. The numbers are the same within rounding"
+                )
+            self.piece = halved(piece, starts=self._course.plan.depth if self._course.plan.pairs else 1)
 
     def _in_pieces(
-        self, gains: dict[str, np.ndarray], drawn: Ahead, inputs: np.ndarray | None, cotangent: State | None
+        self, piece: chunks.Chunk, gains: dict[str, np.ndarray], drawn: Ahead, inputs: Any, cotangent: State | None
     ) -> dict[str, Scaled]:
-        if self.piece == self._course.chunk:
-            return self._one(gains, drawn, inputs, cotangent)
+        if piece == self._course.chunk:
+            return self._one(piece, gains, drawn, inputs, cotangent)
         whole: dict[str, Scaled] = {}
-        for seeds in chunks.slices(self._course.chunk.seeds, self.piece.seeds):
+        for seeds in chunks.slices(self._course.chunk.seeds, piece.seeds):
             keys, data = jax.tree.map(lambda leaf, at=(*self._front, seeds): np.asarray(leaf)[at], (drawn, inputs))
-            for cells in chunks.slices(self._course.chunk.cells, self.piece.cells):
+            for cells in chunks.slices(self._course.chunk.cells, piece.cells):
                 some = {name: values[(*self._front, cells)] for name, values in gains.items()}
-                part = self._one(some, keys, data, cotangent)
+                part = self._one(piece, some, keys, data, cotangent)
                 if not whole:
                     whole = jax.tree.map(self._empty, part)
                 for name, value in part.items():
-                    for leaf, piece in zip(whole[name], value, strict=True):
-                        leaf[(*self._front, *np.ix_(seeds, cells))] = piece
+                    for leaf, new in zip(whole[name], value, strict=True):
+                        leaf[(*self._front, *np.ix_(seeds, cells))] = new
         return whole
 
     def _empty(self, leaf: np.ndarray) -> np.ndarray:
@@ -98,12 +106,13 @@ class Calls:
         return np.empty((*leaf.shape[:front], *size, *leaf.shape[front + 2 :]), leaf.dtype)
 
     def _one(
-        self, gains: dict[str, np.ndarray], drawn: Ahead, inputs: np.ndarray | None, cotangent: State | None
+        self, piece: chunks.Chunk, gains: dict[str, np.ndarray], drawn: Ahead, inputs: Any, cotangent: State | None
     ) -> dict[str, Scaled]:
         plan, depth = self._course.plan, self._course.depth
-        given = (plan, self.piece.tiling, gains, drawn, inputs, cotangent)
-        if self._known != self.piece:
-            self._look(given)
+        given = (plan, piece.tiling, gains, drawn, inputs, cotangent)
+        with self._lock:  # one compiles, and the others wait
+            if piece not in self._known:
+                self._look(piece, given)
         measured = self._program(*given)
         kept = (*self._front, slice(None), slice(None), slice(depth))
         # One after the other, and none of the device's kept: they are the largest arrays of a call.
@@ -112,18 +121,18 @@ class Calls:
             for one in plan.statistics
         }
 
-    def _look(self, given: tuple[Any, ...]) -> None:
+    def _look(self, piece: chunks.Chunk, given: tuple[Any, ...]) -> None:
         """Compile the program, whose memory is then known. Raises: TooLarge, or ValueError for one network."""
         needed = memory(self._program, *given)
         if needed is not None and needed > self._most:
-            if self.piece[:2] == (1, 1):
+            if piece[:2] == (1, 1):
                 name = "width" if at_hand().max_memory is None else "max_memory"
                 raise ValueError(
                     f"{name}: one {self._course.plan.network.family} network with these statistics needs "
                     f"{needed / 2**30:.3g} GiB as it is compiled, and {self._most / 2**30:.3g} GiB may be used"
                 )
             raise TooLarge(f"{needed / 2**30:.3g} GiB are needed, and {self._most / 2**30:.3g} GiB may be used,")
-        self._known = self.piece
+        self._known.add(piece)
 
 
 def memory(program: Any, *given: Any) -> int | None:

@@ -150,7 +150,8 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     shared = sharing(plan, cells=cells, seeds=seeds)
     cell, tangents, one_draw, inputs, rows, *_ = predicted(plan, shared)
     draw = 2 * one_draw + inputs  # while it is made
-    machine, available = at_hand(), allowed()
+    machine, beside = at_hand(), side_by_side(plan, cells=cells, seeds=seeds)
+    available = allowed() // beside
     if cell + draw > available:
         fits = math.sqrt(available / (cell + draw))
         raise ValueError(
@@ -160,7 +161,7 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
             + ("" if machine.max_memory is None else ", or pass a larger max_memory")
             + ("" if may_be_shared(plan.statistics) else "; several devices share log_gain alone of all tangents")
         )
-    places = len(machine.devices) if shared == 1 else 1
+    places = len(machine.devices) * beside if shared == 1 else 1
     apart = min(places, seeds)  # seeds go to different devices, and cells where seeds are few
     cells, seeds = math.ceil(cells / (places // apart)), math.ceil(seeds / apart)
     on_cpu = machine.platform == "cpu"
@@ -178,6 +179,15 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
         steps = min(steps, SEGMENT_STEPS)
     tile = _tile(plan) if on_cpu else 0
     return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps, tile), shared)
+
+
+def side_by_side(plan: Plan, *, cells: int, seeds: int, parts: int = 1) -> int:
+    """How many threads of a CPU measure a chunk each at a time: a core takes what is not a product by itself.
+
+    One does where these networks, or each of so many `parts` of them, are soon done.
+    """
+    threads = at_hand().threads
+    return threads if seeds * operations(plan, cells) > SPARE * threads * parts else 1
 
 
 def sharing(plan: Plan, *, cells: int, seeds: int) -> int:

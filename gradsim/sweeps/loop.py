@@ -1,7 +1,10 @@
 """Chunk by chunk through the engine: all cells and seeds of one network, as arrays on the host."""
 
 import time
+from collections import deque
 from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache, partial
 from itertools import islice
 from typing import Any
@@ -121,11 +124,40 @@ def measured_chunks(
     plan, chunk, machine = course.plan, course.chunk, at_hand()
     devices = () if machine.plain else (machine.devices,)
     spread = bool(devices) and chunk.devices == 1
-    call = Calls(program(plan, chunk, course.size, *devices), course, spread=spread)
+    parts = course.size // machine.threads
+    threads = chunks.side_by_side(plan, cells=course.cells, seeds=course.seeds, parts=parts) if parts else 1
+    call = Calls(program(plan, chunk, course.size, *devices), course, spread=spread, threads=threads)
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
-    known: dict[int, tuple[Ahead, np.ndarray | None]] = {}
-    for turn, places in enumerate(_turns(course, missing, len(machine.devices) if spread else 1)):
-        begun = time.monotonic()
+    places = _turns(course, missing, len(machine.devices) if spread else 1)
+    given = _given(course, places, gains, inputs, cotangent, key=key, seeds=seeds, spread=spread)
+    begun = time.monotonic()
+    for turn, (some, measured) in enumerate(_called(call, given, threads, plan.dtype)):
+        bar.phase(f"measuring {plan.network.family}")
+        chunks.release_compiler_memory(plan, chunk)
+        for number, place in enumerate(some):
+            yield place, _of_device(measured, number) if spread else measured
+        networks, now = sum(place.networks for place in some), time.monotonic()
+        if turn >= threads:  # for which the first compiled or waited
+            bar.counted(networks, networks * plan.depth * chunks.predicted(plan).products, now - begun)
+        begun = now
+        bar.update(networks)
+
+
+def _given(
+    course: Course,
+    turns: Iterator[list[Place]],
+    gains: dict[str, np.ndarray],
+    inputs: np.ndarray | None,
+    cotangent: State | None,
+    *,
+    key: int,
+    seeds: np.ndarray,
+    spread: bool,
+) -> Iterator[tuple[list[Place], tuple[Any, ...]]]:
+    """The places of each turn, and what the call for them takes."""
+    plan, known = course.plan, dict[int, tuple[Ahead, np.ndarray | None]]()
+    count = len(at_hand().devices)
+    for places in turns:
         first = {place.seeds[0]: seeds[place.seeds] for place in places}
         known = {
             one: known[one]
@@ -140,20 +172,35 @@ def measured_chunks(
             ({name: values[place.cells] for name, values in gains.items()}, *known[place.seeds[0]]) for place in places
         ]
         if spread:
-            given += given[-1:] * (len(machine.devices) - len(given))  # the last turn may lack some
-            some, drawn, data = jax.tree.map(lambda *leaves: np.stack(leaves), *given)
+            given += given[-1:] * (count - len(given))  # the last turn may lack some
+            yield places, (*jax.tree.map(lambda *leaves: np.stack(leaves), *given), cotangent)
         else:
-            some, drawn, data = given[0]
-        measured = call(some, drawn, data, cotangent)
-        bar.phase(f"measuring {plan.network.family}")
-        chunks.release_compiler_memory(plan, chunk)
-        for number, place in enumerate(places):
-            yield place, _of_device(measured, number) if spread else measured
-        networks = sum(place.networks for place in places)
-        if turn:  # the first was compiled
-            products = networks * plan.depth * chunks.predicted(plan).products
-            bar.counted(networks, products, time.monotonic() - begun)
-        bar.update(networks)
+            yield places, (*given[0], cotangent)
+
+
+def _called(
+    call: Calls, given: Iterator[tuple[list[Place], tuple[Any, ...]]], threads: int, dtype: str
+) -> Iterator[tuple[list[Place], dict[str, Scaled]]]:
+    """What is measured at the places of each turn, in their order, as many at a time as there are threads."""
+    if threads == 1:
+        yield from ((places, call(*arrays)) for places, arrays in given)
+        return
+
+    def one(arrays: tuple[Any, ...]) -> dict[str, Scaled]:
+        with jax.enable_x64(dtype == "float64"):
+            return call(*arrays)
+
+    waiting = deque[tuple[list[Place], Future[dict[str, Scaled]]]]()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for places, arrays in given:
+                waiting.append((places, pool.submit(copy_context().run, one, arrays)))
+                if len(waiting) > threads:
+                    first, found = waiting.popleft()
+                    yield first, found.result()
+            yield from ((places, found.result()) for places, found in waiting)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _turns(course: Course, missing: Collection[int] | None, size: int) -> Iterator[list[Place]]:

@@ -13,6 +13,7 @@ import jax
 import psutil
 
 from gradsim import arguments
+from gradsim.cores import cores
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 LEAST_MEMORY = 2**20
@@ -39,6 +40,11 @@ class Machine:
     def plain(self) -> bool:
         """Whether JAX's own default device is the only one."""
         return self.devices == (jax.local_devices()[0],)
+
+    @property
+    def threads(self) -> int:
+        """How many programs the device runs side by side: one for each core of a CPU which nobody has asked for."""
+        return cores() if self.chosen is None and self.plain and self.platform == "cpu" else 1
 
     def free_memory(self) -> int:
         """Bytes that each device can still give."""
