@@ -59,7 +59,6 @@ def test_each_core_has_a_chunk_of_what_takes_long(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("gradsim.sweeps.machine.cores", lambda: 4)
     monkeypatch.setattr(chunks, "CPU_ROWS", 10**6)
     assert [chunks.side_by_side(plan, cells=cells, seeds=8) for cells in (1, 64)] == [1, 4]
-    assert chunks.side_by_side(plan, cells=64, seeds=8, parts=100) == 1
     assert chunks.plan_chunk(plan, cells=16, seeds=8)[:2] == (16, 2)
     few = chunks.plan_chunk(plan, cells=256, seeds=1)
     assert few.cells == 64

@@ -181,13 +181,13 @@ def plan_chunk(plan: Plan, *, cells: int, seeds: int) -> Chunk:
     return Chunk(blocks * block, room, Tiling(block * (plan.depth if plan.pairs else 1), steps, tile), shared)
 
 
-def side_by_side(plan: Plan, *, cells: int, seeds: int, parts: int = 1) -> int:
-    """How many threads of a CPU measure a chunk each at a time: a core takes what is not a product by itself.
+def side_by_side(plan: Plan, *, cells: int, seeds: int) -> int:
+    """How many threads of a CPU measure a part of these networks each, for what is no product is done by one core.
 
-    One does where these networks, or each of so many `parts` of them, are soon done.
+    One takes them all where a part is soon done.
     """
     threads = at_hand().threads
-    return threads if seeds * operations(plan, cells) > SPARE * threads * parts else 1
+    return threads if seeds * operations(plan, cells) > SPARE * threads else 1
 
 
 def sharing(plan: Plan, *, cells: int, seeds: int) -> int:

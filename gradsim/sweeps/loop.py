@@ -124,8 +124,8 @@ def measured_chunks(
     plan, chunk, machine = course.plan, course.chunk, at_hand()
     devices = () if machine.plain else (machine.devices,)
     spread = bool(devices) and chunk.devices == 1
-    parts = course.size // machine.threads
-    threads = chunks.side_by_side(plan, cells=course.cells, seeds=course.seeds, parts=parts) if parts else 1
+    threads = chunks.side_by_side(plan, cells=chunk.cells, seeds=chunk.seeds * machine.threads)
+    threads = min(threads, course.size)
     call = Calls(program(plan, chunk, course.size, *devices), course, spread=spread, threads=threads)
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
     places = _turns(course, missing, len(machine.devices) if spread else 1)

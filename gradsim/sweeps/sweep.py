@@ -90,7 +90,8 @@ def sweep(
             only where it is a bar.
         devices: how many of this process's devices measure, a chunk each at a time, or which; all unless given. Where
             they outnumber the networks, or none holds one, they share the tangent columns of log_gain, if no other
-            statistic asked for needs all of them; the result is then the same within rounding.
+            statistic asked for needs all of them; the result is then the same within rounding. The cores of a CPU
+            measure a chunk each where it takes more than a moment; with devices=1 one chunk follows the other.
         max_memory: the most memory of a device that is used, in bytes or such as "2GiB"; half of what is free unless
             given. It bounds the arrays of a device, not the result, nor what Python and the compiler take.
         process, processes: the number of this process, from 0, and of all that measure into the same `store`: see
