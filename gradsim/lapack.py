@@ -1,7 +1,7 @@
 """LAPACK on a CPU: one matrix a call, and no threads of its own.
 
 A call with many matrices hands them to the threads of the device and waits in one of them. As many such calls at once
-as there are threads wait for each other for ever (jaxlib 0.10 and 0.11): two orthogonal matrices of one layer on two
+as there are threads wait for each other for ever (jaxlib 0.10): two orthogonal matrices of one layer on two
 cores, programs of two devices, training in two threads. A call with one matrix waits for nothing.
 """
 
