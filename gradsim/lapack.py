@@ -1,8 +1,8 @@
 """LAPACK on a CPU: one matrix a call, and no threads of its own.
 
 A call with many matrices hands them to the threads of the device and waits in one of them. As many such calls at once
-as there are threads wait for each other for ever (jaxlib 0.10): two orthogonal matrices of one layer on two
-cores, programs of two devices, training in two threads. A call with one matrix waits for nothing.
+as there are threads wait for each other for ever (jaxlib 0.10): on two cores those for two orthogonal matrices of one
+layer, or for programs of two devices or of two Python threads. A call with one matrix waits for nothing.
 """
 
 from collections.abc import Callable, Iterator

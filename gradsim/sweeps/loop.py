@@ -116,8 +116,8 @@ def measured_chunks(
 ) -> Iterator[tuple[Place, dict[str, Scaled]]]:
     """Each chunk of one network in turn, or those `missing`: its place, and its statistics, leaves [seeds, cells, …].
 
-    As many are measured at once as there are devices, one on each, by the program that one device alone would run; or
-    one on all, where the plan of the chunks is that they share it.
+    As many are measured at once as there are devices, one on each, by the program that one device alone would run, or
+    as a CPU has cores where each takes a moment; or one on all, where the plan of the chunks is that they share it.
 
     Raises: DeviceError where the device fails one for good.
     """
