@@ -257,10 +257,7 @@ def test_threads_write_the_same_store_and_one_that_was_interrupted_goes_on(
     assert found.dataset.attrs["done"] < 1
     before(lambda *_: None)
     sweep(store=tmp_path / "b.zarr")
-    same, there = contents(whole), contents(tmp_path / "b.zarr")
-    # Ctrl-C may meet the write of a chunk, which is then told twice.
-    assert set(there.pop("done").splitlines()) == set(same.pop("done").splitlines())
-    assert there == same
+    assert contents(tmp_path / "b.zarr") == contents(whole)
 
 
 @pytest.mark.usefixtures("three_threads")

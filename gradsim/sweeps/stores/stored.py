@@ -239,6 +239,7 @@ class Writer:
 
     def __init__(self, there: Store) -> None:
         self._store, self._pool = there, ThreadPoolExecutor(1)
+        self._pool.submit(int)  # starts the thread, lest Ctrl-C meets its start and nobody waits for what it writes
         self._last: Future[None] | None = None
 
     def put(self, number: int, place: Place, finish: Finish) -> None:
