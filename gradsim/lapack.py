@@ -6,8 +6,9 @@ layer, or for programs of two devices or of two Python threads. A call with one 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import jax
@@ -16,11 +17,39 @@ from jax.custom_batching import sequential_vmap
 from threadpoolctl import threadpool_limits
 
 
+class _Limit:
+    """The one limit of the process, and how many are within it."""
+
+    def __init__(self) -> None:
+        self.lock, self.within, self.held = Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            if not self.within:
+                self.held.enter_context(threadpool_limits(1, "blas"))
+            self.within += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.within -= 1
+            if not self.within:
+                self.held.close()
+
+
+_limit = _Limit()
+
+
 @contextmanager
 def in_one_thread() -> Iterator[None]:
-    """OpenBLAS without threads of its own: two that wait for each other take 4 times as long for a QR of width 128."""
-    with threadpool_limits(1, "blas"):
+    """OpenBLAS without threads of its own: two that wait for each other take 4 times as long for a QR of width 128.
+
+    The limit is the whole process's, and ends with the last of those that measure side by side.
+    """
+    _limit.enter()
+    try:
         yield
+    finally:
+        _limit.leave()
 
 
 def one_by_one(function: Callable[[Array], Any]) -> Callable[[Array], Any]:

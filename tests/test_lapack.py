@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import Array, random
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import gradsim as gs
 from gradsim.draws import Part, together
 from gradsim.engine.orthogonal import orthonormalized
-from gradsim.lapack import needed, one_by_one
+from gradsim.lapack import in_one_thread, needed, one_by_one
 from gradsim.networks.depth.convolutional import DELTA
 from gradsim.networks.time.unitary import UNITARY
 
@@ -64,6 +66,20 @@ def test_mapped_over_several_it_gives_what_each_gives_alone(name: str) -> None:
 def test_laws_that_need_it_are_known() -> None:
     laws: list[Any] = [jax.nn.initializers.orthogonal(), jax.nn.initializers.he_normal()]
     assert [needed(law, (4, 4), "float32") for law in laws] == [True, False]
+
+
+def test_the_limit_of_threads_ends_with_the_last_and_leaves_what_was() -> None:
+    def limits() -> set[int]:
+        return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    with threadpool_limits(3, "blas"):
+        before, first, second = limits(), ExitStack(), ExitStack()
+        first.enter_context(in_one_thread())
+        second.enter_context(in_one_thread())
+        first.close()
+        assert limits() == {1}
+        second.close()
+        assert limits() == before != {1}
 
 
 # Two devices and two threads; each of these waited for ever on two cores.

@@ -64,7 +64,7 @@ def test_what_is_damaged_or_was_not_finished_is_measured(folder: Path, monkeypat
     assert measures(folder, monkeypatch)
 
 
-def test_the_fingerprint_knows_code_libraries_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_knows_code_libraries_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package, script = tmp_path / "package", tmp_path / "script.py"
     for name in ("engine/chain.py", "plot/atlas.py"):
         (package / name).parent.mkdir(parents=True)
@@ -87,7 +87,9 @@ def test_the_fingerprint_knows_code_libraries_and_device(tmp_path: Path, monkeyp
     monkeypatch.setattr("importlib.metadata.version", lambda _: "0")
     fourth = now(width=4)
     monkeypatch.setattr("jax.default_backend", lambda: "tpu")
-    assert len({first, second, third, fourth, now(width=4)}) == 5
+    fifth = now(width=4)
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert len({first, second, third, fourth, fifth, now(width=4)}) == 6
 
 
 def test_it_is_refused_beside_data(folder: Path) -> None:

@@ -36,8 +36,8 @@ class Options:
     """A NAME.zarr that an earlier run saved: redraw from it without computing."""
 
     reuse: bool = False
-    """Redraw from the NAME.zarr in `out` where an earlier run has measured it with the same options, the same gradsim,
-    libraries and device; measure otherwise."""
+    """Redraw from the NAME.zarr in `out` where an earlier run has measured it with the same options, the same gradsim
+    and libraries, on this machine; measure otherwise."""
 
     formats: tuple[Literal["png", "pdf", "svg"], ...] = ("png",)
     """File formats of the figures; none saves the data only."""

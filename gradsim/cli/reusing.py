@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,9 +20,12 @@ LIBRARIES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax")
 
 
 def fingerprint(script: Path, options: Mapping[str, Any]) -> str:
-    """A hash of what numbers depend on: these options, the script, gradsim but for its plots, libraries, the device."""
+    """A hash of what numbers depend on: these options, the script, gradsim but for its plots, libraries, the machine.
+
+    By its name too, for some scripts measure how long it takes.
+    """
     versions = {name: metadata.version(name) for name in LIBRARIES}
-    told = [dict(options), versions, jax.default_backend(), jax.devices()[0].device_kind]
+    told = [dict(options), versions, platform.node(), jax.default_backend(), jax.devices()[0].device_kind]
     found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for source in [script, *sorted(PACKAGE.rglob("*.py"))]:
         if DRAWING not in source.parents:
