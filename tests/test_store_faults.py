@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,18 +13,18 @@ import numpy as np
 import pytest
 import xarray
 from kills import contents
+from stores import Before, before_calls, interrupt
 from wrong import refused
 
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
-from gradsim.sweeps import chunks, loop
+from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import DeviceError, halved
 from gradsim.sweeps.stores import folder
 
 NETWORK = gs.feedforward(6)
 SMALL: dict[str, Any] = {"depth": 4, "seeds": 4, "sigma_w": [0.5, 1.0, 1.5, 2.0]}  # 8 chunks
 sweep = partial(gs.sweep, NETWORK, **SMALL)
-Before = Callable[[Callable[[int, int], None]], None]
 
 
 @pytest.fixture(autouse=True)
@@ -35,23 +34,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def before(monkeypatch: pytest.MonkeyPatch) -> Before:
-    """Before each call of the device something is done with its number and its networks."""
-    chosen = loop.program
-
-    def install(act: Callable[[int, int], None]) -> None:
-        calls: list[int] = []
-
-        def program(*choice: Any) -> Any:
-            def call(plan: Any, tiling: Any, gains: Any, drawn: Any, *others: Any) -> Any:
-                calls.append(1)
-                act(len(calls), len(drawn.normals) * len(next(iter(gains.values()))))
-                return chosen(*choice)(plan, tiling, gains, drawn, *others)
-
-            return call
-
-        monkeypatch.setattr(loop, "program", program)
-
-    return install
+    return partial(before_calls, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +159,6 @@ def test_a_damaged_journal_counts_for_nothing(text: bytes, tmp_path: Path, whole
     xarray.testing.assert_equal(sweep(store=tmp_path).load(), gs.open(whole).load())
 
 
-def interrupt(call: int, _: int) -> None:
-    if call == 4:
-        signal.raise_signal(signal.SIGINT)
-
-
 def test_ctrl_c_hands_over_what_is_measured(before: Before) -> None:
     before(interrupt)
     with pytest.raises(KeyboardInterrupt) as stopped:
@@ -222,61 +200,6 @@ def test_out_of_memory_halves_the_chunk_and_says_so_once(before: Before, monkeyp
     assert len(said) == 1
     assert str(said[0].message).startswith("device: out of memory with 4 cells x 3 seeds at once; goes on with half")
     xarray.testing.assert_allclose(found, expected, atol=2e-6)
-
-
-@pytest.fixture
-def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks as if each were long, on a CPU of three cores."""
-    monkeypatch.setattr(chunks, "side_by_side", lambda *_, **__: 3)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"direction": "backward", "dtype": "float64", "statistics": ("log_gain", "log_gradient")},
-        {"inputs": np.ones((3, 6)), "statistics": ("length", "log_singular_values"), "at": [2, 4]},
-    ],
-)
-def test_threads_change_no_bit(options: dict[str, Any], request: pytest.FixtureRequest) -> None:
-    expected = sweep(**options)
-    request.getfixturevalue("three_threads")
-    xarray.testing.assert_identical(sweep(**options), expected)
-
-
-@pytest.mark.usefixtures("three_threads")
-def test_threads_write_the_same_store_and_one_that_was_interrupted_goes_on(
-    tmp_path: Path, whole: Path, before: Before
-) -> None:
-    sweep(store=tmp_path / "a.zarr")
-    assert contents(tmp_path / "a.zarr") == contents(whole)
-    before(interrupt)
-    with pytest.raises(KeyboardInterrupt) as stopped:
-        sweep(store=tmp_path / "b.zarr")
-    found: Any = stopped.value
-    assert found.dataset.attrs["done"] < 1
-    before(lambda *_: None)
-    sweep(store=tmp_path / "b.zarr")
-    assert contents(tmp_path / "b.zarr") == contents(whole)
-
-
-@pytest.mark.usefixtures("three_threads")
-def test_threads_halve_a_chunk_once_and_try_again_once(before: Before, whole: Path) -> None:
-    def small(_: int, networks: int) -> None:
-        if networks > 1:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes")
-
-    before(small)
-    with pytest.warns(RuntimeWarning, match="^device: out of memory with 2 cells x 1 seeds") as said:
-        xarray.testing.assert_allclose(sweep(), gs.open(whole).load(), atol=2e-6)
-    assert len(said) == 1
-
-    def fails(_: int, networks: int) -> None:
-        raise jax.errors.JaxRuntimeError("INTERNAL: a link is down")
-
-    before(fails)
-    with pytest.raises(DeviceError, match=r"^device: it failed a chunk twice .*a link is down"):
-        sweep()
 
 
 def test_halves_of_chunks() -> None:
