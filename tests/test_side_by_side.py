@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray
 from kills import contents
-from stores import before_calls, interrupt
+from stores import before_calls, interrupt, same
 
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
@@ -53,7 +53,7 @@ def three_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 def test_cores_change_no_bit(options: dict[str, Any], request: pytest.FixtureRequest) -> None:
     expected = sweep(**options)
     threads = request.getfixturevalue("three_cores")
-    xarray.testing.assert_identical(sweep(**options), expected)
+    same(sweep(**options), expected)
     assert threads
 
 
