@@ -255,7 +255,7 @@ def test_records_take_the_compilers_own_products(options: dict[str, Any], librar
 
 def test_import_loads_none_of_what_takes_long() -> None:
     """Which is what training, figures, data and some of the theory need."""
-    late = ("optax", "flax", "matplotlib", "sklearn", "xarray", "zarr", "scipy.stats")
+    late = ("optax", "flax", "matplotlib", "sklearn", "xarray", "zarr", "scipy.stats", "scipy.special")
     code = f"import sys, gradsim; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

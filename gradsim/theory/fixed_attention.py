@@ -1,8 +1,8 @@
 """Attention whose weights do not depend on the tokens, with a skip: which token a gradient reaches, at every width."""
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import gammaln
 
 from gradsim import arguments
 from gradsim.theory.given import LAYERS
@@ -41,6 +41,6 @@ def fixed_attention(weights: Float[np.ndarray, "n n"], depth: int, share: float 
         if largest == 0 or share == 0:
             break
         power, norm = power / largest, norm + np.log(largest)
-        log_binomial = gammaln(depth + 1) - gammaln(k + 1) - gammaln(depth - k + 1)
+        log_binomial = -np.log(depth + 1) - scipy.special.betaln(k + 1, depth - k + 1)
         total = total + np.exp(log_binomial + k * np.log(share) + 2 * norm) * power**2
     return total

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.special import exp1, expit, log_expit, logsumexp
+import scipy
 
 from gradsim import arguments
 from gradsim.networks.network import Network
@@ -118,7 +118,7 @@ def _s4d(network: S4D, gains: Gains, steps: np.ndarray) -> np.ndarray:
     low, high = (gains["time_scale"] * step for step in network.steps)
     if low == high:
         return -steps * low
-    return np.log((exp1(steps * low) - exp1(steps * high)) / np.log(high / low))
+    return np.log((scipy.special.exp1(steps * low) - scipy.special.exp1(steps * high)) / np.log(high / low))
 
 
 @cache
@@ -140,14 +140,14 @@ def _mamba(network: Mamba, gains: Gains, steps: np.ndarray) -> np.ndarray:
     delta, log_weights = _log_steps(network, gains)
     rates = np.arange(1, network.order + 1)
     exponents = log_weights - 2 * steps[:, None, None] * rates[:, None] * delta
-    return logsumexp(exponents, axis=(-2, -1)) - np.log(network.order)
+    return scipy.special.logsumexp(exponents, axis=(-2, -1)) - np.log(network.order)
 
 
 def _mamba2(network: Mamba2, gains: Gains, steps: np.ndarray) -> np.ndarray:
     _needs(network, gains, sigma_delta=0.0)
     delta, log_weights = _log_steps(network, gains)
     fall = 2 * steps[:, None] * delta  # the mean of e^(−fall A) over A from 1 to 16
-    return logsumexp(log_weights - fall + np.log(-np.expm1(-15 * fall) / (15 * fall)), axis=-1)
+    return scipy.special.logsumexp(log_weights - fall + np.log(-np.expm1(-15 * fall) / (15 * fall)), axis=-1)
 
 
 def normal_rule() -> tuple[np.ndarray, np.ndarray]:
@@ -161,18 +161,18 @@ def normal_rule() -> tuple[np.ndarray, np.ndarray]:
 def _min_gru(network: MinGRU, gains: Gains, steps: np.ndarray) -> np.ndarray:
     _needs(network, gains, sigma_b=0.0)
     z, weights = normal_rule()
-    return steps * np.log(weights @ expit(gains["update_bias"] - gains["sigma_v"] * z) ** 2)
+    return steps * np.log(weights @ scipy.special.expit(gains["update_bias"] - gains["sigma_v"] * z) ** 2)
 
 
 def _min_lstm(network: MinLSTM, gains: Gains, steps: np.ndarray) -> np.ndarray:
     _needs(network, gains, sigma_b=0.0)
     z, weights = normal_rule()
-    log_f, log_i = log_expit(gains["sigma_v"] * z + gains["forget_bias"]), log_expit(gains["sigma_v"] * z)
-    return steps * np.log(weights @ expit(log_f[:, None] - log_i) ** 2 @ weights)
+    log_f, log_i = (scipy.special.log_expit(gains["sigma_v"] * z + bias) for bias in (gains["forget_bias"], 0.0))
+    return steps * np.log(weights @ scipy.special.expit(log_f[:, None] - log_i) ** 2 @ weights)
 
 
 def _mean(log_decays: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    return logsumexp(2 * steps[:, None] * log_decays, axis=-1) - np.log(log_decays.size)
+    return scipy.special.logsumexp(2 * steps[:, None] * log_decays, axis=-1) - np.log(log_decays.size)
 
 
 def _retnet(network: RetNet, gains: Gains, steps: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ def _rwkv6(network: RWKV6, gains: Gains, steps: np.ndarray) -> np.ndarray:
 
 def _mlstm(network: MLSTM, gains: Gains, steps: np.ndarray) -> np.ndarray:
     _needs(network, gains, sigma_gate=0.0)
-    return _mean(log_expit(np.linspace(3, 6, network.heads) + gains["forget_bias"]), steps)
+    return _mean(scipy.special.log_expit(np.linspace(3, 6, network.heads) + gains["forget_bias"]), steps)
 
 
 def _slstm(network: SLSTM, gains: Gains, steps: np.ndarray) -> np.ndarray:
@@ -195,12 +195,12 @@ def _slstm(network: SLSTM, gains: Gains, steps: np.ndarray) -> np.ndarray:
         raise ValueError(f"network: got slstm of={network.of!r}; pass of='cell': slstm has a closed form there alone")
     _needs(network, gains, sigma_w=0.0, sigma_v=0.0, sigma_b=0.0)
     start = forget_start(network.width, network.layer) + gains["forget_bias"]
-    log_f = (start if network.forget == "exp" else log_expit(start)) + 0 * steps[:, None]
+    log_f = (start if network.forget == "exp" else scipy.special.log_expit(start)) + 0 * steps[:, None]
     # ln i/n₀ (f^−T − 1)/(1 − f), a sum of f^−k: what came in beside what was there.
     power = np.where(log_f == 0, np.log(steps[:, None]), -np.inf)
     np.copyto(power, _log_expm1(-steps[:, None] * log_f) - _log_expm1(-log_f) - log_f, where=log_f != 0)
     came_in = gains["input_bias"] - np.log(gains["initial_normalizer"]) + power
-    return logsumexp(2 * log_expit(-came_in), axis=-1) - np.log(network.width)
+    return scipy.special.logsumexp(2 * scipy.special.log_expit(-came_in), axis=-1) - np.log(network.width)
 
 
 def _log_expm1(x: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import betaln, binom, digamma, loggamma, polygamma, zeta
 
 from gradsim import arguments
 from gradsim.networks.depth.scaling import FACTORS, SCHEMES
@@ -60,16 +60,14 @@ def _log_square(n: int, v: float) -> tuple[float, float]:
     """Mean and variance of ln‖u + √v g‖², g of n normal numbers."""
     if max(n, 10) * v < SMALL:
         return _series(n, v)
-    from scipy import stats  # a third of a second to import
-
     rate = 1 / (2 * v)
     reach = 10 * np.sqrt(rate) + 50
     j = np.arange(max(0, int(rate - reach)), int(rate + reach) + 1)
-    weight = stats.poisson.pmf(j, rate)
+    weight = scipy.stats.poisson.pmf(j, rate)
     weight /= weight.sum()  # which is off by rounding times j ln j
-    logs = digamma(n / 2 + j) - np.log(rate)
+    logs = scipy.special.digamma(n / 2 + j) - np.log(rate)
     mean = weight @ logs
-    return mean, weight @ (polygamma(1, n / 2 + j) + (logs - mean) ** 2)
+    return mean, weight @ (scipy.special.polygamma(1, n / 2 + j) + (logs - mean) ** 2)
 
 
 def _series(n: int, v: float) -> tuple[float, float]:
@@ -91,13 +89,12 @@ def _relu_block(n: int, s: float) -> tuple[float, float]:
     """The same over χ²_B; B = 0, a dead branch, leaves u as it is."""
     if s == 0:
         return 0.0, 0.0
-    from scipy import stats
-
     active = np.arange(1, n + 1)
-    chances = np.exp(np.log(binom(n, active)) - n * np.log(2)) if n < 500 else stats.binom.pmf(active, n, 0.5)
+    few = n < 500
+    chances = scipy.special.binom(n, active) / 2.0**n if few else scipy.stats.binom.pmf(active, n, 0.5)
     log_x = np.arange(-26.0, np.log(n + 20 * np.sqrt(2 * n) + 80), _LOG_STEP)
     x = np.exp(log_x)
-    weight = _LOG_STEP * x * (stats.chi2.pdf(x[:, None], active) @ chances)
+    weight = _LOG_STEP * x * (scipy.stats.chi2.pdf(x[:, None], active) @ chances)
     mean, variance = np.array([_log_square(n, 2 * s / n**2 * one) for one in x]).T
     total = weight @ mean
     dead = max(1 - weight.sum(), 0.0)
@@ -131,7 +128,7 @@ def residual_stack(share: Number, depth: Number, scaling: str = "constant") -> F
     scaling = arguments.choice("scaling", scaling, FACTORS)
     (s, length), shape = broadcast({"depth": (1.0, 1e15)}, share=share, depth=depth)
     if scaling == "inverse_sqrt_index":
-        total = np.where(s > 0, -np.log(length + 1 + s) - betaln(length + 1, 1 + s), 0.0)
+        total = np.where(s > 0, -np.log(length + 1 + s) - scipy.special.betaln(length + 1, 1 + s), 0.0)
     elif scaling == "inverse_index":
         total = _inverse_squares(s, length)
     else:
@@ -150,6 +147,8 @@ def _inverse_squares(s: np.ndarray, length: np.ndarray) -> np.ndarray:
     many = length >= np.maximum(1e3, 10 * root)
     at = np.where(many, length + 1, 1e3)[:, None]
     small = np.where(many, s, 0.0)[:, None] / at**2
-    rest = np.sum(small ** (order - 1) * share * zeta(2 * order, at) * at ** (2 * order - 2), axis=1)
-    few = 2 * (loggamma(length + 1 + 1j * root) - loggamma(1 + 1j * root) - loggamma(length + 1)).real
+    zeta = scipy.special.zeta(2 * order, at)
+    rest = np.sum(small ** (order - 1) * share * zeta * at ** (2 * order - 2), axis=1)
+    above, below = (scipy.special.loggamma(start + 1j * root) for start in (length + 1, 1))
+    few = 2 * (above - below - scipy.special.loggamma(length + 1)).real
     return np.where(many, whole - rest, few)

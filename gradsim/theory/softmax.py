@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.special import gammaln
 
 from gradsim import arguments
 from gradsim.theory.given import Number, broadcast
@@ -137,7 +137,7 @@ def _orders(t: float, c: float) -> int:
     if c == 0:
         return 1
     k = np.arange(1, 400)
-    series = k * math.log(abs(c) * t * 4 / math.pi**2) + gammaln(k + 1)
+    series = k * math.log(abs(c) * t * 4 / math.pi**2) + scipy.special.gammaln(k + 1)
     early = int(k[np.argmax(series < -_DIGITS)]) if series.min() < -_DIGITS else 0
     fall, slow = -math.log(abs(c)), math.pi * math.sqrt(2 / t)
     root = (math.sqrt(slow**2 + 4 * fall * _DIGITS) - slow) / (2 * fall) if fall > 1e-12 else _DIGITS / slow
