@@ -68,6 +68,7 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
     forward.walk(plan.forward, values)
     loss = values[plan.results[0]]
     found = gains(program, values) if with_gains else None
+    again = dict(values)  # for a backward pass in plain floats, if it will take one
     # Two backward passes at once in blocks: of one, and of a third, whose numbers round otherwise.
     ending = Ending(_of_parameter(plan.dtype), operands[:gradients], _wanted(plan, gradients))
     exact = Pass("cotangent", ending=ending, together=together, pairs=True)
@@ -83,17 +84,15 @@ def measure(plan: Plan, operands: Sequence[Any], gradients: int, *, with_gains: 
     made = ("", "") if sound else locate(plan, operands)
     lost, far = np.any(np.reshape(heard.marks, (-1, 2)), axis=0)
     if far or not sound:
-        calls, parameters = _in_floats(plan, operands, calls, parameters)
+        calls, parameters = _in_floats(plan, operands, again, calls, parameters)
     return Measurement(calls, loss, parameters, made, bool(lost), sorted(exact.nonlinear), found)
 
 
 def _in_floats(
-    plan: Plan, operands: Sequence[Any], calls: list[Call], parameters: list[Parameter]
+    plan: Plan, operands: Sequence[Any], values: dict[int, Any], calls: list[Call], parameters: list[Parameter]
 ) -> tuple[list[Call], list[Parameter]]:
     """The calls and parameters with what plain floats make of their gradients, as jax.grad does."""
-    program, together = plan.program, Together()
-    values = {**program.constants, **dict(zip(program.inputs[:-1], operands, strict=True))}
-    Pass("none").walk(plan.forward, values)
+    together = Together()
     ending = Ending(_of_gradient, operands[: len(parameters)], _wanted(plan, len(parameters)))
     walk = Pass("cotangent", size_alone, ending=ending, together=together)
     rest, own = together.fetched((_backward(plan, values, walk, jnp.ones((), plan.dtype)), walk.later))
