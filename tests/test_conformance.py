@@ -256,6 +256,7 @@ def test_a_longer_sweep_extends_a_shorter_one_bit_for_bit(decades: tuple[Network
         np.testing.assert_array_equal(long[statistic][..., :7], short[statistic])
 
 
+@pytest.mark.sampled(6)
 @families
 def test_draws_of_a_seed_are_its_own(network: Network) -> None:
     one, again, other = (jax.tree.leaves(drawn(network, seed)[0][0]) for seed in (0, 0, 1))
