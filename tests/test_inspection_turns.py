@@ -20,7 +20,7 @@ def log_gain(jacobian: Any, entries: int) -> float:
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("kind", [nnx.LSTMCell, nnx.SimpleCell])
+@pytest.mark.parametrize("kind", [nnx.SimpleCell, nnx.LSTMCell])
 def test_cells_of_a_recurrence(kind: Any) -> None:
     """Against the Jacobian of the cell's carry, which its output is a part of, by its carry and input."""
     cell = kind(5, 4, rngs=nnx.Rngs(0))
