@@ -1,7 +1,7 @@
 """The sLSTM against its paper's equations, with and without their stabilizer, and autodiff of all steps together."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,19 +46,26 @@ def stabilized(w: Any, g: Any, state: Any, x: Array, forget: str) -> Any:
     return c, n, o * c / n, new
 
 
-def whole(step: Any, bound: Any, forget: str, chart: Any, back: Any, first: Array) -> Array:
+class Drawn(NamedTuple):
+    """What the steps of a network read, and its gains."""
+
+    weights: Any  # of all steps
+    inputs: Array  # [DEPTH, FEATURES]
+    gains: dict[str, Array]
+
+
+def whole(step: Any, drawn: Drawn, forget: str, chart: Any, back: Any, first: Array) -> Array:
     """The state after all steps from the first one; in which coordinates, `chart` and `back` say."""
 
-    def after(state: Any, t: Array) -> tuple[Any, None]:
-        drawn = bound.source.drawn(t)
-        return step(bound.chain.weights(drawn), bound.gains, state, drawn.inputs, forget), None
+    def after(state: Any, x: Array) -> tuple[Any, None]:
+        return step(drawn.weights, drawn.gains, state, x, forget), None
 
-    return jnp.concatenate(chart(*jax.lax.scan(after, back(*jnp.split(first, 3)), jnp.arange(DEPTH))[0]))
+    return jnp.concatenate(chart(*jax.lax.scan(after, back(*jnp.split(first, 3)), drawn.inputs)[0]))
 
 
-def jacobian(step: Any, bound: Any, forget: str, chart: Any, back: Any, first: np.ndarray) -> Array:
+def jacobian(step: Any, drawn: Drawn, forget: str, chart: Any, back: Any, first: np.ndarray) -> Array:
     """Autodiff's of all steps."""
-    derivative: Array = jax.jit(jax.jacfwd(partial(whole, step, bound, forget, chart, back)))(first)
+    derivative: Array = jax.jit(jax.jacfwd(partial(whole, step, drawn, forget, chart, back)))(first)
     return derivative
 
 
@@ -81,29 +88,31 @@ def as_it_is(*state: Array) -> tuple[Array, ...]:
 WAYS: dict[str, Any] = {"plain": (plain, ratios, from_ratios), "stabilized": (stabilized, ratios, with_m)}
 
 
-def products(forget: str, *parts: str) -> tuple[Any, np.ndarray, list[np.ndarray]]:
-    """A network and its first state, and gradsim's product of its steps, [outputs, inputs], of each of these parts."""
+def products(forget: str, *parts: str) -> tuple[Drawn, np.ndarray, list[np.ndarray]]:
+    """A network's draw and its first state, and gradsim's product of its steps, [outputs, inputs], of each of these parts."""
     options: dict[str, Any] = {"forget": forget, "layer": 0.5, "features": FEATURES, "initial": "gaussian"}
     bounds = [bind(gs.slstm(N, HEADS, of=part, **options), GAINS) for part in parts]
 
     @jax.jit
     def measured() -> Any:
-        return bounds[0].chain.initial_state(), [bound.forward((MATRIX,), DEPTH)["matrix"] for bound in bounds]
+        chain, steps = bounds[0].chain, jax.vmap(bounds[0].source.drawn)(jnp.arange(DEPTH))
+        drawn = Drawn(chain.weights(steps), steps.inputs, chain.gains)
+        return drawn, chain.initial_state(), [bound.forward((MATRIX,), DEPTH)["matrix"] for bound in bounds]
 
-    first, found = measured()
+    drawn, first, found = measured()
     last = [np.concatenate([np.asarray(leaf)[-1].T for leaf in jax.tree.leaves(one.mantissa)]) for one in found]
     exponents = [int(np.asarray(one.exponent)[-1]) for one in found]
     state = np.ldexp(np.concatenate(jax.tree.leaves(first.mantissa)), int(first.exponent))
-    return bounds[0], state, [np.ldexp(matrix, exponent) for matrix, exponent in zip(last, exponents, strict=True)]
+    return drawn, state, [np.ldexp(matrix, exponent) for matrix, exponent in zip(last, exponents, strict=True)]
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("forget", ["sigmoid", "exp"])
 def test_it_is_the_papers_and_its_stabilizer_changes_no_derivative(forget: str) -> None:
     with jax.enable_x64(True):
-        bound, first, (found, cell, hidden) = products(forget, "state", "cell", "hidden")
+        drawn, first, (found, cell, hidden) = products(forget, "state", "cell", "hidden")
         for step, chart, back in WAYS.values():
-            expected = jacobian(step, bound, forget, chart, back, first)
+            expected = jacobian(step, drawn, forget, chart, back, first)
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-13)
         for matrix, part in ((cell, slice(0, N)), (hidden, slice(2 * N, None))):
             np.testing.assert_allclose(matrix, found[part, part], rtol=0, atol=1e-15)
@@ -112,8 +121,8 @@ def test_it_is_the_papers_and_its_stabilizer_changes_no_derivative(forget: str) 
 @pytest.mark.further
 def test_without_the_stabilizer_it_is_of_c_n_and_h() -> None:
     with jax.enable_x64(True):
-        bound, first, (found,) = products("exp", "unstabilized")
-        expected = jacobian(plain, bound, "exp", as_it_is, as_it_is, first)
+        drawn, first, (found,) = products("exp", "unstabilized")
+        expected = jacobian(plain, drawn, "exp", as_it_is, as_it_is, first)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
