@@ -1,5 +1,6 @@
 """The sLSTM against its paper's equations, with and without their stabilizer, and autodiff of all steps together."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,8 +51,8 @@ class Drawn(NamedTuple):
     """What the steps of a network read, and its gains."""
 
     weights: Any  # of all steps
-    inputs: Array  # [DEPTH, FEATURES]
-    gains: dict[str, Array]
+    inputs: Any  # [DEPTH, FEATURES]
+    gains: Mapping[str, Array]
 
 
 def whole(step: Any, drawn: Drawn, forget: str, chart: Any, back: Any, first: Array) -> Array:
@@ -89,7 +90,7 @@ WAYS: dict[str, Any] = {"plain": (plain, ratios, from_ratios), "stabilized": (st
 
 
 def products(forget: str, *parts: str) -> tuple[Drawn, np.ndarray, list[np.ndarray]]:
-    """A network's draw and its first state, and gradsim's product of its steps, [outputs, inputs], of each of these parts."""
+    """A network's draw and first state, and gradsim's product of its steps, [outputs, inputs], of each of the parts."""
     options: dict[str, Any] = {"forget": forget, "layer": 0.5, "features": FEATURES, "initial": "gaussian"}
     bounds = [bind(gs.slstm(N, HEADS, of=part, **options), GAINS) for part in parts]
 
