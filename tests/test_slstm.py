@@ -1,13 +1,15 @@
 """The sLSTM against its paper's equations, with and without their stabilizer, and autodiff of all steps together."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import Array
+from jax.scipy.linalg import block_diag
 from unrolled import MATRIX, bind
 
 import gradsim as gs
@@ -18,12 +20,9 @@ GAINS = {"sigma_w": 1.3, "sigma_b": 0.2, "forget_bias": 0.4, "input_bias": 0.3, 
 
 def gates(w: Any, g: Any, h: Array, x: Array, forget: str) -> tuple[Array, ...]:
     """ln i, ln f, z and o, unit by unit and head by head."""
-    size, found = N // HEADS, []
+    found = []
     for gate in "ifzo":
-        r = jnp.zeros((N, N))
-        for head in range(HEADS):
-            part = slice(head * size, (head + 1) * size)
-            r = r.at[part, part].set(getattr(w, f"w_{gate}")[head])
+        r = block_diag(*getattr(w, f"w_{gate}"))
         of_input = g["sigma_v"] * x @ getattr(w, f"v_{gate}") + g["sigma_b"] * getattr(w, f"b_{gate}")
         found.append(g["sigma_w"] * h @ r + of_input)
     start = np.array([5 - 12 * (j / (N - 1)) ** (0.3 + 1.3 * 0.5) for j in range(N)])
@@ -48,13 +47,27 @@ def stabilized(w: Any, g: Any, state: Any, x: Array, forget: str) -> Any:
     return c, n, o * c / n, new
 
 
-def whole(step: Any, bound: Any, forget: str, chart: Any, back: Any, first: Array) -> Array:
+class Drawn(NamedTuple):
+    """What the steps of a network read, and its gains."""
+
+    weights: Any  # of all steps
+    inputs: Any  # [DEPTH, FEATURES]
+    gains: Mapping[str, Array]
+
+
+def whole(step: Any, drawn: Drawn, forget: str, chart: Any, back: Any, first: Array) -> Array:
     """The state after all steps from the first one; in which coordinates, `chart` and `back` say."""
-    state = back(*jnp.split(first, 3))
-    for t in range(DEPTH):
-        drawn = bound.source.drawn(t)
-        state = step(bound.chain.weights(drawn), bound.gains, state, drawn.inputs, forget)
-    return jnp.concatenate(chart(*state))
+
+    def after(state: Any, x: Array) -> tuple[Any, None]:
+        return step(drawn.weights, drawn.gains, state, x, forget), None
+
+    return jnp.concatenate(chart(*jax.lax.scan(after, back(*jnp.split(first, 3)), drawn.inputs)[0]))
+
+
+def jacobian(step: Any, drawn: Drawn, forget: str, chart: Any, back: Any, first: np.ndarray) -> Array:
+    """Autodiff's of all steps."""
+    derivative: Array = jax.jit(jax.jacfwd(partial(whole, step, drawn, forget, chart, back)))(first)
+    return derivative
 
 
 def ratios(c: Array, n: Array, h: Array, m: Array | float = 0.0) -> tuple[Array, ...]:
@@ -76,35 +89,41 @@ def as_it_is(*state: Array) -> tuple[Array, ...]:
 WAYS: dict[str, Any] = {"plain": (plain, ratios, from_ratios), "stabilized": (stabilized, ratios, with_m)}
 
 
-def product(of: str, forget: str) -> tuple[Any, np.ndarray, np.ndarray]:
-    """A network, its first state, and gradsim's product of its steps, [outputs, inputs]."""
-    network = gs.slstm(N, HEADS, forget=forget, of=of, layer=0.5, features=FEATURES, initial="gaussian")
-    bound = bind(network, GAINS)
-    found = jax.jit(lambda: bound.forward((MATRIX,), DEPTH)["matrix"])()
-    last = [np.asarray(leaf)[-1].T for leaf in jax.tree.leaves(found.mantissa)]
-    matrix, first = np.ldexp(np.concatenate(last), int(found.exponent[-1])), bound.chain.initial_state()
+def products(forget: str, *parts: str) -> tuple[Drawn, np.ndarray, list[np.ndarray]]:
+    """A network's draw and first state, and gradsim's product of its steps, [outputs, inputs], of each of the parts."""
+    options: dict[str, Any] = {"forget": forget, "layer": 0.5, "features": FEATURES, "initial": "gaussian"}
+    bounds = [bind(gs.slstm(N, HEADS, of=part, **options), GAINS) for part in parts]
+
+    @jax.jit
+    def measured() -> Any:
+        chain, steps = bounds[0].chain, jax.vmap(bounds[0].source.drawn)(jnp.arange(DEPTH))
+        drawn = Drawn(chain.weights(steps), steps.inputs, chain.gains)
+        return drawn, chain.initial_state(), [bound.forward((MATRIX,), DEPTH)["matrix"] for bound in bounds]
+
+    drawn, first, found = measured()
+    last = [np.concatenate([np.asarray(leaf)[-1].T for leaf in jax.tree.leaves(one.mantissa)]) for one in found]
+    exponents = [int(np.asarray(one.exponent)[-1]) for one in found]
     state = np.ldexp(np.concatenate(jax.tree.leaves(first.mantissa)), int(first.exponent))
-    return bound, state, matrix
+    return drawn, state, [np.ldexp(matrix, exponent) for matrix, exponent in zip(last, exponents, strict=True)]
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("forget", ["sigmoid", "exp"])
 def test_it_is_the_papers_and_its_stabilizer_changes_no_derivative(forget: str) -> None:
     with jax.enable_x64(True):
-        bound, first, found = product("state", forget)
+        drawn, first, (found, cell, hidden) = products(forget, "state", "cell", "hidden")
         for step, chart, back in WAYS.values():
-            expected = jax.jit(jax.jacfwd(partial(whole, step, bound, forget, chart, back)))(first)
+            expected = jacobian(step, drawn, forget, chart, back, first)
             np.testing.assert_allclose(found, expected, rtol=0, atol=2e-13)
-        parts = {"cell": slice(0, N), "hidden": slice(2 * N, None)}
-        for of, part in parts.items():
-            np.testing.assert_allclose(product(of, forget)[2], found[part, part], rtol=0, atol=1e-15)
+        for matrix, part in ((cell, slice(0, N)), (hidden, slice(2 * N, None))):
+            np.testing.assert_allclose(matrix, found[part, part], rtol=0, atol=1e-15)
 
 
 @pytest.mark.further
 def test_without_the_stabilizer_it_is_of_c_n_and_h() -> None:
     with jax.enable_x64(True):
-        bound, first, found = product("unstabilized", "exp")
-        expected = jax.jit(jax.jacfwd(partial(whole, plain, bound, "exp", as_it_is, as_it_is)))(first)
+        drawn, first, (found,) = products("exp", "unstabilized")
+        expected = jacobian(plain, drawn, "exp", as_it_is, as_it_is, first)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 

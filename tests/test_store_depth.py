@@ -16,6 +16,7 @@ from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import chunks, loop
 
 NETWORK = gs.feedforward(4, "relu")
+# Also what the tests below run at 5 steps and at 7, lest they compile other programs.
 SMALL: dict[str, Any] = {"depth": 5, "seeds": 3, "sigma_w": [0.5, 1.0, 1e38], "statistics": ("log_gain", "length")}
 
 
@@ -100,18 +101,22 @@ def test_ctrl_c_while_it_grows_keeps_all(tmp_path: Path, calls: Any) -> None:
 
 def test_numbers_that_come_out_otherwise_are_refused_and_the_store_stays(tmp_path: Path, calls: Any) -> None:
     """As on another device, whose last bits differ."""
-    sweep = partial(gs.sweep, NETWORK, seeds=3, sigma_w=[0.5, 1.0, 1.5], store=tmp_path)
-    first = sweep(depth=3).load()
+    options: dict[str, Any] = SMALL | {"sigma_w": [0.5, 1.0, 1.5]}
+
+    def sweep(depth: int) -> xarray.Dataset:
+        return gs.sweep(NETWORK, **options | {"depth": depth}, store=tmp_path)
+
+    first = sweep(depth=5).load()
     calls(lambda _: 1 + 2e-7)
-    with pytest.raises(ValueError, match=r"^depth: log_gain of the first 3 steps comes out otherwise here than in"):
-        sweep(depth=5)
-    xarray.testing.assert_identical(sweep(depth=3).load(), first)
+    with pytest.raises(ValueError, match=r"^depth: log_gain of the first 5 steps comes out otherwise here than in"):
+        sweep(depth=7)
+    xarray.testing.assert_identical(sweep(depth=5).load(), first)
     calls(lambda call: 1 + 2e-7 * (call > 2))
-    with pytest.raises(ValueError, match=r"^depth: log_gain of the first 3 steps comes out otherwise"):
-        sweep(depth=5)
-    assert gs.open(tmp_path).attrs["done"] > 3 / 5
+    with pytest.raises(ValueError, match=r"^depth: log_gain of the first 5 steps comes out otherwise"):
+        sweep(depth=7)
+    assert gs.open(tmp_path).attrs["done"] > 5 / 7
     calls(lambda _: 1.0)
-    same(sweep(depth=5), gs.sweep(NETWORK, seeds=3, sigma_w=[0.5, 1.0, 1.5], depth=5))
+    same(sweep(depth=7), gs.sweep(NETWORK, **options | {"depth": 7}))
 
 
 SCALED = partial(gs.residual, 4, scaling="inverse_sqrt_depth")
@@ -134,14 +139,14 @@ def test_what_further_steps_would_change_is_refused_with_the_reason(why: str, tm
 
 
 def test_only_a_finished_sweep_grows_and_none_shrinks(tmp_path: Path) -> None:
-    sweep = partial(gs.sweep, NETWORK, seeds=3, store=tmp_path)
-    sweep(depth=2)
+    sweep = partial(gs.sweep, NETWORK, seeds=3, statistics=SMALL["statistics"], store=tmp_path)
+    sweep(depth=5)
     assert not problem("depth", lambda: sweep(depth=1))
     journal = tmp_path / "done"
     journal.write_text(journal.read_text().splitlines(keepends=True)[0])
     with pytest.raises(
-        ValueError, match=r"^depth: 1 of 2 chunks of the store .* finish them with depth=2, and pass more"
+        ValueError, match=r"^depth: 1 of 2 chunks of the store .* finish them with depth=5, and pass more"
     ):
-        sweep(depth=4)
-    sweep(depth=2)
-    assert sweep(depth=4).attrs["done"] == 1.0
+        sweep(depth=7)
+    sweep(depth=5)
+    assert sweep(depth=7).attrs["done"] == 1.0
