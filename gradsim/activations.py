@@ -53,9 +53,9 @@ class Activation:
 
 @lru_cache(maxsize=256)
 def _largest_slope(activation: Activation) -> float:
+    grid = np.linspace(-20.0, 20.0, 8001, dtype=np.float32)
     with jax.ensure_compile_time_eval():
-        grid = jnp.asarray(np.linspace(-20.0, 20.0, 8001, dtype=np.float32))
-        return float(jnp.max(jnp.abs(activation.derivative(grid))))
+        return float(jax.jit(lambda z: jnp.max(jnp.abs(activation.derivative(z))))(grid))
 
 
 # JAX differentiates these in a form that cancels where they saturate (1 − tanh² is exactly 0
