@@ -23,7 +23,7 @@ class Model(nnx.Module):
     def __init__(self, mixes: bool, scanned: bool = True) -> None:
         self.scanned, rngs = scanned, nnx.Rngs(0)
         self.a, self.b = (nnx.Linear(n, 2, use_bias=False, rngs=rngs) for n in (4, 2))
-        alone = {"use_bias": False, "use_scale": False, "use_fast_variance": False}  # less to compile
+        alone: dict[str, Any] = {"use_bias": False, "use_scale": False, "use_fast_variance": False}  # less to compile
         self.norm = nnx.BatchNorm(2, use_running_average=not mixes, rngs=rngs, **alone)
 
     def __call__(self, x: Array) -> Array:
