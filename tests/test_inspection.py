@@ -23,13 +23,17 @@ def log_norm(x: Any) -> float:
         return float(np.log(np.linalg.norm(np.ravel(np.asarray(x, np.float64)))))
 
 
+def drawn(seed: int, *shape: int) -> Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def test_200_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:
-    model = Sigmoids(200, 16)
-    x = jax.random.normal(jax.random.key(0), (4, 16))
+def test_100_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:
+    model = Sigmoids(100, 16)
+    x = drawn(0, 4, 16)
     found = gs.inspect(model, x, loss=jnp.sum)
     weights = [np.asarray(layer.kernel[...], np.float64) for layer in model.layers]
     states = [np.asarray(x, np.float64)]
@@ -44,11 +48,11 @@ def test_200_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:
         expected.append(scale)
         of_weights.append(scale + log_norm(before.T @ gradient))
         gradient = gradient @ w.T
-    layers = found.log_gradient.sel(layer=[f"layers.{i}" for i in range(200)]).values
+    layers = found.log_gradient.sel(layer=[f"layers.{i}" for i in range(100)]).values
     np.testing.assert_allclose(layers, expected[::-1], rtol=1e-6, atol=1e-6)
-    kernels = found.log_parameter_gradient.sel(parameter=[f"layers.{i}.kernel" for i in range(200)]).values
+    kernels = found.log_parameter_gradient.sel(parameter=[f"layers.{i}.kernel" for i in range(100)]).values
     np.testing.assert_allclose(kernels, of_weights[::-1], rtol=1e-6, atol=1e-6)
-    assert kernels[0] < -250
+    assert kernels[0] < -125  # no float32 is as small
     assert found.log_float_gradient.values[0] == -np.inf
     assert found.attrs["entries_lost"] == 0
 
@@ -84,7 +88,7 @@ def lstm_gradients(cell: nnx.LSTMCell, x: np.ndarray) -> np.ndarray:
 @pytest.mark.further
 def test_lstm_over_1000_steps_in_float32_equals_float64_rescaled_by_hand() -> None:
     cell = nnx.LSTMCell(3, 6, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 1000, 3))
+    x = drawn(0, 2, 1000, 3)
     found = gs.inspect(nnx.RNN(cell), x, loss=lambda y: y[:, -1].sum())
     steps = found.log_gradient_by_step.sel(layer="cell").values
     expected = lstm_gradients(cell, np.asarray(x, np.float64))
@@ -125,8 +129,7 @@ def chain(form: str) -> Callable[[Any, Array], Array]:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["unrolled", "scan", "remat", "fori_loop", "jit"])
 def test_forms_of_one_program_agree(form: str) -> None:
-    w = 0.3 * jax.random.normal(jax.random.key(0), (6, 4, 4))
-    x = jax.random.normal(jax.random.key(1), (2, 4))
+    w, x = np.float32(0.3) * drawn(0, 6, 4, 4), drawn(1, 2, 4)
     found = gs.inspect(chain(form), w, x, loss=jnp.sum)
     state, gradient, scale, sizes = [np.asarray(x, np.float64)], np.ones((2, 4)), 0.0, []
     weights = np.asarray(w, np.float64)
@@ -147,8 +150,7 @@ def test_forms_of_one_program_agree(form: str) -> None:
 
 @pytest.mark.parametrize("power", [200, -200])
 def test_a_loss_times_a_power_of_two_shifts_every_logarithm(power: int) -> None:
-    w = 0.1 * jax.random.normal(jax.random.key(0), (6, 4, 4))
-    x = jax.random.normal(jax.random.key(1), (2, 4))
+    w, x = np.float32(0.1) * drawn(0, 3, 4, 4), drawn(1, 2, 4)
     half = np.float32(2.0 ** (power // 2))
     once = gs.inspect(chain("unrolled"), w, x, loss=jnp.sum)
     shifted = gs.inspect(chain("unrolled"), w, x, loss=lambda y: jnp.sum(y) * half * half)
@@ -195,8 +197,9 @@ def test_a_custom_backward_that_clips_is_said_and_followed() -> None:
         return tap(jnp.sum(tap(clipped(x * p), "in") * jnp.float32(3.0)), "sum")
 
     with pytest.warns(RuntimeWarning, match="not linear"):
-        found = gs.inspect(model, jnp.float32(1e-30), jnp.ones(4))
-    np.testing.assert_allclose(found.log_gradient.sel(layer="input").values, np.log(1e-30 * 0.5 * 2), rtol=1e-6)
+        found = gs.inspect(model, jnp.float32(1e-30), jnp.ones(2))
+    expected = np.log(1e-30 * 0.5 * np.sqrt(2))
+    np.testing.assert_allclose(found.log_gradient.sel(layer="input").values, expected, rtol=1e-6)
 
 
 def test_values_that_are_not_finite_are_located() -> None:
@@ -205,11 +208,11 @@ def test_values_that_are_not_finite_are_located() -> None:
         x = tap(jnp.log(x), "second")
         return tap(jnp.sum(x), "third")
 
-    found = gs.inspect(model, jnp.float32(1.0), jnp.array([1.0, 0.0, 2.0]))
+    found = gs.inspect(model, jnp.float32(1.0), jnp.array([1.0, 0.0]))
     assert found.attrs["first_not_finite"] == "second"
     assert found.attrs["first_not_finite_gradient"] == "first"
     assert re.fullmatch(r"log \(test_inspection.py:\d+\)", found.attrs["makes_not_finite"])
-    np.testing.assert_allclose(found.not_finite.sel(layer="second").values, 1 / 3)
+    np.testing.assert_allclose(found.not_finite.sel(layer="second").values, 1 / 2)
 
 
 def test_the_step_of_a_scan_that_makes_nan_is_located() -> None:
@@ -237,8 +240,9 @@ def test_the_share_that_saturates() -> None:
     w = 0.8 * np.random.default_rng(0).standard_normal((3, 8, 8)).astype(np.float32)
     x = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
     found = gs.inspect(model, jnp.asarray(w), x)["saturated"]
-    flat, h = np.tanh(x @ w[0]), np.asarray(jax.nn.silu(10.0 * np.tanh(x @ w[0]))) @ w[1]
-    h, shares = np.asarray(jax.nn.gelu(h)), []
+    flat = np.tanh(x @ w[0])
+    h, shares = (10 * flat * sigmoid(10 * flat)) @ w[1], []
+    h = h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3))) / 2  # GELU
     for one in w:
         h = sigmoid(h @ one)
         shares.append(np.mean(4 * h * (1 - h) < 0.01))
@@ -253,8 +257,8 @@ def test_what_cancels_by_mathematics_is_said_to_be_rounding() -> None:
         h = tap(x @ p["w"] + p["shift"], "h")
         return tap((h - h.mean(0)) ** 3, "centred")
 
-    p = {"w": jax.random.normal(jax.random.key(0), (3, 3)), "shift": jnp.zeros(3)}
-    found = gs.inspect(model, p, jax.random.normal(jax.random.key(1), (7, 3)))
+    p = {"w": drawn(0, 3, 3), "shift": jnp.zeros(3)}
+    found = gs.inspect(model, p, drawn(1, 7, 3))
     shift, w = found["rounding"].sel(parameter=["shift", "w"]).values
     assert shift > 0.05
     assert 0 <= w < 1e-5

@@ -20,6 +20,10 @@ def log_norms(tree: Any) -> np.ndarray:
         return np.log([np.linalg.norm(np.ravel(np.asarray(x, np.float64))) for x in jax.tree.leaves(tree)])
 
 
+def drawn(seed: int, *shape: int) -> Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
 def squares(y: Array) -> Array:
     return jnp.sum(y * y)
 
@@ -139,7 +143,7 @@ def test_scopes_of_a_function_are_layers() -> None:
         h = tap(2.0 * x @ w[1], "outer/block/linear")
         return tap(tap(jnp.tanh(h), "outer/block"), "outer")
 
-    w, x = jax.random.normal(jax.random.key(0), (2, 3, 3)), jax.random.normal(jax.random.key(1), (4, 3))
+    w, x = drawn(0, 2, 3, 3), drawn(1, 4, 3)
     found, expected = gs.inspect(scoped, w, x), gs.inspect(tapped, w, x)
     assert found.layer.values.tolist() == expected.layer.values.tolist()
     assert found.type.values.tolist() == ["input", *["scope"] * 5]
@@ -184,7 +188,7 @@ class Dense(linen.Module):
 
 
 def test_linen_models() -> None:
-    model, x = Dense(), jax.random.normal(jax.random.key(0), (4, 3))
+    model, x = Dense(), drawn(0, 4, 3)
     variables = model.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)
     rngs = {"dropout": jax.random.key(2)}
     found = gs.inspect(model, x, loss=squares, variables=variables, rngs=rngs)
@@ -199,14 +203,14 @@ def test_linen_models() -> None:
         found.log_parameter_gradient.values[there], log_norms(gradient)[there], rtol=1e-5, atol=1e-5
     )
     assert found.layer.values.tolist() == ["input", "Dense_0", "BatchNorm_0", "Dropout_0", "Dense_1", "model"]
-    bound = gs.inspect(model.bind(variables), x, keywords={"train": False})
+    bound = gs.inspect(model.bind(variables), x, loss=squares, keywords={"train": False})
     assert np.isfinite(bound.log_gradient.values).all()
 
 
 def test_float64_equals_jax_grad() -> None:
     with jax.enable_x64(True):
-        w = jax.random.normal(jax.random.key(0), (3, 4, 4), jnp.float64)
-        x = jax.random.normal(jax.random.key(1), (2, 4), jnp.float64)
+        generator = np.random.default_rng(0)
+        w, x = (jnp.asarray(generator.standard_normal(shape)) for shape in ((3, 4, 4), (2, 4)))
 
         def model(w: Array, x: Array) -> Array:
             h = jax.lax.scan(lambda h, one: (tap(jnp.tanh(h @ one), "layer"), None), x, w)[0]
@@ -275,22 +279,25 @@ class Residual(nnx.Module):
 
 
 def test_gains_are_those_of_dense_jacobians() -> None:
-    model, x = Residual(nnx.Rngs(0)), jax.random.normal(jax.random.key(0), (2, 3))
+    model, x = Residual(nnx.Rngs(0)), drawn(0, 2, 3)
     found = gs.inspect(model, x, gains=True)
-    for name, layer, at in (
-        ("norm", model.norm, x),
-        ("branch", model.branch, model.norm(x)),
-        ("wide", model.wide, x + jnp.tanh(model.branch(model.norm(x)))),
-    ):
-        jacobian = np.asarray(jax.jit(jax.jacrev(layer))(at), np.float64)
-        expected = 0.5 * np.log(np.sum(jacobian**2) / at.size)
+
+    @jax.jit
+    def jacobians(x: Array) -> dict[str, Array]:
+        normal = model.norm(x)
+        inner = {"norm": (model.norm, x), "branch": (model.branch, normal)}
+        inner["wide"] = model.wide, x + jnp.tanh(model.branch(normal))
+        return {name: jax.jacrev(layer)(at) for name, (layer, at) in {**inner, "model": (model, x)}.items()}
+
+    squared = {name: np.sum(np.asarray(one, np.float64) ** 2) for name, one in jacobians(x).items()}
+    for name in ("norm", "branch", "wide"):
+        expected = 0.5 * np.log(squared[name] / x.size)  # all inputs are of one size
         row = found.sel(layer=name)
         exact = name != "wide"
         assert row.gain_method == ("exact" if exact else "probes")
         error = float(row.log_gain_error)
         assert (error == 0) if exact else (0 < error < 0.2)
         np.testing.assert_allclose(row.log_gain.values, expected, atol=1e-5 if exact else 4 * error)
-    whole = np.asarray(jax.jit(jax.jacrev(model))(x), np.float64)
     row = found.sel(layer="model")  # a product that is not the product of gains
-    expected = 0.5 * np.log(np.sum(whole**2) / x.size)
+    expected = 0.5 * np.log(squared["model"] / x.size)
     np.testing.assert_allclose(row.log_gain.values, expected, atol=4 * float(row.log_gain_error))

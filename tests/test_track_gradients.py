@@ -29,11 +29,11 @@ def test_records_are_those_of_a_loop_by_hand_and_the_optimizer_is_unchanged() ->
     assert records.parameter.values.tolist() == NAMES
     assert records.layer.values.tolist() == [-1, -1, 0, 1, 2, 3, 4]
     params, plain = PARAMS, optax.adam(0.1)
-    inner = plain.init(params)
+    inner, update = plain.init(params), jax.jit(plain.update)
     for t in range(20):
         g = gradient_by_hand(t)
         with jax.numpy_dtype_promotion("standard"):
-            updates, inner = plain.update(g, inner, params)
+            updates, inner = update(g, inner, params)
         if t in records.step.values:
             one = records.sel(step=t)
             for name, tree in (("log_gradient", g), ("log_update", updates), ("log_parameter", params)):
