@@ -42,9 +42,12 @@ class Case(NamedTuple):
 
 def run(h: Array, ws: Array, bs: Array, start: Any = 0, end: Any = DEPTH) -> Array:
     """The state after `end` steps, from h after `start`: all steps are taken, so that any two of these may be given."""
-    for i in range(DEPTH):
-        h = jnp.where((start <= i) & (i < end), jnp.tanh(h @ ws[i] + bs[i]), h)
-    return h
+
+    def step(h: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        w, b, i = layer
+        return jnp.where((start <= i) & (i < end), jnp.tanh(h @ w + b), h), None
+
+    return jax.lax.scan(step, h, (ws, bs, jnp.arange(DEPTH)))[0]
 
 
 def loss(h: Array) -> Array:
@@ -78,9 +81,9 @@ def cases(request: pytest.FixtureRequest) -> list[Case]:
 @partial(jax.vmap, in_axes=(None, 0))
 def drawn(network: Network, seed: Array) -> tuple[Array, Array, Array]:
     keys = network_keys(jax.random.key(KEY), seed)
-    steps = [0 if network.tied else t for t in range(DEPTH)]
-    weights = [network.draw(jax.random.fold_in(keys.weights, t), "float64") for t in steps]
-    return initializers.normal(keys.once, (WIDTH,), "float64"), *map(jnp.stack, zip(*weights, strict=True))
+    steps = jnp.zeros(DEPTH, int) if network.tied else jnp.arange(DEPTH)
+    weights = jax.vmap(lambda t: network.draw(jax.random.fold_in(keys.weights, t), "float64"))(steps)
+    return initializers.normal(keys.once, (WIDTH,), "float64"), weights.w, weights.b
 
 
 @jax.jit
@@ -89,10 +92,7 @@ def references(h: Array, ws: Array, bs: Array) -> Reference:
     """Autodiff of the whole unrolled network, from every step and to every step."""
     ends = jnp.arange(DEPTH + 1)
     starts = ends[:-1]
-    states = [h]
-    for w, b in zip(ws, bs, strict=True):
-        states.append(jnp.tanh(states[-1] @ w + b))
-    begun = jnp.stack(states[:-1])
+    begun = jax.vmap(lambda start: run(h, ws, bs, 0, start))(starts)
 
     def product(h: Array, start: Array) -> Array:
         return jax.vmap(lambda end: jax.jacrev(run)(h, ws, bs, start, end))(ends)
