@@ -14,26 +14,40 @@ from unrolled import own_checks
 
 import gradsim as gs
 from gradsim import Network, initializers
-from gradsim.engine.streams import Keys, network_keys
+from gradsim.engine.streams import network_keys
 
 WIDTH, DEPTH, SEEDS, KEY, SIGMA_W, SIGMA_B = 6, 8, 2, 3, (0.8, 1.5), 0.3
 EXACT = 1e-12  # nats, float64
 
 
-class Case(NamedTuple):
-    """One network, as plain matrices, beside what gradsim measured of the same draws."""
+class Reference(NamedTuple):
+    """What autodiff finds of one network, and its weights and biases [steps, …]."""
 
-    layers: list[tuple[Array, Array]]
-    states: list[Array]
+    ws: np.ndarray
+    bs: np.ndarray
+    products: np.ndarray  # [from after so many steps, to after so many, n, n]
+    gradients: np.ndarray  # [from after so many steps, n]
+    by_parameter: tuple[np.ndarray, np.ndarray]  # of all layers' weights and biases
+    by_shared: np.ndarray  # of one matrix at all steps after so many, [from, n, n]
+
+
+class Case(NamedTuple):
+    """One network differentiated as a whole, beside what gradsim measured of the same draws."""
+
+    reference: Reference
     measured: xarray.Dataset
     forward: xarray.Dataset
     pairs: xarray.Dataset
 
 
-def run(h: Array, layers: list[tuple[Array, Array]]) -> Array:
-    for w, b in layers:
-        h = jnp.tanh(h @ w + b)
-    return h
+def run(h: Array, ws: Array, bs: Array, start: Any = 0, end: Any = DEPTH) -> Array:
+    """The state after `end` steps, from h after `start`: all steps are taken, so that any two of these may be given."""
+
+    def step(h: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        w, b, i = layer
+        return jnp.where((start <= i) & (i < end), jnp.tanh(h @ w + b), h), None
+
+    return jax.lax.scan(step, h, (ws, bs, jnp.arange(DEPTH)))[0]
 
 
 def loss(h: Array) -> Array:
@@ -51,67 +65,85 @@ def cases(request: pytest.FixtureRequest) -> list[Case]:
     back = gs.sweep(network, direction="backward", statistics=names, loss=loss, at=every, **common, **axis)
     ahead = gs.sweep(network, **common, **axis)
     pairs = gs.partial_products(network, **common, **axis)
-    found = []
+    places = [{"seed": seed, "sigma_w": sigma_w} for seed in range(SEEDS) for sigma_w in SIGMA_W]
     with jax.enable_x64(True):
-        for seed in range(SEEDS):
-            keys = network_keys(jax.random.key(KEY), seed)
-            h, draws = drawn(network, keys)
-            for sigma_w in SIGMA_W:
-                layers = [(sigma_w * draw.w, SIGMA_B * draw.b) for draw in draws]
-                states = [run(h, layers[:i]) for i in range(DEPTH + 1)]
-                place = {"seed": seed, "sigma_w": sigma_w}
-                found.append(Case(layers, states, back.sel(place), ahead.sel(place), pairs.sel(place)))
-    return found
+        h, w, b = drawn(network, np.arange(SEEDS, dtype=np.uint32))
+        sigma = np.array(SIGMA_W)[:, None, None, None]
+        networks = [(h[seed], scaled, SIGMA_B * b[seed]) for seed in range(SEEDS) for scaled in sigma * w[seed]]
+        found = jax.tree.map(np.asarray, references(*map(np.stack, zip(*networks, strict=True))))
+    return [
+        Case(jax.tree.map(lambda leaf: leaf[i], found), *(one.sel(place) for one in (back, ahead, pairs)))  # noqa: B023
+        for i, place in enumerate(places)
+    ]
 
 
 @partial(jax.jit, static_argnames="network")  # compiled, as in a sweep: an operation at a time rounds otherwise
-def drawn(network: Network, keys: Keys) -> tuple[Array, list[Any]]:
-    """The input and the weights of every layer."""
-    steps = [0 if network.tied else t for t in range(DEPTH)]
-    weights = [network.draw(jax.random.fold_in(keys.weights, t), "float64") for t in steps]
-    return initializers.normal(keys.once, (WIDTH,), "float64"), weights
+@partial(jax.vmap, in_axes=(None, 0))
+def drawn(network: Network, seed: Array) -> tuple[Array, Array, Array]:
+    keys = network_keys(jax.random.key(KEY), seed)
+    steps = jnp.zeros(DEPTH, int) if network.tied else jnp.arange(DEPTH)
+    weights = jax.vmap(lambda t: network.draw(jax.random.fold_in(keys.weights, t), "float64"))(steps)
+    return initializers.normal(keys.once, (WIDTH,), "float64"), weights.w, weights.b
 
 
-def log_gain(jacobian: Array) -> float:
+@jax.jit
+@jax.vmap
+def references(h: Array, ws: Array, bs: Array) -> Reference:
+    """Autodiff of the whole unrolled network, from every step and to every step."""
+    ends = jnp.arange(DEPTH + 1)
+    starts = ends[:-1]
+    begun = jax.vmap(lambda start: run(h, ws, bs, 0, start))(starts)
+
+    def product(h: Array, start: Array) -> Array:
+        return jax.vmap(lambda end: jax.jacrev(run)(h, ws, bs, start, end))(ends)
+
+    def of_state(h: Array, start: Array) -> Array:
+        return jax.grad(lambda h: loss(run(h, ws, bs, start)))(h)
+
+    def of_shared(h: Array, start: Array) -> Array:
+        return jax.grad(lambda w: loss(run(h, jnp.broadcast_to(w, ws.shape), bs, start)))(ws[0])
+
+    return Reference(
+        ws,
+        bs,
+        jax.vmap(product)(begun, starts),
+        jax.vmap(of_state)(begun, starts),
+        jax.grad(lambda ws, bs: loss(run(h, ws, bs)), argnums=(0, 1))(ws, bs),
+        jax.vmap(of_shared)(begun, starts),
+    )
+
+
+def log_gain(jacobian: np.ndarray) -> float:
     return 0.5 * float(np.log(np.sum(np.square(jacobian)) / WIDTH))
 
 
-def compare(cases: list[Case], reference: Callable[[Case, int], float], variable: str, **place: Any) -> None:
-    with jax.enable_x64(True):
-        for case in cases:
-            expected = np.array([reference(case, i) for i in range(DEPTH)])
-            np.testing.assert_allclose(case.measured[variable].sel(**place), expected, rtol=0, atol=EXACT)
+def log_norm(gradient: np.ndarray) -> float:
+    return float(np.log(np.linalg.norm(gradient)))
 
 
-def suffix(case: Case, i: int) -> Array:
-    return jax.jacrev(lambda h: run(h, case.layers[i:]))(case.states[i])
+def compare(cases: list[Case], reference: Callable[[Reference, int], float], variable: str, **place: Any) -> None:
+    for case in cases:
+        expected = np.array([reference(case.reference, i) for i in range(DEPTH)])
+        np.testing.assert_allclose(case.measured[variable].sel(**place), expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.sampled(1)
 def test_suffixes_equal_jacrev_of_the_whole_network(cases: list[Case]) -> None:
-    compare(cases, lambda case, i: log_gain(suffix(case, i)), "log_gain")
+    compare(cases, lambda found, i: log_gain(found.products[i, DEPTH]), "log_gain")
 
 
 @pytest.mark.further
 def test_spectral_norm_of_suffixes(cases: list[Case]) -> None:
-    compare(cases, lambda case, i: float(np.log(np.linalg.norm(suffix(case, i), 2))), "log_spectral")
+    compare(cases, lambda found, i: float(np.log(np.linalg.norm(found.products[i, DEPTH], 2))), "log_spectral")
 
 
 def test_gradient_reaching_every_step_equals_grad(cases: list[Case]) -> None:
-    def reference(case: Case, i: int) -> float:
-        gradient = jax.grad(lambda h: loss(run(h, case.layers[i:])))(case.states[i])
-        return float(np.log(np.linalg.norm(gradient)))
-
-    compare(cases, reference, "log_gradient")
+    compare(cases, lambda found, i: log_norm(found.gradients[i]), "log_gradient")
 
 
 @pytest.mark.parametrize(("field", "place"), [("w", 0), ("b", 1)])
 def test_weight_gradients_equal_grad(cases: list[Case], field: str, place: int) -> None:
-    def reference(case: Case, i: int) -> float:
-        gradients = jax.grad(lambda layers: loss(run(case.states[0], layers)))(case.layers)
-        return float(np.log(np.linalg.norm(gradients[i][place])))
-
-    compare(cases, reference, "log_weight_gradient", parameter=field)
+    compare(cases, lambda found, i: log_norm(found.by_parameter[place][i]), "log_weight_gradient", parameter=field)
 
 
 def test_the_norm_over_all_parameters_joins_the_fields(cases: list[Case]) -> None:
@@ -124,28 +156,19 @@ def test_the_norm_over_all_parameters_joins_the_fields(cases: list[Case]) -> Non
 def test_tied_weights_sum_their_steps(cases: list[Case]) -> None:
     """The gradient of one shared matrix is the sum over its uses, from any step on."""
     if "log_weight_gradient_sum" not in cases[0].measured:
-        assert cases[0].layers[0][0] is not cases[0].layers[1][0]
+        assert (cases[0].reference.ws[0] != cases[0].reference.ws[1]).all()
         return
-
-    def reference(case: Case, i: int) -> float:
-        def whole(w: Array) -> Array:
-            return loss(run(case.states[i], [(w, b) for _, b in case.layers[i:]]))
-
-        return float(np.log(np.linalg.norm(jax.grad(whole)(case.layers[0][0]))))
-
-    compare(cases, reference, "log_weight_gradient_sum", parameter="w")
+    assert (cases[0].reference.ws[0] == cases[0].reference.ws).all()
+    compare(cases, lambda found, i: log_norm(found.by_shared[i]), "log_weight_gradient_sum", parameter="w")
 
 
 def test_every_pair_of_steps_equals_jacrev(cases: list[Case]) -> None:
-    with jax.enable_x64(True):
-        for case in cases:
-            measured = case.pairs.log_gain
-            for start in range(DEPTH):
-                assert bool(measured.sel(start=start, depth=slice(1, start)).isnull().all())
-                for end in range(start + 1, DEPTH + 1):
-                    jacobian = jax.jacrev(lambda h: run(h, case.layers[start:end]))(case.states[start])  # noqa: B023
-                    value = float(measured.sel(start=start, depth=end))
-                    np.testing.assert_allclose(value, log_gain(jacobian), rtol=0, atol=EXACT)
+    for case in cases:
+        measured = case.pairs.log_gain.transpose("start", "depth").to_numpy()
+        for start in range(DEPTH):
+            assert np.isnan(measured[start, :start]).all()
+            expected = [log_gain(jacobian) for jacobian in case.reference.products[start, start + 1 :]]
+            np.testing.assert_allclose(measured[start, start:], expected, rtol=0, atol=EXACT)
 
 
 def test_prefix_and_suffix_meet_in_the_whole(cases: list[Case]) -> None:
@@ -171,6 +194,15 @@ def test_weight_gradients_continue_in_a_straight_line_below_the_floats() -> None
     assert slopes[0] == pytest.approx(slopes[1], rel=0.05)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def drawn_one_by_one(network: Network, depth: int) -> tuple[Array, Array, Array]:
+    """The weights and biases of so many steps, [steps, …], and the input."""
+    keys = network_keys(jax.random.key(KEY), 0)
+    draw = lambda t: network.draw(jax.random.fold_in(keys.weights, t), jnp.dtype("float32"))  # noqa: E731
+    weights = jax.lax.map(draw, jnp.arange(depth))
+    return weights.w, weights.b, jax.random.normal(keys.once, (WIDTH,))
+
+
 @pytest.mark.parametrize("sigma_w", [0.2, 6.0])
 def test_weight_gradients_where_the_states_leave_the_floats(sigma_w: float) -> None:
     """Leaky ReLU states of 2**±250 in a float32 run, against backpropagation by hand in float64, which holds them."""
@@ -180,10 +212,8 @@ def test_weight_gradients_where_the_states_leave_the_floats(sigma_w: float) -> N
         network, direction="backward", statistics="log_weight_gradient", depth=depth, seeds=1, key=KEY,
         sigma_w=sigma_w, sigma_b=sigma_b, cotangent=np.ones(WIDTH),
     ).isel(seed=0)  # fmt: skip
-    keys = network_keys(jax.random.key(KEY), 0)
-    draws = [network.draw(jax.random.fold_in(keys.weights, t), jnp.dtype("float32")) for t in range(depth)]
-    ws, bs = [np.asarray(d.w, np.float64) for d in draws], [np.asarray(d.b, np.float64) for d in draws]
-    states = [np.asarray(jax.random.normal(keys.once, (WIDTH,)), np.float64)]
+    ws, bs, first = (np.asarray(some, np.float64) for some in drawn_one_by_one(network, depth))
+    states = [first]
     zs = []
     for w, b in zip(ws, bs, strict=True):
         zs.append(sigma_w * states[-1] @ w + sigma_b * b)

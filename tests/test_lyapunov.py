@@ -1,12 +1,14 @@
 """Lyapunov exponents and covariant vectors against slow loops, eigenvalues, and what is known of them."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 import gradsim as gs
@@ -21,24 +23,27 @@ TIED = gs.vanilla_rnn(4, features=2)
 LINEAR = gs.feedforward(4, "identity", tied=True)
 
 
+@partial(jax.jit, static_argnames=("network", "steps"))
+def walked(network: gs.Network, gains: dict[str, Array], seed: Array, steps: int) -> Array:
+    """∂state'/∂state of every step, [steps, n, n]."""
+    source = Source.of(network, network_keys(jax.random.key(0), seed), None, "float64", steps)
+    chain = source.bind()(gains)
+    first = chain.initial_state()
+    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.ldexp(leaf, first.exponent), first.mantissa))
+
+    def step(flat: Array, t: Array) -> tuple[Array, Array]:
+        taken = chain.step(source.drawn(t))
+        one = lambda flat: ravel_pytree(taken(unravel(flat))[0])[0]  # noqa: E731
+        return one(flat), jax.jacfwd(one)(flat)
+
+    return jax.lax.scan(step, flat, jnp.arange(steps))[1]
+
+
 def jacobians(network: gs.Network, gains: dict[str, float], steps: int, seed: int = 0) -> np.ndarray:
     """∂state'/∂state of every step in float64, [steps, n, n], one after the other."""
     with jax.enable_x64(True):
-        source = Source.of(network, network_keys(jax.random.key(0), seed), None, "float64", steps)
-        chain = source.bind()({name: jnp.asarray(gains.get(name, gain)) for name, gain in network.gains.items()})
-        first = chain.initial_state()
-        flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.ldexp(leaf, first.exponent), first.mantissa))
-
-        @jax.jit
-        def walked(flat: Any) -> Any:
-            def step(flat: Any, t: Any) -> Any:
-                taken = chain.step(source.drawn(t))
-                one = lambda flat: ravel_pytree(taken(unravel(flat))[0])[0]  # noqa: E731
-                return one(flat), jax.jacfwd(one)(flat)
-
-            return jax.lax.scan(step, flat, jnp.arange(steps))[1]
-
-        return np.asarray(walked(flat))
+        given = {name: np.float64(gains.get(name, gain)) for name, gain in network.gains.items()}
+        return np.asarray(walked(network, given, np.uint32(seed), steps))
 
 
 def by_loop(chain: np.ndarray, burn_in: int) -> np.ndarray:
@@ -60,17 +65,19 @@ def by_loop(chain: np.ndarray, burn_in: int) -> np.ndarray:
 ])  # fmt: skip
 def test_exponents_are_those_of_a_factor_a_step(network: gs.Network, gains: dict[str, Any]) -> None:
     """In groups of steps and one by one, against numpy over jax.jacfwd of single steps; their sum is ln |det|."""
-    options: dict[str, Any] = {"depth": 50, "burn_in": 10, "seeds": range(1, 3), "dtype": "float64", **gains}
-    measured = gs.lyapunov_exponents(network, tolerance=1e-9, **options)
+    options: dict[str, Any] = {"depth": 50, "burn_in": 10, "seeds": range(1, 4), "dtype": "float64", **gains}
+    options["sigma_w"] = [gains["sigma_w"], 0.7]  # as many networks as in `chaos`: the same program
+    measured, by_default, one_by_one = (
+        gs.lyapunov_exponents(network, **bar, **options).lyapunov.isel(sigma_w=0)
+        for bar in ({"tolerance": 1e-9}, {}, {"tolerance": 1e-16})
+    )
     for seed in (1, 2):
         chain = jacobians(network, gains, 60, seed)
-        found, wanted = measured.lyapunov.sel(seed=seed), by_loop(chain, 10)
+        found, wanted = measured.sel(seed=seed), by_loop(chain, 10)
         np.testing.assert_allclose(found, wanted, atol=2e-10)
         np.testing.assert_allclose(found.sum(), np.linalg.slogdet(chain[10:])[1].mean(), atol=2e-10)
-    by_default = gs.lyapunov_exponents(network, **options)
-    np.testing.assert_allclose(by_default.lyapunov.sel(seed=2), wanted, atol=1e-8)  # 1e-7 a factor, at the most
-    one_by_one = gs.lyapunov_exponents(network, tolerance=1e-16, **options)
-    np.testing.assert_allclose(one_by_one.lyapunov.sel(seed=2), wanted, atol=1e-13)
+    np.testing.assert_allclose(by_default.sel(seed=2), wanted, atol=1e-8)  # 1e-7 a factor, at the most
+    np.testing.assert_allclose(one_by_one.sel(seed=2), wanted, atol=1e-13)
 
 
 AT = [*range(150, 250), 260]
@@ -187,9 +194,12 @@ def test_what_leaves_the_floats_is_told() -> None:
 def test_networks_of_several_sizes_stand_side_by_side() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        both = gs.lyapunov_exponents({"3": gs.gru(3), "2": gs.gru(2)}, depth=20, seeds=2)
-    assert both.lyapunov.dims == ("network", "seed", "exponent")
-    assert np.isnan(both.lyapunov.sel(network="2", exponent=3)).all()
+        both = gs.lyapunov_exponents(
+            {"4": TIED, "3": gs.gru(3, features=2)}, depth=20, seeds=3, sigma_w=[1.0, 2.0], dtype="float64"
+        )
+    assert both.lyapunov.dims == ("network", "sigma_w", "seed", "exponent")
+    assert np.isnan(both.lyapunov.sel(network="3", exponent=4)).all()
+    assert np.isfinite(both.lyapunov.sel(network="3", exponent=[1, 2, 3])).all()
     assert np.isfinite(both.kaplan_yorke).all()
 
 
