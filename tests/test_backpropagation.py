@@ -23,12 +23,12 @@ EXACT = 1e-12  # nats, float64
 class Reference(NamedTuple):
     """What autodiff finds of one network, and its weights and biases [steps, …]."""
 
-    ws: np.ndarray
-    bs: np.ndarray
-    products: np.ndarray  # [from after so many steps, to after so many, n, n]
-    gradients: np.ndarray  # [from after so many steps, n]
+    ws: Any
+    bs: Any
+    products: Any  # [from after so many steps, to after so many, n, n]
+    gradients: Any  # [from after so many steps, n]
     by_parameter: tuple[np.ndarray, np.ndarray]  # of all layers' weights and biases
-    by_shared: np.ndarray  # of one matrix at all steps after so many, [from, n, n]
+    by_shared: Any  # of one matrix at all steps after so many, [from, n, n]
 
 
 class Case(NamedTuple):
