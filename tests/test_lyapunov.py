@@ -68,8 +68,7 @@ def test_exponents_are_those_of_a_factor_a_step(network: gs.Network, gains: dict
     options: dict[str, Any] = {"depth": 50, "burn_in": 10, "seeds": range(1, 4), "dtype": "float64", **gains}
     options["sigma_w"] = [gains["sigma_w"], 0.7]  # as many networks as in `chaos`: the same program
     measured, by_default, one_by_one = (
-        gs.lyapunov_exponents(network, **bar, **options).lyapunov.isel(sigma_w=0)
-        for bar in ({"tolerance": 1e-9}, {}, {"tolerance": 1e-16})
+        gs.lyapunov_exponents(network, tolerance=bar, **options).lyapunov.isel(sigma_w=0) for bar in (1e-9, None, 1e-16)
     )
     for seed in (1, 2):
         chain = jacobians(network, gains, 60, seed)
