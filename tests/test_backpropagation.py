@@ -23,12 +23,12 @@ EXACT = 1e-12  # nats, float64
 class Reference(NamedTuple):
     """What autodiff finds of one network, and its weights and biases [steps, …]."""
 
-    ws: Any
-    bs: Any
-    products: Any  # [from after so many steps, to after so many, n, n]
-    gradients: Any  # [from after so many steps, n]
-    by_parameter: tuple[np.ndarray, np.ndarray]  # of all layers' weights and biases
-    by_shared: Any  # of one matrix at all steps after so many, [from, n, n]
+    ws: Array
+    bs: Array
+    products: Array  # [from after so many steps, to after so many, n, n]
+    gradients: Array  # [from after so many steps, n]
+    by_parameter: tuple[Array, Array]  # of all layers' weights and biases
+    by_shared: Array  # of one matrix at all steps after so many, [from, n, n]
 
 
 class Case(NamedTuple):
@@ -113,11 +113,11 @@ def references(h: Array, ws: Array, bs: Array) -> Reference:
     )
 
 
-def log_gain(jacobian: np.ndarray) -> float:
+def log_gain(jacobian: Array) -> float:
     return 0.5 * float(np.log(np.sum(np.square(jacobian)) / WIDTH))
 
 
-def log_norm(gradient: np.ndarray) -> float:
+def log_norm(gradient: Array) -> float:
     return float(np.log(np.linalg.norm(gradient)))
 
 
