@@ -2,9 +2,11 @@
 
 A call with many matrices hands them to the threads of the device and waits in one of them. As many such calls at once
 as there are threads wait for each other for ever (jaxlib 0.10): on two cores those for two orthogonal matrices of one
-layer, or for programs of two devices or of two Python threads. A call with one matrix waits for nothing.
+layer, or for programs of two devices or of two Python threads. A call with one matrix waits for nothing. Programs in
+which functions of the user's own make the others (`waits`) run one after the other.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -60,6 +62,15 @@ def one_by_one(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         return function(array)
 
     return lambda array: lax.platform_dependent(array, cpu=sequential, default=function)
+
+
+MANY = re.compile(r"custom_call @(?:lapack|blas)_\w+\([^\n]*?: \(tensor<\d+x\d+x\d+x")  # as a program is lowered
+
+
+def waits(program: Any, *given: Any, **options: Any) -> bool:
+    """Whether a jitted program calls LAPACK with many matrices on a CPU, as a function of the user's own may."""
+    lower = getattr(program, "lower", None)
+    return lower is not None and MANY.search(lower(*given, **options).as_text()) is not None
 
 
 @lru_cache(maxsize=256)

@@ -82,7 +82,7 @@ def test_the_limit_of_threads_ends_with_the_last_and_leaves_what_was() -> None:
         assert limits() == before != {1}
 
 
-# Two devices and two threads; each of these waited for ever on two cores.
+# On two devices and in two threads; each of these waited for ever on two cores.
 WAITING = """
 from concurrent.futures import ThreadPoolExecutor
 import gradsim as gs
@@ -94,8 +94,49 @@ with ThreadPoolExecutor(2) as pool:
     list(pool.map(exponents, (1, 2)))
 """
 
+# A network and a statistic of one's own, which give LAPACK many matrices, measured on each core: both waited for ever.
+OWN = """
+import jax.numpy as jnp
+import numpy as np
+import gradsim as gs
+from gradsim.engine.products import matrix
+from gradsim.networks.depth.feedforward import Feedforward
 
-def test_programs_with_several_calls_at_once_end() -> None:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-    command = [sys.executable, "-W", "ignore", "-c", WAITING]
-    subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, check=True, timeout=120, capture_output=True)
+class Normalized(Feedforward):
+    def step(self, weights, gains, state, inputs):
+        return super().step(weights._replace(w=weights.w / jnp.linalg.norm(weights.w, 2)), gains, state, inputs)
+
+def largest(view):
+    values = jnp.linalg.svd(matrix(view.product.mantissa), compute_uv=False)
+    return jnp.log(values[0]) + view.product.exponent * jnp.log(2.0)
+
+own = gs.Statistic("own", "ln of the largest singular value", "nat", largest, ("all",), costly=True)
+plain = gs.feedforward(32)
+
+def measured(**options):
+    return gs.sweep(plain, depth=20, seeds=64, statistics=(own, "log_spectral"), at=range(1, 21), **options)
+"""
+ALONE = """
+found = measured()
+np.testing.assert_allclose(found.own, found.log_spectral, atol=1e-5)
+network = Normalized(32, plain.activation, plain.initializer)
+assert np.all(gs.lyapunov_exponents(network, depth=64, seeds=64, burn_in=8).lyapunov < 0)
+"""
+ON_TWO_DEVICES = """
+try:
+    measured()
+except ValueError as error:
+    assert str(error).startswith("devices: got 2 of a CPU, which wait for each other for ever"), error
+else:
+    raise AssertionError("it was measured")
+"""
+
+
+@pytest.mark.parametrize(("code", "devices"), [(WAITING + OWN + ON_TWO_DEVICES, 2), (OWN + ALONE, 1)])
+def test_programs_with_several_calls_at_once_end(code: str, devices: int) -> None:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(
+        command, env={**os.environ, "XLA_FLAGS": flags}, timeout=120, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -67,7 +67,6 @@ def test_exponents_are_those_of_a_factor_a_step(network: gs.Network, gains: dict
     """In groups of steps and one by one, against numpy over jax.jacfwd of single steps; their sum is ln |det|."""
     options: dict[str, Any] = {"depth": 50, "burn_in": 10, "seeds": range(1, 4), "dtype": "float64", **gains}
     options["sigma_w"] = [gains["sigma_w"], 0.7]  # as many networks as in `chaos`: the same program
-    bars: list[dict[str, Any]] = [{"tolerance": 1e-9}, {}, {"tolerance": 1e-16}]
     measured, by_default, one_by_one = (
         gs.lyapunov_exponents(network, tolerance=bar, **options).lyapunov.isel(sigma_w=0) for bar in (1e-9, None, 1e-16)
     )

@@ -1,13 +1,14 @@
 """The calls of a network's program, and what becomes of one that the device fails."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 
 import jax
 import numpy as np
 
-from gradsim import arguments
+from gradsim import arguments, lapack
 from gradsim.engine.streams import Ahead
 from gradsim.networks.network import State
 from gradsim.scaled import Scaled
@@ -38,7 +39,9 @@ class Calls:
     def __init__(self, program: Callable[..., Any], course: Course, *, spread: bool = False, threads: int = 1) -> None:
         self._program, self._course = program, course
         self._front = (slice(None),) if spread else ()
-        self._most = limit(at_hand()) // threads
+        self._most, self._threads = limit(at_hand()) // threads, threads
+        self._alone = Lock()
+        self._turn: AbstractContextManager[Any] = nullcontext()  # the lock, where only one may call at a time
         self._known = set[chunks.Chunk]()  # whose memory has been looked at
         self._lock = Lock()
         self.piece = course.chunk
@@ -113,16 +116,25 @@ class Calls:
         with self._lock:  # one compiles, and the others wait
             if piece not in self._known:
                 self._look(piece, given)
-        measured = self._program(*given)
         kept = (*self._front, slice(None), slice(None), slice(depth))
-        # One after the other, and none of the device's kept: they are the largest arrays of a call.
-        return {
-            one.name: jax.tree.map(lambda leaf: np.asarray(leaf)[kept], measured.pop(one.name))
-            for one in plan.statistics
-        }
+        with self._turn:
+            measured = self._program(*given)
+            # One after the other, and none of the device's kept: they are the largest arrays of a call.
+            return {
+                one.name: jax.tree.map(lambda leaf: np.asarray(leaf)[kept], measured.pop(one.name))
+                for one in plan.statistics
+            }
 
     def _look(self, piece: chunks.Chunk, given: tuple[Any, ...]) -> None:
         """Compile the program, whose memory is then known. Raises: TooLarge, or ValueError for one network."""
+        devices = len(at_hand().devices)
+        if max(devices, self._threads) > 1 and lapack.waits(self._program, *given):
+            if devices > 1:
+                raise ValueError(
+                    f"devices: got {devices} of a CPU, which wait for each other for ever where a statistic, a network "
+                    "or a law of your own gives LAPACK many matrices at once; pass devices=1"
+                )
+            self._turn = self._alone
         needed = memory(self._program, *given)
         if needed is not None and needed > self._most:
             if piece[:2] == (1, 1):
