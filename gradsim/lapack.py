@@ -64,6 +64,7 @@ def one_by_one(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return lambda array: lax.platform_dependent(array, cpu=sequential, default=function)
 
 
+alone = Lock()  # of the process: held by a program that waits, to its end
 MANY = re.compile(r"custom_call @(?:lapack|blas)_\w+\([^\n]*?: \(tensor<\d+x\d+x\d+x")  # as a program is lowered
 
 

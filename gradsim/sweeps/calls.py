@@ -40,8 +40,7 @@ class Calls:
         self._program, self._course = program, course
         self._front = (slice(None),) if spread else ()
         self._most, self._threads = limit(at_hand()) // threads, threads
-        self._alone = Lock()
-        self._turn: AbstractContextManager[Any] = nullcontext()  # the lock, where only one may call at a time
+        self._turn: AbstractContextManager[Any] = nullcontext()
         self._known = set[chunks.Chunk]()  # whose memory has been looked at
         self._lock = Lock()
         self.piece = course.chunk
@@ -134,7 +133,7 @@ class Calls:
                     f"devices: got {devices} of a CPU, which wait for each other for ever where a statistic, a network "
                     "or a law of your own gives LAPACK many matrices at once; pass devices=1"
                 )
-            self._turn = self._alone
+            self._turn = lapack.alone
         needed = memory(self._program, *given)
         if needed is not None and needed > self._most:
             if piece[:2] == (1, 1):

@@ -40,7 +40,7 @@ class Compiling:
     def _compiled(self, program: Any, static: Any, *args: Any, **options: Any) -> Any:
         self._bar.phase(f"compiling {self._family}")
         with _first(program, static):
-            turn = Lock() if lapack.waits(program, static, *args, **options) else nullcontext()
+            turn = lapack.alone if lapack.waits(program, static, *args, **options) else nullcontext()
             done = _taken(turn, program, static, *args, **options)
         self._turns[program] = turn
         self._bar.phase(f"{self._doing} {self._family}")
