@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import gradsim as gs
 from gradsim.draws import Part, together
 from gradsim.engine.orthogonal import orthonormalized
-from gradsim.lapack import in_one_thread, needed, one_by_one
+from gradsim.lapack import in_one_thread, needed, one_by_one, waits
 from gradsim.networks.depth.convolutional import DELTA
 from gradsim.networks.time.unitary import UNITARY
 
@@ -66,6 +66,13 @@ def test_mapped_over_several_it_gives_what_each_gives_alone(name: str) -> None:
 def test_laws_that_need_it_are_known() -> None:
     laws: list[Any] = [jax.nn.initializers.orthogonal(), jax.nn.initializers.he_normal()]
     assert [needed(law, (4, 4), "float32") for law in laws] == [True, False]
+
+
+def test_programs_that_wait_are_known() -> None:
+    svd = jax.vmap(jnp.linalg.svdvals)
+    assert waits(jax.jit(lambda x: svd(2 * x)), jnp.ones((4, 3, 3)))
+    assert not waits(jax.jit(jnp.linalg.svdvals), jnp.ones((3, 3)))
+    assert not any(waits(jax.jit(jax.vmap(CALLS[name])), KEYS) for name in ("copies", "own", "spectral"))
 
 
 def test_the_limit_of_threads_ends_with_the_last_and_leaves_what_was() -> None:

@@ -130,8 +130,8 @@ class Calls:
         if max(devices, self._threads) > 1 and lapack.waits(self._program, *given):
             if devices > 1:
                 raise ValueError(
-                    f"devices: got {devices} of a CPU, which wait for each other for ever where a statistic, a network "
-                    "or a law of your own gives LAPACK many matrices at once; pass devices=1"
+                    f"devices: got {devices} of a CPU, which wait for each other for ever where a statistic or a "
+                    "network of your own gives LAPACK many matrices at once; pass devices=1"
                 )
             self._turn = lapack.alone
         needed = memory(self._program, *given)
