@@ -1,8 +1,9 @@
-"""Datasets as `gradsim.inspect` returns them, made by hand; and a deep model for it."""
+"""Datasets as `gradsim.inspect` returns them, made by hand; and a deep model for it, and inputs."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray
 from flax import nnx
@@ -62,6 +63,11 @@ def inspected(
         coordinates["step"] = np.arange(1, by_step.shape[1] + 1)
     attrs.update({name: value for name, value in variables.items() if name in attrs})
     return xarray.Dataset(data, coordinates, attrs=attrs)
+
+
+def drawn(seed: int, *shape: int) -> Array:
+    """Standard normal numbers of numpy's: nothing to compile."""
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 class Sigmoids(nnx.Module):

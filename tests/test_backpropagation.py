@@ -198,8 +198,8 @@ def test_weight_gradients_continue_in_a_straight_line_below_the_floats() -> None
 def drawn_one_by_one(network: Network, depth: int) -> tuple[Array, Array, Array]:
     """The weights and biases of so many steps, [steps, …], and the input."""
     keys = network_keys(jax.random.key(KEY), 0)
-    draw = lambda t: network.draw(jax.random.fold_in(keys.weights, t), jnp.dtype("float32"))  # noqa: E731
-    weights = jax.lax.map(draw, jnp.arange(depth))
+    of_steps = jax.vmap(partial(jax.random.fold_in, keys.weights))(jnp.arange(depth))
+    weights = jax.lax.map(lambda key: network.draw(key, jnp.dtype("float32")), of_steps)
     return weights.w, weights.b, jax.random.normal(keys.once, (WIDTH,))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from inspected import Sigmoids
+from inspected import Sigmoids, drawn
 from jax import Array, lax
 
 import gradsim as gs
@@ -21,10 +21,6 @@ LN2 = float(np.log(2.0))
 def log_norm(x: Any) -> float:
     with np.errstate(divide="ignore"):
         return float(np.log(np.linalg.norm(np.ravel(np.asarray(x, np.float64)))))
-
-
-def drawn(seed: int, *shape: int) -> Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

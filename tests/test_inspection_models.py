@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from inspected import drawn
 from jax import Array
 from unrolled import own_checks
 
@@ -18,10 +19,6 @@ from gradsim.inspection import tap
 def log_norms(tree: Any) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return np.log([np.linalg.norm(np.ravel(np.asarray(x, np.float64))) for x in jax.tree.leaves(tree)])
-
-
-def drawn(seed: int, *shape: int) -> Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 def squares(y: Array) -> Array:

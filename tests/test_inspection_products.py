@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from inspected import drawn
 from jax import Array
 from unrolled import own_checks
 
@@ -43,7 +44,7 @@ class Model(nnx.Module):
 
 
 def inputs(examples: int) -> Array:
-    return jnp.asarray(np.random.default_rng(0).standard_normal((examples, 3, 4)), jnp.float32)
+    return drawn(0, examples, 3, 4)
 
 
 @cache

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from inspected import drawn
 from jax import Array
 
 import gradsim as gs
 
 STEPS = 3
-X = jnp.asarray(np.random.default_rng(0).standard_normal((3, STEPS, 5)), jnp.float32)
+X = drawn(0, 3, STEPS, 5)
 
 
 def log_gain(jacobian: Any, entries: int) -> float:
@@ -99,7 +100,7 @@ def test_blocks_in_a_scan_are_those_of_the_unrolled_stack() -> None:
 
 
 def test_many_examples_are_measured_by_probes() -> None:
-    x = jnp.asarray(2 * np.random.default_rng(1).standard_normal((200, 4)), jnp.float32)
+    x = 2.0 * drawn(1, 200, 4)
     model = Stack()
     stacked = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.blocks))[::-1]]
     row = gs.inspect(model, x, gains=True).sel(layer="blocks")

@@ -8,15 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from inspected import drawn
 from jax import Array, lax
 
 import gradsim as gs
 from gradsim.digits import labels
-
-
-def drawn(seed: int, *shape: int) -> Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
-
 
 X = drawn(0, 16, 24)
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from inspected import drawn
 from jax import Array, lax
 
 import gradsim as gs
 
-X = jnp.asarray(np.random.default_rng(0).standard_normal((8, 12)), jnp.float32)
+X = drawn(0, 8, 12)
 DEPTH = 4
 KERNELS = np.asarray(0.5 * np.random.default_rng(1).standard_normal((DEPTH, 12, 12)), np.float32)
 HEAD = np.asarray(0.3 * np.random.default_rng(2).standard_normal((12, 3)), np.float32)
