@@ -34,7 +34,7 @@ from gradsim.cli.flax_models import HEADS, PIXELS, TITLES, Made, Sizes, make, sp
 from gradsim.digits import digits, labels
 from gradsim.inspection.rates import chains
 from gradsim.plot.models import models, outer_gradient
-from gradsim.sweeps.chunks import LEVEL_1
+from gradsim.sweeps.effort import LEVEL_1
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from gradsim.draws import GAUSSIAN, Part, Transform, interval, together
 from gradsim.engine.plan import planned
 from gradsim.engine.streams import ahead, extent, network_keys
 from gradsim.networks.network import Network
-from gradsim.sweeps import chunks, loop
+from gradsim.sweeps import chunks, effort, loop
 
 # One ends a process with jaxlib 0.12, and is that release's only choice.
 EMITTERS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else {}
@@ -49,29 +49,32 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     "network", [one for one in families() if one.family not in ALIKE], ids=lambda network: network.family
 )
-def test_both_levels_of_optimization_measure_the_same(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit at width 64; where a row does not fill the machine's vectors, 2e-7 apart."""
+def test_every_effort_of_the_compiler_measures_the_same(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both levels bit for bit at width 64; where a row does not fill the machine's vectors, 2e-7 apart.
 
-    def measured(level: int) -> Any:
-        options = {"xla_backend_optimization_level": level, **EMITTERS}
+    Without the emitters gates round otherwise.
+    """
+
+    def measured(options: dict[str, Any]) -> Any:
         jitted = jax.jit(loop._measure, static_argnames=("plan", "tiling"), compiler_options=options)
-        monkeypatch.setitem(loop._MEASURE, 1, jitted)
+        monkeypatch.setitem(loop._MEASURE, "brief", jitted)
         return gs.sweep(network, statistics=("log_gain", "length"), **SMALL)
 
-    quick, default = measured(1), measured(3)
+    one, default = (measured({"xla_backend_optimization_level": level, **EMITTERS}) for level in (1, 3))
+    brief = measured(effort.BRIEF)
     for name in ("log_gain", "length"):
-        np.testing.assert_allclose(quick[name], default[name], rtol=0, atol=ROUNDED.get(network.family, 0))
+        np.testing.assert_allclose(one[name], default[name], rtol=0, atol=ROUNDED.get(network.family, 0))
+        np.testing.assert_allclose(brief[name], default[name], rtol=0, atol=1e-6)
 
 
-def test_the_level_is_chosen_by_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = gs.feedforward(64)
-    plan = planned(network, depth=50, statistics="log_jvp")
+def test_the_effort_is_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(gs.feedforward(64), depth=50, statistics="log_jvp")
     one, many = (chunks.plan_chunk(plan, cells=cells, seeds=300) for cells in (1, 400))
-    assert chunks.optimization_level(plan, one, 1) == 1
-    assert chunks.optimization_level(plan, one, 1000) is None  # mostly drawing, for long
-    assert chunks.optimization_level(plan, many, 1000) == 1
+    assert effort.effort(plan, one, 1) == "brief"
+    assert effort.effort(plan, one, 1000) == "default"  # mostly drawing, for long
+    assert effort.effort(plan, many, 1000) == "level 1"
     monkeypatch.setattr(jax, "local_devices", lambda: [type("Device", (), {"platform": "gpu"})])
-    assert chunks.optimization_level(plan, one, 1) is None
+    assert effort.effort(plan, one, 1) == "default"
 
 
 @pytest.mark.sampled(1)

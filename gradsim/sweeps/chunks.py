@@ -36,9 +36,6 @@ DRAWN, ENTRY, SINGLE = 400.0, 30.0, 10.0
 TRIANGLE, ROTATIONS = 80.0, 3000.0
 # Operations that may be wasted to spare another compilation: some thousandths of its time.
 SPARE = 3e8
-# As many calls, and code that is compiled twice as long has paid where drawing takes most of the time.
-MANY_CALLS = 64
-LEVEL_1 = {"xla_backend_optimization_level": 1}  # LLVM's, among the options of a compilation
 
 
 class Chunk(NamedTuple):
@@ -246,14 +243,6 @@ def _rounded(count: int, operations: float) -> int:
     """`count` rounded up to a multiple of the largest power of two for which what is added takes few operations."""
     powers = (2**k for k in reversed(range((count - 1).bit_length() + 1)))
     return next(up for up in (-(-count // power) * power for power in powers) if (up - count) * operations <= SPARE)
-
-
-def optimization_level(plan: Plan, chunk: Chunk, calls: int) -> int | None:
-    """LLVM's level on a CPU: its own default compiles longer, and pays where many calls mostly draw numbers."""
-    on_cpu = at_hand().platform == "cpu"
-    needs = predicted(plan)
-    draws_most = chunk.cells * needs.step < needs.drawing
-    return None if not on_cpu or (draws_most and calls > MANY_CALLS) else 1
 
 
 @lru_cache(maxsize=256)

@@ -17,6 +17,7 @@ from gradsim.draws import normal
 from gradsim.engine.plan import Plan
 from gradsim.engine.streams import Ahead, extent, network_keys
 from gradsim.sweeps import chunks
+from gradsim.sweeps.effort import BRIEF
 from gradsim.sweeps.machine import at_hand
 
 STEPS = 64  # in a block; those of an extent are whole blocks
@@ -88,5 +89,4 @@ def _jitted(function: Callable[..., Any], *static: str) -> Any:
 
 @cache
 def _compiled(function: Callable[..., Any], on_cpu: bool, static: tuple[str, ...]) -> Any:
-    """LLVM's level 1 compiles in half the time, and gives the same numbers."""
-    return jax.jit(function, static_argnames=static, compiler_options=chunks.LEVEL_1 if on_cpu else None)
+    return jax.jit(function, static_argnames=static, compiler_options=BRIEF if on_cpu else None)

@@ -26,6 +26,7 @@ from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import Calls
 from gradsim.sweeps.course import Course, Place, course, result_shape
+from gradsim.sweeps.effort import OPTIONS, Effort, effort
 from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
@@ -48,17 +49,14 @@ def _measure(
     return jax.vmap(one, in_axes=(0, None, None if inputs is None else 0, None))(drawn, gains, inputs, cotangent)
 
 
-# By level of optimization. LLVM's level 1 takes half the time to compile and gives the same numbers, to rounding where
-# a row does not fill the machine's vectors (level 0 rounds differently, and runs at half the speed).
-_OPTIONS = {None: None, 1: chunks.LEVEL_1}
 _MEASURE = {
     level: jax.jit(_measure, static_argnames=("plan", "tiling"), compiler_options=options)
-    for level, options in _OPTIONS.items()
+    for level, options in OPTIONS.items()
 }
 
 
 @cache
-def _spread(level: int | None, devices: tuple[Any, ...]) -> Any:
+def _spread(level: Effort, devices: tuple[Any, ...]) -> Any:
     """`_measure` jitted for one chunk on each device: all arrays, but the cotangent, have those as their first axis.
 
     One program, compiled once; the devices run it side by side and never wait for each other.
@@ -76,11 +74,11 @@ def _spread(level: int | None, devices: tuple[Any, ...]) -> Any:
         )
         return split(*given)
 
-    return jax.jit(measure, static_argnums=(0, 1), compiler_options=_OPTIONS[level])
+    return jax.jit(measure, static_argnums=(0, 1), compiler_options=OPTIONS[level])
 
 
 @cache
-def _shared(level: int | None, devices: tuple[Any, ...]) -> Any:
+def _shared(level: Effort, devices: tuple[Any, ...]) -> Any:
     """`_measure` jitted for one chunk on all devices, each with its share of the tangent columns.
 
     Nothing passes between them until all steps are done: then the sum over the columns.
@@ -92,12 +90,12 @@ def _shared(level: int | None, devices: tuple[Any, ...]) -> Any:
         split = jax.shard_map(one, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
         return split(*given)
 
-    return jax.jit(measure, static_argnums=(0, 1), compiler_options=_OPTIONS[level])
+    return jax.jit(measure, static_argnums=(0, 1), compiler_options=OPTIONS[level])
 
 
 def program(plan: Plan, chunk: chunks.Chunk, calls: int = 1, devices: tuple[Any, ...] | None = None) -> Any:
     """The jitted `_measure` for so many calls of it, or that of these devices: a chunk for each, or one for all."""
-    level = chunks.optimization_level(plan, chunk, calls)
+    level = effort(plan, chunk, calls)
     if devices is None:
         return _MEASURE[level]
     return _spread(level, devices) if chunk.devices == 1 else _shared(level, devices[: chunk.devices])

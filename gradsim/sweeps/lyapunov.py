@@ -28,6 +28,7 @@ from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network
 from gradsim.sweeps import chunks, grid
 from gradsim.sweeps.compiling import Compiling
+from gradsim.sweeps.effort import LEVEL_1
 from gradsim.sweeps.exponents import labelled
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress, reporting
@@ -188,7 +189,7 @@ def _keys(network: Network, given: bool, key: Array, seeds: Array) -> tuple[Keys
 @cache
 def program(function: Any, *static: str) -> Any:
     """The function jitted; on a CPU at LLVM's level 1, which compiles in half the time."""
-    options = chunks.LEVEL_1 if jax.local_devices()[0].platform == "cpu" else None
+    options = LEVEL_1 if jax.local_devices()[0].platform == "cpu" else None
     return jax.jit(function, static_argnames=static, compiler_options=options)
 
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from gradsim import arguments, scaled
 from gradsim.engine.streams import Ahead, ahead, extent, network_keys
-from gradsim.sweeps.chunks import LEVEL_1
+from gradsim.sweeps.effort import LEVEL_1
 from gradsim.training import model as models
 from gradsim.training import records
 from gradsim.training.model import Fixed, Model, Parameters
