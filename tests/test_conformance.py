@@ -27,7 +27,8 @@ families = pytest.mark.parametrize("network", FAMILIES.values(), ids=FAMILIES.ke
 # Over depth and over time; the others take these steps in the same way.
 BURNED_IN = ("feedforward", "vanilla_rnn")
 # Norms, whose products are singular; states of several parts, of which all is observed or some.
-SPECTRA = ("layernorm", "lstm_cell", "linear_recurrence")
+SPECTRA = ("layernorm", "lstm_cell", "s4d")
+OF_SPECTRA = {FAMILIES[name] for name in SPECTRA}
 
 
 def some_gains(network: Network) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def grid(request: pytest.FixtureRequest) -> tuple[Network, xarray.Dataset]:
     """Every gain of a family as an axis of two points, the first of them `some_gains`; in float64."""
     network: Network = request.param
     axes: dict[str, Any] = {name: np.array([value, 1.5 * value + 0.1]) for name, value in some_gains(network).items()}
-    statistics = (*STATISTICS, "log_spectral")
+    statistics = (*STATISTICS, "log_spectral", *("log_singular_values",) * (network in OF_SPECTRA))
     return network, gs.sweep(
         network, depth=6, seeds=3, key=KEY, statistics=statistics, at=range(1, DEPTH + 1), dtype="float64", **axes
     )
@@ -131,25 +132,28 @@ def test_products_equal_jacfwd_of_the_whole_network(grid: tuple[Network, xarray.
     cell = dataset.isel(seed=SEED, **dict.fromkeys(network.gains, 0))  # type: ignore[arg-type]
     for name, values in expected(ahead, u).items():
         np.testing.assert_allclose(cell[name][:DEPTH], values, rtol=0, atol=1e-12, err_msg=name)
-    whole, burn_in = (later, BURN_IN) if network.family in BURNED_IN else (ahead, 0)
-    options: dict[str, Any] = {"depth": DEPTH, "seeds": SEED + 1, "key": KEY, "burn_in": burn_in, "dtype": "float64"}
-    backward = gs.sweep(network, direction="backward", **options, **some_gains(network)).log_gain.isel(seed=SEED)
-    np.testing.assert_allclose(backward[0], expected(whole, u)["log_gain"][-1], rtol=0, atol=1e-12)
+    whole = later if network.family in BURNED_IN else ahead
+    np.testing.assert_allclose(backward(network).log_gain[0], expected(whole, u)["log_gain"][-1], rtol=0, atol=1e-12)
+
+
+def backward(network: Network) -> xarray.Dataset:
+    """One network pushed backward from the last step; its spectra too where they are compared."""
+    spectra: dict[str, Any] = {"statistics": ("log_gain", "log_singular_values"), "at": 1}
+    return gs.sweep(
+        network, depth=DEPTH, seeds=SEED + 1, key=KEY, burn_in=BURN_IN * (network.family in BURNED_IN), dtype="float64",
+        direction="backward", **(spectra if network in OF_SPECTRA else {}), **some_gains(network),
+    ).isel(seed=SEED)  # fmt: skip
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("network", [FAMILIES[name] for name in SPECTRA], ids=SPECTRA)
-def test_singular_values_equal_those_of_the_whole_network(network: Network) -> None:
+@pytest.mark.parametrize("grid", [FAMILIES[name] for name in SPECTRA], ids=SPECTRA, indirect=True)
+def test_singular_values_equal_those_of_the_whole_network(grid: tuple[Network, xarray.Dataset]) -> None:
     """Of every prefix; and of the whole product pushed backward."""
+    network, dataset = grid
     products, _, _ = jacobians_and_vector(network)
-    options: dict[str, Any] = {
-        "depth": DEPTH, "seeds": SEED + 1, "key": KEY, "dtype": "float64", "statistics": "log_singular_values",
-        **some_gains(network),
-    }  # fmt: skip
-    ahead = gs.sweep(network, at=range(1, DEPTH + 1), **options).log_singular_values.isel(seed=SEED)
-    assert_spectra(ahead.to_numpy(), products)
-    back = gs.sweep(network, direction="backward", at=1, **options).log_singular_values.isel(seed=SEED)
-    assert_spectra(back.to_numpy()[:1], products[-1:])
+    cell = dataset.isel(seed=SEED, **dict.fromkeys(network.gains, 0))  # type: ignore[arg-type]
+    assert_spectra(cell.log_singular_values.to_numpy()[:DEPTH], products)
+    assert_spectra(backward(network).log_singular_values.to_numpy()[:1], products[-1:])
 
 
 def assert_spectra(logs: np.ndarray, products: np.ndarray) -> None:

@@ -46,7 +46,7 @@ def engine(network: Network, direction: str, format: str, scale: Array) -> tuple
     cells = Cells({name: value[None] for name, value in gains.items()}, loss_scale=scale[None])
     with jax.default_matmul_precision("highest"):
         found = RUNS[direction](source, cells, Task((VECTOR,), DEPTH, Tiling(1, 3), burn_in=1, format=format))
-    steps = [source.drawn(t) for t in range(DEPTH + 1)]
+    steps = jax.vmap(source.drawn)(jnp.arange(DEPTH + 1))
     shared = source.weights(0) if network.tied else None
     return (
         jax.tree.map(lambda leaf: leaf[0], found["vector"]),
@@ -88,8 +88,9 @@ def test_the_rounded_chain_is_that_of_ml_dtypes(network: Network, direction: str
     def held(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float32).astype(to).astype(np.float32)), tree)
 
-    found, gains, shared, steps, first, u = engine(network, direction, format, jnp.float32(scale))
-    states, steps = [held(network.initial_state(gains, held(first)))], held(steps)
+    found, gains, shared, drawn, first, u = engine(network, direction, format, jnp.float32(scale))
+    steps = [jax.tree.map(lambda leaf, t=t: leaf[t], held(drawn)) for t in range(DEPTH + 1)]
+    states = [held(network.initial_state(gains, held(first)))]
     like = states[0]
 
     def step(t: int, state: Any, vector: Any) -> Any:
@@ -188,8 +189,15 @@ def test_runs_are_joined_reopened_and_read_by_the_analysis(both: xarray.Dataset,
         gs.horizon(both, statistic="zeros")
 
 
+def largest(view: View) -> Array:
+    return jnp.max(jnp.abs(_rounded(view).mantissa))
+
+
 def test_over_time_from_a_loss_with_tied_weights() -> None:
-    """The gradient of a loss at the rounded state; both ways of asking for it agree."""
+    """The gradient of a loss at the rounded state; both ways of asking for it agree.
+
+    A statistic of one's own may read the rounded vector.
+    """
     network = gs.vanilla_rnn(5, features=3)
     options: dict[str, Any] = {
         "depth": 8,
@@ -197,7 +205,10 @@ def test_over_time_from_a_loss_with_tied_weights() -> None:
         "loss": lambda h: jnp.sum(h**2),
         "dtype": "float8_e4m3",
     }
-    found = gs.sweep(network, seeds=2, statistics="log_gradient", loss_scale=16.0, **options)
+    own = Statistic("largest", "largest entry", "1", largest, ("one", "rounded"))
+    found = gs.sweep(network, seeds=2, statistics=[own, "zeros"], loss_scale=16.0, **options)
+    assert list(found.data_vars) == ["dead", "log_gradient", *NARROW, "largest"]
+    assert bool((found.largest < 1).all())
     assert found.zeros.dims == ("seed", "time")
     assert bool((found.noise > 0).all())
     assert bool((found.noise.isel(time=0) > found.noise.isel(time=-1)).all())
@@ -207,17 +218,6 @@ def test_over_time_from_a_loss_with_tied_weights() -> None:
     assert set(pure) == {"log_gradient", *NARROW}
     for name in NARROW:
         np.testing.assert_allclose(pure[name], found[name].sel(seed=1), rtol=1e-5)
-
-
-def largest(view: View) -> Array:
-    return jnp.max(jnp.abs(_rounded(view).mantissa))
-
-
-def test_a_statistic_of_ones_own_may_read_the_rounded_vector() -> None:
-    own = Statistic("largest", "largest entry", "1", largest, ("one", "rounded"))
-    found = gs.sweep(gs.feedforward(6, "tanh"), dtype="float16", **{**SIZES, "statistics": [own, "zeros"]})
-    assert list(found.data_vars) == ["dead", "log_jvp", *NARROW, "largest"]
-    assert bool((found.largest < 1).all())
 
 
 @pytest.mark.parametrize(

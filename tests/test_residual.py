@@ -83,7 +83,7 @@ def test_law_A8_squared_gradients_grow_as_1_plus_s_to_the_depth() -> None:
 
 def mean_field(sigma_w: float, depth: int, q: float = 1.0) -> np.ndarray:
     """ln E‖Ju‖² of x + W tanh x after 1 … depth blocks: q' = q + σ_w² V(q), growth 1 + σ_w² D(q)."""
-    z = np.linspace(-12, 12, 16001)
+    z = np.linspace(-12, 12, 4001)
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     log = np.zeros(depth)
     for i in range(depth):

@@ -123,7 +123,10 @@ SCALED = partial(gs.residual, 4, scaling="inverse_sqrt_depth")
 REFUSED: dict[str, tuple[str, Callable[..., Any]]] = {
     "counted from the last": ("backward", partial(gs.sweep, NETWORK, direction="backward")),
     "the starts grow": ("partial products", partial(gs.partial_products, NETWORK)),
-    "scaled by the depth": ("branches", lambda depth, **more: gs.sweep(SCALED(layers=depth), depth=depth, **more)),
+    "scaled by the depth": (
+        "branches",
+        lambda depth, **more: gs.sweep(SCALED(layers=depth), depth=depth, statistics="length", **more),
+    ),
     "at another depth; pass at=[2, 4]": ("costly", partial(gs.sweep, NETWORK, statistics="log_spectral")),
 }
 

@@ -122,6 +122,13 @@ def unroll(
     return Unrolled(network, bound.gains, weights, jnp.asarray(scaled.join(state))), matrix
 
 
+def unmeasured(network: Network, depth: int = 4) -> Unrolled:
+    """A draw at the gains' defaults, and no product of it. Call it under jax.enable_x64."""
+    bound = bind(network, {})
+    weights, state = jax.jit(lambda: (jax.vmap(bound.weights)(jnp.arange(depth)), bound.chain.initial_state()))()
+    return Unrolled(network, bound.gains, weights, jnp.asarray(scaled.join(state)))
+
+
 class Both(NamedTuple):
     """What autodiff gives of the two inputs of one random network, leaves [2, …]."""
 
