@@ -153,7 +153,7 @@ def test_labels_are_read_as_numbers(label: str, number: float) -> None:
 def test_layer_gradients_take_what_a_sweep_returns() -> None:
     """One network or several, with no axis of schemes."""
     options: Any = {"seeds": 2, "direction": "backward", "statistics": "log_weight_gradient"}
-    several = {name: gs.feedforward(4, name) for name in ("tanh", "sigmoid")}
+    several = {name: gs.feedforward(4) for name in ("one", "other")}
     for network, panels in ((gs.feedforward(4), 1), (several, 2)):
         figure = layer_gradients({f"key {key}": gs.sweep(network, depth=4, key=key, **options) for key in (0, 1)})
         assert len(figure.axes) == panels

@@ -27,8 +27,8 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def test_200_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:
-    model = Sigmoids(200, 16)
+def test_100_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:
+    model = Sigmoids(100, 16)
     x = drawn(0, 4, 16)
     found = gs.inspect(model, x, loss=jnp.sum)
     weights = [np.asarray(layer.kernel[...], np.float64) for layer in model.layers]
@@ -44,11 +44,11 @@ def test_200_sigmoid_layers_in_float32_equal_float64_rescaled_by_hand() -> None:
         expected.append(scale)
         of_weights.append(scale + log_norm(before.T @ gradient))
         gradient = gradient @ w.T
-    layers = found.log_gradient.sel(layer=[f"layers.{i}" for i in range(200)]).values
+    layers = found.log_gradient.sel(layer=[f"layers.{i}" for i in range(100)]).values
     np.testing.assert_allclose(layers, expected[::-1], rtol=1e-6, atol=1e-6)
-    kernels = found.log_parameter_gradient.sel(parameter=[f"layers.{i}.kernel" for i in range(200)]).values
+    kernels = found.log_parameter_gradient.sel(parameter=[f"layers.{i}.kernel" for i in range(100)]).values
     np.testing.assert_allclose(kernels, of_weights[::-1], rtol=1e-6, atol=1e-6)
-    assert kernels[0] < -250
+    assert kernels[0] < -125
     assert found.log_float_gradient.values[0] == -np.inf
     assert found.attrs["entries_lost"] == 0
 
@@ -125,7 +125,7 @@ def chain(form: str) -> Callable[[Any, Array], Array]:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["unrolled", "scan", "remat", "fori_loop", "jit"])
 def test_forms_of_one_program_agree(form: str) -> None:
-    w, x = np.float32(0.3) * drawn(0, 6, 4, 4), drawn(1, 2, 4)
+    w, x = np.float32(0.3) * drawn(0, 4, 4, 4), drawn(1, 2, 4)
     found = gs.inspect(chain(form), w, x, loss=jnp.sum)
     state, gradient, scale, sizes = [np.asarray(x, np.float64)], np.ones((2, 4)), 0.0, []
     weights = np.asarray(w, np.float64)
@@ -146,7 +146,7 @@ def test_forms_of_one_program_agree(form: str) -> None:
 
 @pytest.mark.parametrize("power", [200, -200])
 def test_a_loss_times_a_power_of_two_shifts_every_logarithm(power: int) -> None:
-    w, x = np.float32(0.1) * drawn(0, 3, 4, 4), drawn(1, 2, 4)
+    w, x = list(np.float32(0.1) * drawn(0, 3, 4, 4)), drawn(1, 2, 4)  # apart, they have one program
     half = np.float32(2.0 ** (power // 2))
     once = gs.inspect(chain("unrolled"), w, x, loss=jnp.sum)
     shifted = gs.inspect(chain("unrolled"), w, x, loss=lambda y: jnp.sum(y) * half * half)
@@ -157,13 +157,12 @@ def test_a_loss_times_a_power_of_two_shifts_every_logarithm(power: int) -> None:
 def test_unequal_branches_add() -> None:
     def model(p: Any, x: Array) -> Array:
         small, large = x, x
-        for _ in range(6):
-            small = small * p["tenth"]
-        for _ in range(2):
-            large = large * p["tenth"]
+        for _ in range(3):
+            small = small * p["little"]
+        large = large * p["little"]
         return tap(jnp.sum(small) + jnp.sum(jnp.array([1.0, 3.0]) * large), "sum")
 
-    found = gs.inspect(model, {"tenth": jnp.float32(1e-10)}, jnp.ones(2))
+    found = gs.inspect(model, {"little": jnp.float32(1e-20)}, jnp.ones(2))
     expected = np.log(1e-20 * np.sqrt(10.0))
     np.testing.assert_allclose(found.log_gradient.sel(layer="input").values, expected, rtol=1e-7)
 
@@ -171,13 +170,13 @@ def test_unequal_branches_add() -> None:
 def test_what_is_lost_beside_a_larger_number_is_said() -> None:
     def model(p: Any, x: Array) -> Array:
         tiny = x
-        for _ in range(8):
-            tiny = tiny * p["tenth"]
+        for _ in range(4):
+            tiny = tiny * p["little"]
         mask = jnp.array([1.0, 0.0])
         return tap(jnp.sum(tiny) + jnp.sum(mask * x), "sum")
 
     with pytest.warns(RuntimeWarning, match="too small beside others"):
-        found = gs.inspect(model, {"tenth": jnp.float32(1e-10)}, jnp.ones(2))
+        found = gs.inspect(model, {"little": jnp.float32(1e-20)}, jnp.ones(2))
     assert found.attrs["entries_lost"] == 1
     np.testing.assert_allclose(found.log_gradient.sel(layer="input").values, 0, atol=1e-7)
 

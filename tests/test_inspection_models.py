@@ -156,10 +156,10 @@ def test_random_streams_may_be_given_by_name() -> None:
         def __call__(self, x: Array, rngs: nnx.Rngs) -> Array:
             return self.drop(self.a(x), rngs=rngs)
 
-    model, x, rngs = Dropping(nnx.Rngs(0)), jnp.ones((4, 3)), nnx.Rngs(dropout=1)
+    model, x, rngs = Dropping(nnx.Rngs(0)), jnp.ones((2, 3)), nnx.Rngs(dropout=1)
     named = gs.inspect(model, x, loss=squares, keywords={"rngs": rngs})
     placed = gs.inspect(model, x, rngs, loss=squares)
-    gradient = nnx.grad(lambda model: squares(model(x, nnx.Rngs(dropout=1))))(model)
+    gradient = nnx.jit(nnx.grad(lambda model: squares(model(x, nnx.Rngs(dropout=1)))))(model)
     for found in (named, placed):
         np.testing.assert_allclose(found.log_parameter_gradient, log_norms(gradient), rtol=1e-5)
     assert int(rngs.dropout.count[...]) == 0
@@ -186,7 +186,7 @@ class Dense(linen.Module):
 
 def test_linen_models() -> None:
     model, x = Dense(), drawn(0, 4, 3)
-    variables = model.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)
+    variables = jax.jit(model.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)
     rngs = {"dropout": jax.random.key(2)}
     found = gs.inspect(model, x, loss=squares, variables=variables, rngs=rngs)
 
@@ -222,11 +222,11 @@ def test_float64_equals_jax_grad() -> None:
 
 def test_bfloat16_overflow_and_a_gradient_of_zero() -> None:
     def model(w: Array, x: Array) -> Array:
-        for _ in range(8):
+        for _ in range(4):
             x = tap(x * w, "layer")
         return tap(jnp.sum(jnp.where(x > 0, jnp.log(jnp.abs(x)), 0 * x)), "sum")
 
-    w, x = jnp.asarray(2.0**20, jnp.bfloat16), jnp.asarray([2.0**-100, -(2.0**-100)], jnp.bfloat16)
+    w, x = jnp.asarray(2.0**40, jnp.bfloat16), jnp.asarray([2.0**-100, -(2.0**-100)], jnp.bfloat16)
     found = gs.inspect(model, w, x)
     np.testing.assert_allclose(found.log_gradient.sel(layer="input").values, 100 * np.log(2.0), rtol=1e-2)
     assert found.zero_gradient.sel(layer="input").values == 0.5

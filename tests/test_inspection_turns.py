@@ -13,7 +13,7 @@ from jax import Array
 import gradsim as gs
 
 STEPS = 3
-X = drawn(0, 3, STEPS, 5)
+X = np.asarray(drawn(0, 3, STEPS, 5))
 
 
 def log_gain(jacobian: Any, entries: int) -> float:
@@ -89,9 +89,13 @@ class Unrolled(nnx.Module):
         return x
 
 
-def test_blocks_in_a_scan_are_those_of_the_unrolled_stack() -> None:
-    x = 2.0 * X[:, 0, :4]
-    stack = Stack()
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return Stack()
+
+
+def test_blocks_in_a_scan_are_those_of_the_unrolled_stack(stack: Stack) -> None:
+    x = np.float32(2) * X[:, 0, :4]
     found = gs.inspect(stack, x, gains=True)
     wanted = gs.inspect(Unrolled(stack), x, gains=True)
     for part in ("", ".linear"):
@@ -99,11 +103,10 @@ def test_blocks_in_a_scan_are_those_of_the_unrolled_stack() -> None:
         np.testing.assert_allclose(found.log_gain_by_step.sel(layer=f"blocks{part}"), turns, atol=2e-6)
 
 
-def test_many_examples_are_measured_by_probes() -> None:
+def test_many_examples_are_measured_by_probes(stack: Stack) -> None:
     x = 2.0 * drawn(1, 200, 4)
-    model = Stack()
-    stacked = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.blocks))[::-1]]
-    row = gs.inspect(model, x, gains=True).sel(layer="blocks")
+    stacked = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(stack.blocks))[::-1]]
+    row = gs.inspect(stack, x, gains=True).sel(layer="blocks")
     assert row.gain_method == "probes"
 
     @jax.jit

@@ -194,7 +194,7 @@ def test_profiles_take_time_numbers_and_any_number_of_axes(gated: xarray.Dataset
         plot.depth_profile(gated, None, panels="sigma_w", lines="sigma_w")
     with pytest.raises(ValueError, match="panels: log_gain has no axis 'sigma_v'; its axes: update_bias, sigma_w"):
         plot.depth_profile(gated, panels="sigma_v")
-    many = gs.sweep(gs.feedforward(3), depth=2, seeds=1, sigma_w=np.linspace(0.5, 1, 8))
+    many = gated.isel(update_bias=0, sigma_w=[0] * 8).assign_coords(sigma_w=np.linspace(0.5, 1, 8))
     with pytest.raises(ValueError, match="lines: sigma_w has 8 points; pass at most 7"):
         plot.depth_profile(many)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ import gradsim as gs
 from gradsim.draws import normal
 from gradsim.engine.chain import Source
 from gradsim.engine.streams import network_keys
+from gradsim.engine.tiling import Tiling
+from gradsim.sweeps.chunks import Chunk
 from gradsim.training import loop, programs, tasks
 from gradsim.training.loop import order
 from gradsim.training.over_networks import over_networks, over_networks_in_place
@@ -128,7 +131,15 @@ def test_every_family_trains_by_the_gradient_of_the_sweep(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def grid() -> xarray.Dataset:
+def six_at_once() -> Iterator[None]:
+    """Two cells and three seeds in each call, of few networks as of many: one program serves all."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "plan_chunk", lambda _: Chunk(2, 3, Tiling(6, 60)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def grid(six_at_once: None) -> xarray.Dataset:
     """Rates from a modest one to one that diverges at once, over gains and seeds, of two networks."""
     networks = {"tanh": gs.feedforward(16), "skip": gs.residual(16)}
     return gs.train(
@@ -187,7 +198,7 @@ def test_runs_of_other_experiments_do_not_join(grid: xarray.Dataset) -> None:
     with pytest.raises(ValueError, match="the runs differ in step as well as in seed"):
         gs.concat([one, other.isel(step=slice(1, None))], along="seed")
     with pytest.raises(ValueError, match="optimizer is 'sgd' in one run and None in another"):
-        gs.concat([one, gs.sweep(gs.feedforward(4), depth=2, seeds=range(1, 3))], along="seed")
+        gs.concat([one, gs.sweep(gs.feedforward(4), depth=2, seeds=range(1, 3), statistics="length")], along="seed")
 
 
 def test_a_file_opens_as_it_was(grid: xarray.Dataset, tmp_path: Any) -> None:
@@ -213,7 +224,7 @@ def test_a_schedule_that_branches_on_the_rate_trains_each() -> None:
     assert np.all(both.loss.sel(learning_rate=rates[0], step=20) > one.loss.sel(step=20))
 
 
-def test_what_is_recorded_is_kept_on_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_recorded_is_kept_on_an_interrupt(six_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def take(self: Any, count: int, room: int, take: Any = loop.Batches.take) -> Any:
         if next(turns) == 2:
             raise KeyboardInterrupt
@@ -221,7 +232,6 @@ def test_what_is_recorded_is_kept_on_an_interrupt(monkeypatch: pytest.MonkeyPatc
 
     turns = iter(range(100))
     monkeypatch.setattr(loop.Batches, "take", take)
-    monkeypatch.setattr(loop, "STEPS", 20)
     with pytest.raises(KeyboardInterrupt) as caught:
         gs.train(gs.feedforward(16), depth=2, seeds=1, steps=60, record=20, learning_rate=0.1, by_layer=False, **SGD)
     partial = caught.value.dataset  # type: ignore[attr-defined]

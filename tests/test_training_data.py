@@ -1,9 +1,9 @@
 """What is learned: digits and their labels, the copy task, the adding problem, arrays; what each family reads."""
 
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -21,9 +21,13 @@ def get(data: Any, network: gs.Network = RNN, depth: int | None = None, key: int
     return tasks.get(data, network, depth=depth, classes=None, held_out=0.2, key=key, dtype="float32")[0]
 
 
+@partial(jax.jit, static_argnums=0)
+def taken(task: Any, source: Any, numbers: Any) -> Sample:
+    return jax.vmap(task.take, in_axes=(None, 0))(source, numbers)
+
+
 def samples(data: Data, numbers: Any) -> Sample:
-    take = jax.vmap(data.task.take, in_axes=(None, 0))
-    return jax.tree.map(np.asarray, take(jax.tree.map(jnp.asarray, data.source), jnp.asarray(numbers, "int32")))
+    return jax.tree.map(np.asarray, taken(data.task, data.source, np.asarray(numbers, np.int32)))
 
 
 def test_digits_are_all_there_with_their_labels() -> None:

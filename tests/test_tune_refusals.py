@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from inspected import drawn
 from jax import Array, lax
 from wrong import own_checks
 
 import gradsim as gs
 from gradsim.inspection.solve import solve
 
-X = jax.random.normal(jax.random.key(0), (16, 24))
+X = drawn(0, 16, 24)
 
 
 class Gated(linen.Module):
@@ -28,7 +29,7 @@ class Gated(linen.Module):
 
 
 def test_a_linen_model_with_what_a_norm_swallows() -> None:
-    variables = Gated().init(jax.random.key(0), X)
+    variables = jax.jit(Gated().init)(jax.random.key(0), X)
     tuned, table = gs.tune(Gated(), X, variables=variables)
     structures: list[Any] = [jax.tree.structure(tuned), jax.tree.structure(variables)]
     assert structures[0] == structures[1]
@@ -48,7 +49,7 @@ def test_an_embedding_with_places_before_a_norm_keeps_its_scale() -> None:
         h = h - h.mean(-1, keepdims=True)
         return (h / jnp.sqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)) @ p["out"]
 
-    given = {"embed": 0.3 * jax.random.normal(jax.random.key(1), (24, 8)), "out": jnp.eye(8)[:, :3]}
+    given = {"embed": np.float32(0.3) * drawn(1, 24, 8), "out": jnp.asarray(np.eye(8, 3), "float32")}
     _, table = gs.tune(model, given, X, target=3.0)
     assert table.status.values.tolist() == ["refused", "tuned"]
     assert table.scale.values[0] == 1
@@ -82,7 +83,7 @@ def test_what_is_refused_has_a_reason_and_the_rest_is_tuned() -> None:
         "last": (6, 3),
         "apart": (2, 3),
     }
-    given = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    given = {name: drawn(i + 1, *shape) for i, (name, shape) in enumerate(shapes.items())}
     tuned, table = gs.tune(odd, given, X)
     reasons = dict(zip(table.layer.values.tolist(), table.reason.values.tolist(), strict=True))
     assert list(reasons) == ["saturated", "dead", "shared", "recurrent", "last"]

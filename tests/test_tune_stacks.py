@@ -138,7 +138,11 @@ def test_slices_are_found_wherever_scans_take_them(form: str) -> None:
 
 
 def test_a_cell_of_all_turns_is_refused_and_the_rest_is_tuned() -> None:
-    model = nnx.Sequential(nnx.RNN(nnx.SimpleCell(12, 4, rngs=nnx.Rngs(0))), nnx.Linear(4, 3, rngs=nnx.Rngs(1)))
+    def draw(_: Any, shape: Any, dtype: Any) -> Array:
+        return jnp.asarray(KERNELS[0, : shape[0], : shape[1]], dtype)
+
+    cell = nnx.SimpleCell(12, 4, kernel_init=draw, recurrent_kernel_init=draw, rngs=nnx.Rngs(0))
+    model = nnx.Sequential(nnx.RNN(cell), nnx.Linear(4, 3, kernel_init=draw, rngs=nnx.Rngs(1)))
     _, table = gs.tune(model, X.reshape(2, 4, 12))
     status = dict(zip(table.layer.values, table.status.values, strict=True))
     assert status["layers.1"] == "tuned"
