@@ -72,7 +72,9 @@ def test_parts_of_a_sweep_have_the_growth_of_the_whole(both_ways: dict[str, xarr
 
 def test_growth_of_the_spectral_norm_is_taken_where_it_was_measured(both_ways: dict[str, xarray.Dataset]) -> None:
     everywhere = both_ways["forward"]
-    np.testing.assert_allclose(growth(everywhere, "log_spectral").mean("sigma_b"), np.log(everywhere.sigma_w), atol=1e-6)
+    np.testing.assert_allclose(
+        growth(everywhere, "log_spectral").mean("sigma_b"), np.log(everywhere.sigma_w), atol=1e-6
+    )
     network = gs.feedforward(5, "identity", "orthogonal")
     for options in ({"at": [2, 7]}, {"direction": "backward", "at": [1, 4]}):
         one = gs.sweep(network, depth=8, seeds=2, sigma_w=0.5, statistics="log_spectral", **options)
