@@ -50,9 +50,10 @@ def test_half_stable_point_of_gelu_and_silu(name: str, weight: float, bias: floa
     # Roberts, Yaida & Hanin 2022, section 5.3.4: the one point where χ_∥ = χ_⊥ = 1; the edge ends there.
     phi = activations.get(name)
     with jax.enable_x64(True):
-        mismatch = jax.jit(lambda q: quadrature.mean_square_derivative(phi, q) - quadrature.slope_moment(phi, q))
-        q = optimize.brentq(lambda q: float(mismatch(q)), 2.0, 40.0, xtol=1e-13)
-        v, d = (float(jax.jit(lambda q, m=m: m(phi, q))(q)) for m in (quadrature.mean_square, quadrature.slope_moment))
+        of = (quadrature.mean_square, quadrature.slope_moment, quadrature.mean_square_derivative)
+        moments = jax.jit(lambda q: jnp.stack([one(phi, q) for one in of]))
+        q = optimize.brentq(lambda q: float(np.asarray(moments(q)) @ [0, -1, 1]), 2.0, 40.0, xtol=1e-13)
+        v, d, _ = np.asarray(moments(q))
     np.testing.assert_allclose([1 / d, q - v / d], [weight, bias], rtol=0, atol=6e-9)
     inside, outside = theory.edge_of_chaos(name, np.sqrt(bias) * np.array([1.01, 0.99]))
     assert inside**2 < weight
