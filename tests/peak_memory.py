@@ -17,15 +17,15 @@ from gradsim.cli.compiling import program
 from gradsim.engine.tiling import Tiling
 from gradsim.sweeps import calls, chunks
 
-FORWARD: dict[str, Any] = {"depth": 8, "seeds": 2}
+FORWARD: dict[str, Any] = {"depth": 4, "seeds": 2}
 CASES: dict[str, tuple[gs.Network, dict[str, Any], chunks.Chunk]] = {
-    "forward": (gs.feedforward(128), FORWARD, chunks.Chunk(256, 2, Tiling(256, 8))),
+    "forward": (gs.feedforward(128), FORWARD, chunks.Chunk(256, 2, Tiling(256, 4))),
     "backward": (
         gs.feedforward(128),
         {**FORWARD, "direction": "backward", "statistics": ("log_gain", "log_weight_gradient")},
-        chunks.Chunk(256, 1, Tiling(128, 8)),
+        chunks.Chunk(256, 1, Tiling(128, 4)),
     ),
-    "over time": (gs.lstm(64), FORWARD, chunks.Chunk(256, 1, Tiling(256, 8))),
+    "over time": (gs.lstm(64), FORWARD, chunks.Chunk(256, 1, Tiling(256, 4))),
 }
 
 

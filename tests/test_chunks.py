@@ -21,6 +21,7 @@ from gradsim.sweeps.machine import used
 
 WIDTH = 6
 NETWORK, RECURRENT = gs.feedforward(WIDTH, "tanh"), gs.vanilla_rnn(WIDTH)
+FEW: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "seeds": 4}
 
 
 def sweep(network: Any = NETWORK, **options: Any) -> xarray.Dataset:
@@ -120,13 +121,12 @@ def test_chunks_and_tiles_do_not_change_a_number(
 
 
 def test_little_memory_makes_small_chunks_and_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {"sigma_w": [0.5, 1.0, 2.0], "seeds": 4}
-    whole = sweep(**options)
+    whole = sweep(**FEW)
     monkeypatch.setattr(chunks, "CPU_BYTES", 1)
-    np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
+    np.testing.assert_allclose(sweep(**FEW).log_gain, whole.log_gain, atol=1e-5)
     monkeypatch.undo()
     monkeypatch.setattr(chunks, "CPU_ROWS", 1)
-    np.testing.assert_allclose(sweep(**options).log_gain, whole.log_gain, atol=1e-5)
+    np.testing.assert_allclose(sweep(**FEW).log_gain, whole.log_gain, atol=1e-5)
 
 
 def test_what_a_compiler_freed_is_given_back_once_for_each_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,17 +136,20 @@ def test_what_a_compiler_freed_is_given_back_once_for_each_program(monkeypatch: 
     class Library:
         malloc_trim = staticmethod(calls.append)
 
-    chunks.release_compiler_memory.cache_clear()
+    forget = chunks.release_compiler_memory.cache_clear
+    forget()
     monkeypatch.setattr(chunks.sys, "platform", "linux")
     monkeypatch.setattr(chunks.ctypes, "CDLL", lambda name: Library())
     for _ in range(2):
-        sweep(seeds=2)
+        sweep(**FEW)
     assert calls == [0]
+    forget()
     monkeypatch.setattr(chunks.ctypes, "CDLL", lambda name: object())
-    assert np.isfinite(sweep(seeds=3).log_gain).all()
+    assert np.isfinite(sweep(**FEW).log_gain).all()
+    forget()
     monkeypatch.setattr(chunks.sys, "platform", "win32")
     monkeypatch.delattr(chunks.ctypes, "CDLL")
-    assert np.isfinite(sweep(seeds=4).log_gain).all()
+    assert np.isfinite(sweep(**FEW).log_gain).all()
 
 
 @given(total=st.integers(1, 5000), chunk=st.integers(1, 400))

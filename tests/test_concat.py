@@ -8,9 +8,17 @@ import pytest
 import xarray
 
 import gradsim as gs
+from gradsim.engine.tiling import Tiling
+from gradsim.sweeps import chunks
 
 NETWORK = gs.feedforward(5)
 OPTIONS: dict[str, Any] = {"depth": 4, "sigma_w": [0.5, 1.0, 2.0]}
+
+
+@pytest.fixture(autouse=True)
+def one_cell_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of any shape then runs the same program."""
+    monkeypatch.setattr(chunks, "plan_chunk", lambda plan, **_: chunks.Chunk(1, 4, Tiling(1, plan.depth)))
 
 
 def sweep(network: Any = NETWORK, **options: Any) -> xarray.Dataset:

@@ -56,7 +56,7 @@ def test_what_is_asked_for_its_memory_is_compiled_once(caplog: pytest.LogCapture
     import jax
 
     with caplog.at_level(logging.WARNING), jax.log_compiles():
-        gs.sweep(gs.feedforward(7), depth=3, seeds=3, sigma_w=[0.5, 1.0, 1.5])
+        gs.sweep(gs.feedforward(7), depth=3, seeds=3, sigma_w=[0.5, 1.0, 1.5], statistics="length")
     said = [record.getMessage() for record in caplog.records]
     assert sum("Finished XLA compilation of jit(_measure)" in line for line in said) == 1
     assert len(needed) == 1
@@ -78,7 +78,7 @@ def test_max_memory_bounds_what_is_used(options: dict[str, Any], needed: list[in
 def test_a_chunk_that_was_planned_too_large_is_halved(needed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """As one of a store that was begun where there was more memory."""
     expected = gs.sweep(NETWORK, **GRID)
-    monkeypatch.setattr(chunks, "plan_chunk", lambda plan, **_: chunks.Chunk(512, 2, Tiling(512, 4)))
+    monkeypatch.setattr(chunks, "plan_chunk", lambda plan, **_: chunks.Chunk(512, 2, Tiling(512, 12)))
     with pytest.warns(
         RuntimeWarning, match=r"^device: .* GiB are needed, and .* GiB may be used, with 512 cells x 2"
     ) as said:

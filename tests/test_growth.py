@@ -47,7 +47,8 @@ def both_ways() -> dict[str, xarray.Dataset]:
     """Linear orthogonal networks: the log gain of l layers is l ln σ_w in every one of them, whichever the way."""
     network = gs.feedforward(5, "identity", "orthogonal")
     options: dict[str, Any] = {"depth": 8, "seeds": 2, "sigma_w": [0.5, 0.9, 1.25], "sigma_b": [0.0, 0.1]}
-    return {way: gs.sweep(network, direction=way, **options) for way in ("forward", "backward")}
+    statistics = {"forward": ("log_gain", "log_spectral"), "backward": "log_gain"}
+    return {way: gs.sweep(network, direction=way, statistics=some, **options) for way, some in statistics.items()}
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])
@@ -69,9 +70,13 @@ def test_parts_of_a_sweep_have_the_growth_of_the_whole(both_ways: dict[str, xarr
     np.testing.assert_allclose(growth(one.isel(depth=[-1])).isel(sigma_b=0), np.log(one["sigma_w"]), atol=1e-6)
 
 
-def test_growth_of_the_spectral_norm_is_taken_where_it_was_measured() -> None:
+def test_growth_of_the_spectral_norm_is_taken_where_it_was_measured(both_ways: dict[str, xarray.Dataset]) -> None:
+    everywhere = both_ways["forward"]
+    np.testing.assert_allclose(
+        growth(everywhere, "log_spectral").mean("sigma_b"), np.log(everywhere.sigma_w), atol=1e-6
+    )
     network = gs.feedforward(5, "identity", "orthogonal")
-    for options in ({}, {"at": [2, 7]}, {"direction": "backward", "at": [1, 4]}):
+    for options in ({"at": [2, 7]}, {"direction": "backward", "at": [1, 4]}):
         one = gs.sweep(network, depth=8, seeds=2, sigma_w=0.5, statistics="log_spectral", **options)
         assert float(growth(one, "log_spectral")) == pytest.approx(np.log(0.5), abs=1e-6)
 
@@ -86,14 +91,16 @@ def test_growth_of_partial_products_is_from_their_start() -> None:
 
 def test_a_gradient_of_a_loss_has_no_known_size_before_the_first_step() -> None:
     network = gs.feedforward(5, "identity", "orthogonal")
-    options: dict[str, Any] = {"depth": 4, "seeds": 2, "sigma_w": 0.5, "direction": "backward"}
-    one = gs.sweep(network, loss=lambda h: 7 * h[0], statistics="log_gradient", burn_in=2, **options)
+    one = gs.sweep(
+        network, depth=4, seeds=2, burn_in=2, sigma_w=0.5, direction="backward", loss=lambda h: 7 * h[0],
+        statistics=("log_gradient", "log_weight_gradient"),
+    )  # fmt: skip
     assert float(growth(one, "log_gradient")) == pytest.approx(np.log(0.5), abs=1e-6)
     with pytest.raises(ValueError, match="since: got 0; pass a lag that was measured: 1, 2, 3"):
         growth(one, "log_gradient", since=0)
-    weights = gs.sweep(network, statistics="log_weight_gradient", **options)
-    of_bias = growth(weights, "log_weight_gradient").sel(parameter="b")
-    assert float(of_bias) == pytest.approx(np.log(0.5), abs=1e-6)
+    for burn_in in (0, 2):
+        of_bias = growth(one.assign_attrs(burn_in=burn_in), "log_weight_gradient").sel(parameter="b")
+        assert float(of_bias) == pytest.approx(np.log(0.5), abs=1e-6)
 
 
 def square(z: jax.Array) -> jax.Array:

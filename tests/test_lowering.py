@@ -62,6 +62,6 @@ def test_exponents_lower_for_accelerators() -> None:
 
 
 def test_spectra_lower_for_accelerators() -> None:
-    lowers(gs.log_singular_values, np.ones((2, 3, 4, 4), np.float32))
+    """In a sweep; see test_spectra.py for the function."""
     _, (plan, tiling, *given) = program(gs.feedforward(4), depth=3, seeds=2, statistics="log_singular_values")
     lowers(lambda *given: loop._measure(plan, tiling, *given), *given)

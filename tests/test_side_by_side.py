@@ -23,7 +23,10 @@ from gradsim.sweeps.calls import DeviceError
 from gradsim.sweeps.compiling import Compiling
 
 sweep = partial(gs.sweep, gs.feedforward(6), depth=4, seeds=4, sigma_w=[0.5, 1.0, 1.5, 2.0])  # 8 chunks
-exponents = partial(gs.lyapunov_exponents, gs.vanilla_rnn(4), depth=64, seeds=5, sigma_w=[0.5, 1.0, 1.5])
+exponents = partial(
+    gs.lyapunov_exponents, gs.vanilla_rnn(4), depth=64, seeds=5, sigma_w=[0.5, 1.0, 1.5], dtype="float64",
+    tolerance=1e-10,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -98,14 +101,21 @@ def test_an_error_of_the_device_ends_all_at_the_second_try(monkeypatch: pytest.M
         sweep()
 
 
+@pytest.fixture(scope="module")
+def alone() -> xarray.Dataset:
+    """The exponents of all networks in one call, of one core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lyapunov, "cores", lambda: 1)
+        return exponents()
+
+
 @pytest.mark.parametrize(("seeds", "most"), [(1, 4), (5, 2)])
-def test_exponents_keep_their_places(seeds: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exponents_keep_their_places(
+    seeds: int, most: int, alone: xarray.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Groups of steps are chosen for the networks of a call: the same to the tolerance of a factor."""
-    found = []
-    for count in (1, most):
-        monkeypatch.setattr(lyapunov, "cores", lambda count=count: count)
-        found.append(exponents(seeds=seeds, dtype="float64", tolerance=1e-10))
-    alone, beside = found
+    monkeypatch.setattr(lyapunov, "cores", lambda: most)
+    beside, alone = exponents(seeds=seeds), alone.isel(seed=slice(seeds))
     np.testing.assert_allclose(beside.lyapunov, alone.lyapunov, rtol=0, atol=1e-9)
     np.testing.assert_array_equal(beside.lost, alone.lost)
 
@@ -123,5 +133,5 @@ def test_ctrl_c_ends_exponents_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(lyapunov, "cores", lambda: 3)
     monkeypatch.setattr(Compiling, "update", update)
     with pytest.raises(KeyboardInterrupt):
-        exponents()
+        exponents(seeds=1)  # three calls, of one network each
     assert len(updates) < lyapunov.BATCHES  # of three times as many

@@ -29,7 +29,7 @@ def test_edge_of_chaos_exists_and_is_one(name: str) -> None:
     assert np.all(np.isfinite(sigma_w))
     assert np.all(np.diff(sigma_w) > 0)
     np.testing.assert_allclose(theory.feedforward(name, sigma_w, sigma_b).chi, 1, rtol=1e-9)
-    below, above = (theory.transient(name, factor * sigma_w, sigma_b, 2000).chi[:, -1] for factor in (0.999, 1.001))
+    below, above = theory.transient(name, np.array([[0.999], [1.001]]) * sigma_w, sigma_b, 2000).chi[..., -1]
     assert np.all(below < 1)
     assert np.all(above > 1)
     assert np.all(theory.explain_edge(name, sigma_b) == edge.EXISTS)
@@ -50,9 +50,10 @@ def test_half_stable_point_of_gelu_and_silu(name: str, weight: float, bias: floa
     # Roberts, Yaida & Hanin 2022, section 5.3.4: the one point where χ_∥ = χ_⊥ = 1; the edge ends there.
     phi = activations.get(name)
     with jax.enable_x64(True):
-        mismatch = jax.jit(lambda q: quadrature.mean_square_derivative(phi, q) - quadrature.slope_moment(phi, q))
-        q = optimize.brentq(lambda q: float(mismatch(q)), 2.0, 40.0, xtol=1e-13)
-        v, d = (float(jax.jit(lambda q, m=m: m(phi, q))(q)) for m in (quadrature.mean_square, quadrature.slope_moment))
+        of = (quadrature.mean_square, quadrature.slope_moment, quadrature.mean_square_derivative)
+        moments = jax.jit(lambda q: jnp.stack([one(phi, q) for one in of]))
+        q = optimize.brentq(lambda q: float(np.asarray(moments(q)) @ [0, -1, 1]), 2.0, 40.0, xtol=1e-13)
+        v, d, _ = np.asarray(moments(q))
     np.testing.assert_allclose([1 / d, q - v / d], [weight, bias], rtol=0, atol=6e-9)
     inside, outside = theory.edge_of_chaos(name, np.sqrt(bias) * np.array([1.01, 0.99]))
     assert inside**2 < weight
@@ -170,7 +171,7 @@ def test_algebra_of_fixed_points(sigma_w: float, sigma_b: float, scale: float) -
     assert sigma_b**2 * (1 - 1e-12) <= tanh.q <= (sigma_w**2 + sigma_b**2) * (1 + 1e-12)
     assert (tanh.c < 1) == (tanh.chi > 1 + 1e-12)
     # the length of a homogeneous network is proportional to the bias' variance
-    one, other = (theory.feedforward("relu", min(sigma_w, 1.4), factor * sigma_b).q for factor in (1.0, scale))
+    one, other = theory.feedforward("relu", min(sigma_w, 1.4), np.array([1.0, scale]) * sigma_b).q
     np.testing.assert_allclose(other, scale**2 * one, rtol=1e-12)
 
 
