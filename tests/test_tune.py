@@ -113,16 +113,15 @@ class Blocks(nnx.Module):
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("deviation", [0.02, 4.0])
-def test_30_tanh_layers(deviation: float) -> None:
-    """Through all of them a signal leaves the range of floats, or every layer saturates."""
-    model = Tanh(30, 24, deviation)
+@pytest.mark.parametrize("deviation", [0.1, 4.0])
+def test_50_tanh_layers(deviation: float) -> None:
+    model = Tanh(50, 24, deviation)
     given = jax.tree.map(jnp.copy, nnx.state(model))
     tuned, table = gs.tune(model, X)
     x = X
     for i, layer in enumerate(tuned.layers):
         parameters = layer.kernel[...], layer.bias[...]
-        last = i == 29  # that of the last layer is the gain of its product
+        last = i == 49  # that of the last layer is the gain of its product
         jacobian, x = jacobian_of_tanh(*parameters, x)
         found = gain(layer.kernel[...], 24) if last else gain(jacobian, x.size)
         assert 0.95 < found < 1.05
@@ -134,9 +133,9 @@ def test_30_tanh_layers(deviation: float) -> None:
     jax.tree.map(np.testing.assert_array_equal, nnx.state(model), given)
 
 
-def test_8_relu_convolutions() -> None:
+def test_15_relu_convolutions() -> None:
     images = drawn(1, 4, 5, 5, 1)
-    tuned, table = gs.tune(Convolutions(8, 8), images)
+    tuned, table = gs.tune(Convolutions(15, 8), images)
     x = images
     for i, layer in enumerate(tuned.layers):
         parameters = layer.kernel[...], layer.bias[...]
