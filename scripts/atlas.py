@@ -122,7 +122,7 @@ def measure(options: Options) -> dict[str, xarray.Dataset]:
         family, depth = FAMILIES[name], _depth(name, options)
         axes = _axes(name, options)
         jobs[name] = _sweep(family.build(options.family_width), depth, options, **axes, **family.others)
-    return cli.perform(jobs, partial(_finished, options), at_once=2)
+    return cli.perform(jobs, partial(_finished, options))
 
 
 def _finished(options: Options, name: str, one: xarray.Dataset) -> xarray.Dataset:

@@ -31,12 +31,12 @@ NAMES = (("map", "tanh/2"), "plain")
 JOB: dict[str, Any] = {"network": gs.feedforward(6), "depth": 4, "seeds": 4, "sigma_w": [0.5, 1.0]}
 
 
-def script(options: cli.Options, depth: int = 4) -> Any:
+def script(options: cli.Options, depth: int = 4, at_once: int = 1) -> Any:
     """A run of a script of two sweeps, of four chunks each."""
     job = partial(gs.sweep, **JOB | {"depth": depth})
 
     def measure(_: Any) -> dict[str, xarray.Dataset]:
-        found = cli.perform(dict.fromkeys(NAMES, job))
+        found = cli.perform(dict.fromkeys(NAMES, job), at_once=at_once)
         return {"both": xarray.concat([found[name] for name in NAMES], "name")}
 
     return cli.run("some", options, measure, lambda _: "", lambda _: {})
@@ -81,6 +81,21 @@ def test_the_same_command_goes_on(tmp_path: Path, calls: list[int], capsys: pyte
     xarray.testing.assert_equal(cli.load(tmp_path / "other" / "some.zarr")["both"].load(), there)
     with pytest.raises(SystemExit, match=r"^error: depth: the store at .* was made with 4, and 3 came"):
         script(options, depth=3)
+
+
+def test_two_at_once_go_on(tmp_path: Path, calls: list[int]) -> None:
+    """What each has finished when Ctrl-C ends both is not measured again."""
+    options = cli.Options(out=tmp_path / "out", store=tmp_path / "kept")
+    with pytest.raises(SystemExit):
+        script(options, at_once=2)
+    ended, there = len(calls), [gs.open(path) for path in sorted((tmp_path / "kept").iterdir())]
+    finished = round(sum(4 * one.attrs["done"] for one in there))
+    assert 3 <= finished < 8  # five calls before, of which the last of each may be on its way
+    script(options, at_once=2)
+    assert len(calls) == ended + 8 - finished
+    script(cli.Options(out=tmp_path / "other"))
+    one, other = (cli.load(tmp_path / name / "some.zarr")["both"].load() for name in ("out", "other"))
+    xarray.testing.assert_equal(one, other)
 
 
 def test_resume_goes_on_with_the_options_of_then(

@@ -143,13 +143,14 @@ class Jobs:
 def perform(
     jobs: Mapping[Name, partial[xarray.Dataset]],
     finish: Callable[[Name, xarray.Dataset], xarray.Dataset] = as_it_is,
-    at_once: int = 1,
+    at_once: int = 2,
 ) -> dict[Name, xarray.Dataset]:
     """The Dataset of each job, `functools.partial` of `gradsim.sweep` or `gradsim.critical`, by its name, after
     `finish` of name and Dataset.
 
     Args:
-        at_once: how many jobs are run at a time: one compiles, or is finished, while another measures.
+        at_once: how many jobs are run at a time where a CPU has as many cores and nobody has asked for its devices:
+            one compiles, or is finished, while another measures.
 
     Each sweep has a store of its own in the folder `kept`, if there is one.
 
@@ -160,6 +161,7 @@ def perform(
     if at_hand().share()[1] > 1:  # what has no store is measured by who draws
         jobs = {name: job for name, job in jobs.items() if job.func in (sweep, partial_products)}
 
+    at_once = min(at_once, at_hand().threads)
     with Jobs({name: foresee(*job.args, **job.keywords) for name, job in jobs.items()}, at_once) as several:
         found = several.run(jobs, finish)
     shared(found)
