@@ -97,10 +97,13 @@ def test_a_store_says_how_many_share(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     kept = gs.sweep(gs.feedforward(3), depth=2, seeds=2, store=tmp_path / "a.zarr")
     text = (tmp_path / "a.zarr" / "zarr.json").read_text()
     assert kept.attrs["done"] == 1.0
-    assert sheet.read(text).parts[0].chunk == chunks.Chunk(1, 1, Tiling(1, 4), 8)
+    assert sheet.read(text).parts[0].chunk == chunks.Chunk(1, 1, Tiling(1, 4), 8, "brief")
     before = text.replace('"chunk": [1, 1, 1, 4, 0, 8]', '"chunk": [1, 1, 1, 4, 0]')
     assert before != text
     assert sheet.read(before).parts[0].chunk.devices == 1
+    assert sheet.read(text.replace('"effort": "brief", ', "")).parts[0].chunk.effort == "level 1"
+    with pytest.raises(ValueError, match="compiled"):
+        sheet.read(text.replace('"effort": "brief"', '"effort": "none"'))
 
 
 def test_what_devices_cannot_share_says_so() -> None:

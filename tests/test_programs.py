@@ -73,8 +73,9 @@ def test_the_effort_is_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert effort.effort(plan, one, 1) == "brief"
     assert effort.effort(plan, one, 1000) == "default"  # mostly drawing, for long
     assert effort.effort(plan, many, 1000) == "level 1"
+    assert loop.program(one._replace(effort="brief")) is loop._MEASURE["brief"]
     monkeypatch.setattr(jax, "local_devices", lambda: [type("Device", (), {"platform": "gpu"})])
-    assert effort.effort(plan, one, 1) == "default"
+    assert loop.program(one._replace(effort="brief")) is loop._MEASURE["default"]  # of a store that a CPU began
 
 
 @pytest.mark.sampled(1)

@@ -13,7 +13,7 @@ from wrong import problem
 
 import gradsim as gs
 from gradsim.engine.tiling import Tiling
-from gradsim.sweeps import chunks, loop
+from gradsim.sweeps import chunks, effort, loop
 
 NETWORK = gs.feedforward(4, "relu")
 # Also what the tests below run at 5 steps and at 7, lest they compile other programs.
@@ -52,6 +52,24 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]],
 
 def files(store: Path) -> dict[str, bytes]:
     return {str(file.relative_to(store)): file.read_bytes() for file in store.glob("part0/*/c.*")}
+
+
+@pytest.mark.filterwarnings("ignore:length")
+def test_more_depth_is_compiled_with_the_effort_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its first steps would have other last digits; what is new beside it is compiled as its own size pays."""
+    monkeypatch.setattr(effort, "FEW", 1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(effort, "FEW", np.inf)
+        gs.sweep(NETWORK, **SMALL | {"statistics": "length"}, store=tmp_path)
+    chosen, efforts = loop.program, list[str]()
+
+    def program(chunk: chunks.Chunk, *devices: Any) -> Any:
+        efforts.append(chunk.effort)
+        return chosen(chunk, *devices)
+
+    monkeypatch.setattr(loop, "program", program)
+    gs.sweep(NETWORK, **SMALL | {"statistics": "length", "depth": 7, "seeds": 4}, store=tmp_path)
+    assert efforts == ["brief", "level 1"]
 
 
 @pytest.mark.filterwarnings("ignore:length")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -38,6 +38,9 @@ TRIANGLE, ROTATIONS = 80.0, 3000.0
 SPARE = 3e8
 
 
+Effort = Literal["default", "level 1", "brief"]
+
+
 class Chunk(NamedTuple):
     """Networks of one call: cells share a seed's draw, so cells come first, then seeds."""
 
@@ -45,6 +48,7 @@ class Chunk(NamedTuple):
     seeds: int
     tiling: Tiling
     devices: int = 1  # that take it together, each some of the tangent columns
+    effort: Effort = "level 1"  # of the compiler, on a CPU
 
 
 def memory_at_hand() -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from gradsim.engine.plan import Plan
 from gradsim.sweeps import chunks
+from gradsim.sweeps.effort import effort
 
 
 class Place(NamedTuple):
@@ -55,7 +56,8 @@ class Course(NamedTuple):
 def course(plan: Plan, *, cells: int, seeds: int) -> Course:
     """The course for the memory at hand. Raises: ValueError where one network alone does not fit."""
     padded = chunks.padded(plan, cells=cells, seeds=seeds)
-    return Course(padded, plan.depth, chunks.plan_chunk(padded, cells=cells, seeds=seeds), cells, seeds)
+    way = Course(padded, plan.depth, chunks.plan_chunk(padded, cells=cells, seeds=seeds), cells, seeds)
+    return way._replace(chunk=way.chunk._replace(effort=effort(padded, way.chunk, way.size)))
 
 
 def result_shape(plan: Plan) -> dict[str, tuple[int, ...]]:

@@ -7,15 +7,13 @@ count, and take up to 1.4 times as long in gates, whose last digits differ: for 
 has no such emitters any more.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
 from gradsim.engine.plan import Plan
-from gradsim.sweeps.chunks import Chunk, operations, predicted
-from gradsim.sweeps.machine import at_hand
+from gradsim.sweeps.chunks import Chunk, Effort, operations, predicted
 
-Effort = Literal["default", "level 1", "brief"]
 LEVEL_1 = {"xla_backend_optimization_level": 1}
 BRIEF = LEVEL_1 | (
     {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
@@ -31,8 +29,6 @@ MANY_CALLS = 64
 
 def effort(plan: Plan, chunk: Chunk, calls: int) -> Effort:
     """That for a program which is called so many times."""
-    if at_hand().platform != "cpu":
-        return "default"
     if calls * chunk.seeds * operations(plan, chunk.cells) < FEW:
         return "brief"
     needs = predicted(plan)

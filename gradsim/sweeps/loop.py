@@ -26,7 +26,7 @@ from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.calls import Calls
 from gradsim.sweeps.course import Course, Place, course, result_shape
-from gradsim.sweeps.effort import OPTIONS, Effort, effort
+from gradsim.sweeps.effort import OPTIONS
 from gradsim.sweeps.hashed import hashed_ahead
 from gradsim.sweeps.machine import at_hand
 from gradsim.sweeps.progress import Part, Progress
@@ -56,7 +56,7 @@ _MEASURE = {
 
 
 @cache
-def _spread(level: Effort, devices: tuple[Any, ...]) -> Any:
+def _spread(level: chunks.Effort, devices: tuple[Any, ...]) -> Any:
     """`_measure` jitted for one chunk on each device: all arrays, but the cotangent, have those as their first axis.
 
     One program, compiled once; the devices run it side by side and never wait for each other.
@@ -78,7 +78,7 @@ def _spread(level: Effort, devices: tuple[Any, ...]) -> Any:
 
 
 @cache
-def _shared(level: Effort, devices: tuple[Any, ...]) -> Any:
+def _shared(level: chunks.Effort, devices: tuple[Any, ...]) -> Any:
     """`_measure` jitted for one chunk on all devices, each with its share of the tangent columns.
 
     Nothing passes between them until all steps are done: then the sum over the columns.
@@ -93,9 +93,9 @@ def _shared(level: Effort, devices: tuple[Any, ...]) -> Any:
     return jax.jit(measure, static_argnums=(0, 1), compiler_options=OPTIONS[level])
 
 
-def program(plan: Plan, chunk: chunks.Chunk, calls: int = 1, devices: tuple[Any, ...] | None = None) -> Any:
-    """The jitted `_measure` for so many calls of it, or that of these devices: a chunk for each, or one for all."""
-    level = effort(plan, chunk, calls)
+def program(chunk: chunks.Chunk, devices: tuple[Any, ...] | None = None) -> Any:
+    """The jitted `_measure` for such chunks, or that of these devices: a chunk for each, or one for all."""
+    level = chunk.effort if at_hand().platform == "cpu" else "default"
     if devices is None:
         return _MEASURE[level]
     return _spread(level, devices) if chunk.devices == 1 else _shared(level, devices[: chunk.devices])
@@ -124,7 +124,7 @@ def measured_chunks(
     spread = bool(devices) and chunk.devices == 1
     threads = chunks.side_by_side(plan, cells=chunk.cells, seeds=chunk.seeds * machine.threads)
     threads = min(threads, course.size)
-    call = Calls(program(plan, chunk, course.size, *devices), course, spread=spread, threads=threads)
+    call = Calls(program(chunk, *devices), course, spread=spread, threads=threads)
     bar.phase(f"compiling {plan.network.family}")  # which the first call does before it returns
     places = _turns(course, missing, len(machine.devices) if spread else 1)
     given = _given(course, places, gains, inputs, cotangent, key=key, seeds=seeds, spread=spread)

@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from gradsim.engine.plan import Plan
 from gradsim.engine.tiling import Tiling
-from gradsim.sweeps.chunks import Chunk, deepened
+from gradsim.sweeps.chunks import Chunk, Effort, deepened
 from gradsim.sweeps.course import Course
 
 FORMAT = 2
@@ -146,6 +146,7 @@ class Sheet:
                     "axes": _encoded(part.axes),
                     "seeds": _encode(part.seeds),
                     "chunk": [part.chunk.cells, part.chunk.seeds, *part.chunk.tiling, part.chunk.devices],
+                    "effort": part.chunk.effort,
                     "steps": part.steps,
                     **({} if part.span is None else {"span": part.span, "follows": part.follows}),
                 }
@@ -198,12 +199,15 @@ def _told(one: Mapping[str, Any]) -> Told:
 
 def _part(one: Mapping[str, Any], told: Mapping[str, Any]) -> Part:
     cells, seeds, block, steps = map(_size, one["chunk"][:4])
-    tangents, *devices = one["chunk"][4:]  # where devices share a chunk, how many
+    tangents, devices = (*one["chunk"][4:], 1)[:2]  # a store from before does not say how many devices share a chunk,
+    effort = one.get("effort", "level 1")  # nor this
+    if effort not in get_args(Effort):
+        raise ValueError("a part is compiled as none is")
     network = int(one["network"])
     if not 0 <= network < len(told["networks"]) or set(one["axes"]) != set(told["own"][network]):
         raise ValueError("a part is of none of its networks")
     axes = {str(name): _decode(values) for name, values in one["axes"].items()}
-    chunk = Chunk(cells, seeds, Tiling(block, steps, _size(tangents) if tangents else 0), *map(_size, devices))
+    chunk = Chunk(cells, seeds, Tiling(block, steps, _size(tangents) if tangents else 0), _size(devices), effort)
     return Part(network, axes, _decode(one["seeds"]), chunk, _size(one["steps"]), *_span(one, told))
 
 
@@ -215,7 +219,7 @@ def _span(one: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[tuple[int, i
     if follows is None:
         return (0, _size(last)), None
     before = told["parts"][follows]
-    same = all(before[name] == one[name] for name in ("network", "axes", "seeds", "chunk"))
+    same = all(before.get(name) == one.get(name) for name in ("network", "axes", "seeds", "chunk", "effort"))
     rises = before["span"][1] == _size(first) < _size(last) <= told["arguments"]["depth"]
     if not (same and rises and 0 <= follows < told["parts"].index(one)):
         raise ValueError("a part follows none of its networks")
