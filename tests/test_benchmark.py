@@ -14,7 +14,9 @@ from script_modules import load
 
 import gradsim as gs
 from gradsim.cli import compiling, matmul_rate, timing
+from gradsim.engine.plan import planned
 from gradsim.plot.benchmark import PANELS, benchmark
+from gradsim.sweeps.course import course
 
 RESULTS = json.loads((Path(__file__).parents[1] / "figures/benchmarks/benchmark-cpu.json").read_text())
 LABELS = {
@@ -33,6 +35,14 @@ def test_the_figure_has_a_panel_for_each_part_measured(parts: tuple[str, ...]) -
     if "rates" in parts:
         shares = [bar.get_width() for bar in bars[LABELS["rates"]]]
         np.testing.assert_allclose(shares, [row["share"] for row in RESULTS["rates"]])
+
+
+def test_rates_are_those_of_long_sweeps() -> None:
+    """Which are compiled with more effort than those of a moment."""
+    depth = load("benchmark").Options().depth
+    for row in matmul_rate.shapes():
+        plan = planned(row.network, depth=depth, direction=row.direction, statistics="log_gain")
+        assert course(plan, cells=row.cells, seeds=1).chunk.effort == "level 1", row.name
 
 
 def test_nothing_to_draw_is_refused() -> None:

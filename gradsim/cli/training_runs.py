@@ -36,7 +36,7 @@ def foresee_training(network: Any, *, seeds: Any, steps: int, batch: int | None 
         flops = 6 * (batch or BATCH) * entries * depth
         seconds += cells * steps * (flops / loop.RATE + loop.TURN * depth)
     shared = cores() if jax.default_backend() == "cpu" else 100  # networks at once, about
-    others = seconds / shared + cost.compiling() * len(several.each)
+    others = seconds / shared + 2 * cost.compiling() * len(several.each)  # three programs, smaller ones
     return Work(cells * len(several.each), steps, others=others)
 
 

@@ -36,9 +36,7 @@ DRAWN, ENTRY, SINGLE = 400.0, 30.0, 10.0
 TRIANGLE, ROTATIONS = 80.0, 3000.0
 # Operations that may be wasted to spare another compilation: some thousandths of its time.
 SPARE = 3e8
-
-
-Effort = Literal["default", "level 1", "brief"]
+Effort = Literal["default", "level 1", "brief"]  # see effort.py
 
 
 class Chunk(NamedTuple):

@@ -10,8 +10,8 @@ from gradsim.engine.plan import Plan
 from gradsim.sweeps import chunks
 from gradsim.sweeps.machine import at_hand
 
-# Seconds to compile a program.
-COMPILED = {"cpu": 3.0}
+# Seconds to compile the program of a sweep.
+COMPILED = {"cpu": 1.5}
 COMPILED_ELSEWHERE = 5.0
 UNITS = ((1, "s"), (60, "min"), (3600, "h"))
 
@@ -46,7 +46,7 @@ def _seconds(product: jax.stages.Wrapped, square: jax.Array) -> float:
 
 
 def compiling() -> float:
-    """Seconds that a program takes to compile, about."""
+    """Seconds that the program of a sweep takes to compile, about."""
     return COMPILED.get(jax.local_devices()[0].platform, COMPILED_ELSEWHERE)
 
 
