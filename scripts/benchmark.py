@@ -62,7 +62,7 @@ class Options:
     measures."""
     repeats: int = 5
     """Turns; each times every contender once."""
-    depth: int = 50
+    depth: int = 200
     """Steps of the networks in `rates`."""
 
 

@@ -1,7 +1,11 @@
 """Several scripts in one process: each as from its own command line, and none stops another by failing."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gradsim.cli import figures
@@ -73,3 +77,29 @@ def test_an_interrupt_of_one_of_two_ends_all(
     with pytest.raises(SystemExit, match="130"):
         figures.main([*chosen, "--at-once", "2"])
     assert "9/12" not in capfd.readouterr().out
+
+
+def test_none_goes_on_where_what_began_them_is_killed(tmp_path: Path) -> None:
+    """As a batch system does; no handler sees it."""
+    script = tmp_path / "slow.py"
+    script.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(120)\n")
+    command = [sys.executable, "-m", "gradsim.cli.figures", str(script), str(script), "--at-once", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as begun:
+        assert begun.stdout is not None
+        running: set[int] = set()
+        while len(running) < 2:
+            last = begun.stdout.readline().split()[-1]
+            running |= {int(last)} if last.isdigit() else set()
+        begun.kill()
+    deadline = time.monotonic() + 30
+    while (left := list(filter(goes_on, running))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def goes_on(process: int) -> bool:
+    """Ended ones may wait as zombies for who will never ask."""
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -2,14 +2,16 @@
 
 import argparse
 import io
+import os
 import runpy
 import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TextIO
 
 import jax
@@ -44,13 +46,24 @@ def _script(path: str) -> str:
 
 def _overlapping(scripts: Sequence[str], heads: Sequence[str], options: Sequence[str], at_once: int) -> list[bool]:
     """Whether each succeeds, in as many processes; Ctrl-C, which reaches them all, ends all."""
-    with ProcessPoolExecutor(min(at_once, len(scripts)), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(at_once, len(scripts)), get_context("spawn"), _bound_to_parent) as pool:
         futures = [pool.submit(_named, script, head, options) for script, head in zip(scripts, heads, strict=True)]
         try:
             return [future.result() for future in futures]
         except (KeyboardInterrupt, SystemExit):
             pool.shutdown(wait=False, cancel_futures=True)
             sys.exit(INTERRUPTED)
+
+
+def _bound_to_parent() -> None:
+    """Where the parent is killed this process ends at once, which would else go on with the scripts that wait."""
+
+    def watch() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 class Named(io.TextIOBase):

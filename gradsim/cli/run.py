@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import inspect
 import json
 import os
@@ -83,6 +84,7 @@ def _measured(name: str, options: Chosen, measure: Callable[[Chosen], Datasets],
         print(f"data    {store}, measured before")
     else:
         enable_compilation_cache()
+        gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage
         with kept_on_interrupt(saved, store, name), kept_in(options):
             if options.store is not None:
                 remember(options.store, name)

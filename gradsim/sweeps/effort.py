@@ -21,8 +21,8 @@ BRIEF = LEVEL_1 | (
     else {}
 )
 OPTIONS: dict[Effort, dict[str, Any] | None] = {"default": None, "level 1": LEVEL_1, "brief": BRIEF}
-# Operations of a whole sweep: a quarter of a second of one core, and fewer than any whose rate benchmark.py measures.
-FEW = 2.5e10
+# Operations of a whole sweep: a second of one core, and fewer than any whose rate benchmark.py measures.
+FEW = 1e11
 # As many calls, and code that is compiled twice as long has paid where drawing takes most of the time.
 MANY_CALLS = 64
 
