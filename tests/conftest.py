@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -32,6 +33,7 @@ import pytest
 LONGEST = ("test_conformance", "test_devices", "test_script_examples", "test_inspection_models", "test_training",
            "test_spectra", "test_pair", "test_sweep", "test_store_processes", "test_narrow")  # fmt: skip
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell that starts this in the background ignores
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage
 tests_run = count(1)

@@ -225,7 +225,10 @@ def padded(plan: Plan, *, cells: int, seeds: int) -> Plan:
     if plan.direction == "backward" or plan.pairs or getattr(plan.network.alone, "layers", None) is not None:
         return plan
     needs = predicted(plan)
-    return deepened(plan, _rounded(plan.depth, seeds * (cells * needs.step + needs.drawing)))
+    step = seeds * (cells * needs.step + needs.drawing)
+    # XLA makes no loop of a single step, and its last digits would be others than those of the first of several.
+    least = 2 if step <= SPARE else 1
+    return deepened(plan, _rounded(max(plan.depth, least), step))
 
 
 def deepened(plan: Plan, steps: int) -> Plan:
