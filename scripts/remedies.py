@@ -164,32 +164,48 @@ def table(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0) -> xarra
     `change` says what the gradient has done at the horizon: "falls", "grows", or "holds" where it has done neither
     within the `steps` measured, and the horizon is NaN.
     """
-    rows = []
-    for one in datasets.values():
+    alike: dict[tuple[str, int], list[str]] = {}
+    for name, one in datasets.items():
         axis = "time" if "time" in one.dims else "depth"
-        slopes = growth(one.rename(seed="draw"))
-        rows.append(
-            {
-                "axis": axis,
-                "steps": one.sizes[axis],
-                "growth": float(slopes.mean()),
-                "growth_error": float(slopes.std(ddof=1) / np.sqrt(slopes.count())),
-                **_horizon(one, _fraction(factor)),
-                "dead": float(one["dead"].isel({axis: -1}).mean()),
-                "log_gain": float(one["log_gain"].isel({axis: -1}).mean()),
-            }
-        )
-    columns = {key: ("network", [row[key] for row in rows]) for key in rows[0]}
-    return xarray.Dataset(columns, {"network": list(datasets)}, {"factor": factor})
+        alike.setdefault((axis, one.sizes[axis]), []).append(name)
+    parts = []
+    for (axis, _), names in alike.items():
+        several = [datasets[name].reset_coords(drop=True).assign_coords(network=name) for name in names]
+        both = xarray.concat(several, "network", data_vars="all", combine_attrs="drop_conflicts", join="outer")
+        parts.append(_rows(both, axis, factor))
+    found = xarray.concat(parts, "network", data_vars="all", combine_attrs="drop")
+    return found.sel(network=list(datasets)).assign_attrs(factor=factor)
 
 
-def _horizon(one: xarray.Dataset, fraction: float) -> dict[str, Any]:
+def _rows(several: xarray.Dataset, axis: str, factor: float) -> xarray.Dataset:
+    """Those of networks that were measured over the same steps."""
+    slopes = growth(several.rename(seed="draw"))
+    last, count = several.isel({axis: -1}, drop=True), several.sizes["network"]
+    return xarray.Dataset(
+        {
+            "axis": ("network", [axis] * count),
+            "steps": ("network", [several.sizes[axis]] * count),
+            "growth": slopes.mean("draw"),
+            "growth_error": slopes.std("draw", ddof=1) / np.sqrt(slopes.count("draw")),
+            **_horizon(several, _fraction(factor)),
+            "dead": last["dead"].mean("seed"),
+            "log_gain": last["log_gain"].mean("seed"),
+        }
+    ).drop_attrs()
+
+
+def _horizon(several: xarray.Dataset, fraction: float) -> dict[str, xarray.DataArray]:
     """The nearer of the two: where the gradient has fallen to the fraction, or grown by its inverse."""
-    flipped = one.assign(log_gain=-one["log_gain"])
-    found = {"falls": horizon(one, fraction), "grows": horizon(flipped, fraction)}
-    change, nearest = min(found.items(), key=lambda item: float(item[1]["horizon_crossing"].fillna(np.inf)))
-    steps, error = (float(nearest[key]) for key in ("horizon_crossing", "horizon_crossing_error"))
-    return {"horizon": steps, "horizon_error": error, "change": change if np.isfinite(steps) else "holds"}
+    flipped = several.assign(log_gain=-several["log_gain"])
+    falls, grows = horizon(several, fraction), horizon(flipped, fraction)
+    fallen, grown = (one["horizon_crossing"].fillna(np.inf) for one in (falls, grows))
+    nearer = xarray.where(fallen <= grown, falls, grows)
+    steps, change = nearer["horizon_crossing"], xarray.where(fallen <= grown, "falls", "grows")
+    return {
+        "horizon": steps,
+        "horizon_error": nearer["horizon_crossing_error"],
+        "change": change.where(steps.notnull(), "holds"),
+    }
 
 
 def report(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0, folder: Path | None = None) -> str:

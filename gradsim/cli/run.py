@@ -85,6 +85,7 @@ def _measured(name: str, options: Chosen, measure: Callable[[Chosen], Datasets],
     else:
         enable_compilation_cache()
         gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage
+        atexit.register(gc.freeze)  # nor need the interpreter look for any before it ends
         with kept_on_interrupt(saved, store, name), kept_in(options):
             if options.store is not None:
                 remember(options.store, name)

@@ -100,7 +100,8 @@ def _curves(ax: Axes, gains: Mapping[str, xarray.DataArray], axis: str, styles: 
     for name, gain in gains.items():
         living = gain.dropna(axis, how="all")  # a line ends where the last network dies
         steps = np.append(0, living[axis].values)
-        low, high = (np.append(0, living.quantile(share, "seed").values) for share in (0.1, 0.9))
+        bands = living.quantile([0.1, 0.9], "seed")
+        low, high = (np.append(0, bands.sel(quantile=share).values) for share in (0.1, 0.9))
         ax.fill_between(steps, low, high, color=styles[name]["color"], alpha=0.15, linewidth=0)
         ax.plot(steps, np.append(0, living.mean("seed").values), **styles[name])
     ax.axhline(0, color="0.6", linewidth=0.6, zorder=0)
