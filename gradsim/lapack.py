@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from importlib import import_module
 from threading import Lock
 from typing import Any
 
@@ -28,6 +29,7 @@ class _Limit:
     def enter(self) -> None:
         with self.lock:
             if not self.within:
+                import_module("scipy.linalg.cython_lapack")  # or jaxlib loads it later, and it would know no limit
                 self.held.enter_context(threadpool_limits(1, "blas"))
             self.within += 1
 

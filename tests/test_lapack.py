@@ -89,6 +89,28 @@ def test_the_limit_of_threads_ends_with_the_last_and_leaves_what_was() -> None:
         assert limits() == before != {1}
 
 
+# jaxlib loads LAPACK at its first call.
+FIRST = """
+import jax.numpy as jnp
+from threadpoolctl import threadpool_info
+from gradsim.lapack import in_one_thread
+
+with in_one_thread():
+    jnp.linalg.qr(jnp.eye(3))
+    found = [one for one in threadpool_info() if one["user_api"] == "blas"]
+assert any("scipy" in one["filepath"] for one in found), found
+assert all(one["num_threads"] == 1 for one in found), found
+"""
+
+
+def test_the_limit_holds_at_the_first_call_of_a_process() -> None:
+    """A Haar matrix of the first sweep had other last digits than those of later ones."""
+    free = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", FIRST]
+    done = subprocess.run(command, env=free, timeout=120, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # On two devices and in two threads; each of these waited for ever on two cores.
 WAITING = """
 from concurrent.futures import ThreadPoolExecutor

@@ -14,7 +14,8 @@ from jax import export
 import gradsim as gs
 from gradsim.cli.compiling import BACKWARD, program
 from gradsim.engine.covariant import covariant
-from gradsim.engine.lyapunov import Frame, advance, begin
+from gradsim.engine.lyapunov import Frame, along, begin
+from gradsim.scaled import Scaled
 from gradsim.sweeps import loop, lyapunov
 
 PLATFORMS = ("cuda", "tpu")
@@ -56,8 +57,9 @@ def test_exponents_lower_for_accelerators() -> None:
     keys, normals = lyapunov._keys(network, False, jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
     lowers(partial(begin, frame), keys, normals, None, gains)
     shared, run = jax.jit(partial(begin, frame))(keys, normals, None, gains)
-    first, last, spread = np.int32(0), np.int32(4), np.float32(1e4)
-    lowers(partial(advance, frame), shared, gains, run, first, last, spread)
+    edges, parts, spread = np.array([0, 4, 8], np.int32), (np.int32(0), np.int32(2)), np.float32(1e4)
+    growth = Scaled(*(jnp.ones((2, *run.spread.shape), dtype) for dtype in (jnp.float32, jnp.int32)))
+    lowers(partial(along, frame), shared, gains, (run, growth), edges, parts, spread)
     lowers(partial(covariant, frame, burn_in=1, depth=4, at=(2,)), shared, gains, run, spread)
 
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 import gradsim as gs
 from gradsim.engine.chain import Source
-from gradsim.engine.lyapunov import advance, factored
+from gradsim.engine.lyapunov import along, factored
 from gradsim.engine.streams import network_keys
 from gradsim.laws import LAWS
 from gradsim.sweeps import lyapunov
@@ -139,7 +139,7 @@ def test_the_largest_are_the_first_of_all_and_a_depth_compiles_nothing(chaos: An
     options: dict[str, Any] = {"seeds": 3, "dtype": "float64", "sigma_w": [0.7, 1.7], "sigma_v": 0.3, "tolerance": 1e-9}
     two = gs.lyapunov_exponents(TIED, depth=400, burn_in=400, count=2, **options)
     np.testing.assert_allclose(two.lyapunov, chaos.lyapunov.isel(exponent=slice(2)), atol=1e-8)
-    programs: Any = lyapunov.program(advance, "frame")
+    programs: Any = lyapunov.program(along, "frame")
     compiled = programs._cache_size()
     shallow = gs.lyapunov_exponents(TIED, depth=5, burn_in=0, count=2, **options)
     assert programs._cache_size() == compiled

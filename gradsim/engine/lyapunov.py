@@ -134,6 +134,27 @@ def advance(
     return run, growth
 
 
+def along(
+    frame: Frame,
+    seeds: Seed,
+    gains: Gains,
+    done: tuple[Run, Scaled],
+    edges: Int[Array, " edges"],
+    parts: tuple[Array, Array],
+    limit: Array,
+) -> tuple[Run, Scaled]:
+    """The run and the growth over each part, leaves [edges − 1, seeds, cells, k], after the parts from one to another.
+
+    Part i are the steps from edges[i] to edges[i + 1].
+    """
+
+    def part(i: Array, done: tuple[Run, Scaled]) -> tuple[Run, Scaled]:
+        run, growth = advance(frame, seeds, gains, done[0], edges[i], edges[i + 1], limit)
+        return run, jax.tree.map(lambda every, one: every.at[i].set(one), done[1], growth)
+
+    return lax.fori_loop(*parts, part, done)
+
+
 def _chain(frame: Frame, seed: Seed, gains: Gains) -> Chain:
     return Chain(frame.network, gains, seed.shared, source(frame, seed).first_input())
 
@@ -171,16 +192,20 @@ def factored(rows: Float[Array, "seeds cells k n"], doubtful: Bool[Array, "seeds
 
     def turn(carry: Any) -> Any:
         _, dead, *_ = carry
-        found = lax.cond(jnp.any(dead), _each(_ordered), _each(_in_place), rows, dead, doubtful)
-        _, _, lost, _ = found
-        later = jnp.flip(lax.cummax(jnp.flip((~lost).astype(jnp.int32), -1), axis=2), -1)
-        misplaced = lost & ~dead & (later > 0)
+        found = _each(_ordered)(rows, dead, doubtful)
+        misplaced = _in_the_way(found[2]) & ~dead
         first = misplaced & (jnp.cumsum(misplaced, axis=-1) == 1)
         return jnp.any(first), dead | first, *found
 
     dead = jnp.all(rows == 0, axis=-1)
-    r = jnp.zeros((*rows.shape[:-1], rows.shape[-2]), rows.dtype)
-    return lax.while_loop(lambda carry: carry[0], turn, (jnp.asarray(True), dead, rows, r, dead, dead))[2:]
+    found = _each(_in_place)(rows, dead, doubtful)  # of nearly all rows that is all, and the loop takes no turn
+    return lax.while_loop(lambda carry: carry[0], turn, (jnp.any(_in_the_way(found[2])), dead, *found))[2:]
+
+
+def _in_the_way(lost: Bool[Array, "seeds cells k"]) -> Bool[Array, "seeds cells k"]:
+    """Which lost rows come before one that is not."""
+    later = jnp.flip(lax.cummax(jnp.flip((~lost).astype(jnp.int32), -1), axis=2), -1)
+    return lost & (later > 0)
 
 
 def _in_place(rows: Array, dead: Array, doubtful: Array) -> tuple[Array, Array, Array, Array]:

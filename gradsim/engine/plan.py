@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -54,15 +55,19 @@ class Plan:
 
     def state_shape(self) -> State:
         """The shapes of a state, of one of the two in a pair, as jax.ShapeDtypeStruct."""
-        network = self.network.alone
-        first = network.initial_shape if network.driven else network.input_shape
-        with jax.enable_x64(self.dtype == "float64"):
-            gains = {name: jax.ShapeDtypeStruct((), self.dtype) for name in network.gains}
-            return jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(first, self.dtype))
+        return _state_shape(self.network.alone, self.dtype)
 
     def state_size(self) -> int:
         """The numbers of a state."""
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.state_shape()))
+
+
+@lru_cache(maxsize=256)
+def _state_shape(network: Network, dtype: str) -> State:
+    first = network.initial_shape if network.driven else network.input_shape
+    with jax.enable_x64(dtype == "float64"):
+        gains = {name: jax.ShapeDtypeStruct((), dtype) for name in network.gains}
+        return jax.eval_shape(network.initial_state, gains, jax.ShapeDtypeStruct(first, dtype))
 
 
 def checked_network(network: Any) -> Network:

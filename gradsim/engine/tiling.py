@@ -8,11 +8,12 @@ for segment of steps:            the weights and inputs of its steps are drawn
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
@@ -28,7 +29,8 @@ SEGMENT_STEPS = 64
 Body = Callable[[Any, Any, tuple[Array, Drawn, Any]], tuple[Any, Any]]
 
 
-def draw_bytes(network: Network, dtype: DTypeLike) -> int:
+@lru_cache(maxsize=256)
+def draw_bytes(network: Network, dtype: str | np.dtype) -> int:
     """Bytes of what one step draws."""
     drawn = jax.eval_shape(lambda: network.draw(jax.random.key(0), jnp.dtype(dtype)))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
@@ -37,7 +39,7 @@ def draw_bytes(network: Network, dtype: DTypeLike) -> int:
 def step_bytes(network: Network, dtype: DTypeLike) -> int:
     """Bytes of what is drawn anew for each step: the weights of a tied network are drawn once."""
     inputs = math.prod(network.input_shape) * jnp.dtype(dtype).itemsize if network.driven else 0
-    return max(1, inputs + (0 if network.tied else draw_bytes(network, dtype)))
+    return max(1, inputs + (0 if network.tied else draw_bytes(network, jnp.dtype(dtype))))
 
 
 def segment(network: Network, dtype: DTypeLike, depth: int) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from itertools import pairwise, product
+from itertools import product
 from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,12 +20,13 @@ from gradsim import arguments, scaled
 from gradsim.cores import cores
 from gradsim.engine import plan as plans
 from gradsim.engine.covariant import covariant
-from gradsim.engine.lyapunov import Frame, advance, begin
+from gradsim.engine.lyapunov import Frame, along, begin
 from gradsim.engine.plan import Plan
 from gradsim.engine.streams import Keys, ahead, extent, network_keys
 from gradsim.engine.tiling import draw_bytes
 from gradsim.lapack import in_one_thread
 from gradsim.networks.network import Network
+from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks, grid
 from gradsim.sweeps.compiling import Compiling
 from gradsim.sweeps.effort import LEVEL_1
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     import xarray
 
 BATCHES = 32  # parts of a run whose means give the error
+CALL = 3e9  # operations of one call, about: a fraction of a second
 TOLERANCE = {"float32": 1e-3, "float64": 1e-7}
 # Tangents before and after a step, their factors, and what a group that is taken again starts from.
 COPIES = 10
-CPU_BYTES = 64 * 2**20
+CPU_BYTES = 2 * 2**20  # a core's own cache
 
 
 def lyapunov_exponents(
@@ -163,10 +165,11 @@ class Many(NamedTuple):
 
 
 def _many(plan: Plan, count: int, kept: int, apart: int, *, cells: int, seeds: int) -> Many:
-    """Cells first, which share a draw, then seeds, until the memory is full, near a CPU's cache; work for each core."""
+    """Cells first, which share a draw, then seeds, until the memory or a CPU's cache is full; work for each core."""
     n = plan.state_size()
     size = np.dtype(plan.dtype).itemsize
-    network = size * (COPIES * (count + 2) * n + 4 * count**2 + kept * count**2)
+    work = size * (COPIES * (count + 2) * n + 4 * count**2)
+    network = work + size * kept * count**2
     draw = 3 * draw_bytes(plan.network, plan.dtype)
     available = chunks.allowed() // apart
     if network + draw > available:
@@ -175,10 +178,12 @@ def _many(plan: Plan, count: int, kept: int, apart: int, *, cells: int, seeds: i
             f"{(network + draw) / 2**30:.3g} GiB and {available / 2**30:.3g} GiB may be used; pass fewer exponents"
             + (", or a smaller depth, since vectors keep k² numbers a step" if kept else "")
         )
-    budget = min(available, max(CPU_BYTES, network + draw)) if at_hand().platform == "cpu" else available
+    at_once = max(1, (CPU_BYTES if at_hand().platform == "cpu" else available) // work)
     most = cells if seeds >= apart else math.ceil(cells * seeds / apart)
-    some = min(most, max(1, (budget - draw) // network))
-    return Many(min(math.ceil(seeds / apart), max(1, budget // (some * network + draw))), some)
+    some = min(most, at_once, (available - draw) // network)
+    fit = max(1, min(at_once // some, available // (some * network + draw)))
+    turns = math.ceil(seeds / (apart * fit))
+    return Many(math.ceil(seeds / (apart * turns)), some)
 
 
 def _keys(network: Network, given: bool, key: Array, seeds: Array) -> tuple[Keys, Array]:
@@ -234,7 +239,7 @@ def _at(
     """These cells and seeds, arrays [seeds, cells, …]; nothing where it was stopped."""
     cell, seed = place
     networks = np.unique(cell).size * np.unique(seed).size
-    edges = [0, *plan.burn_in + np.arange(BATCHES + 1) * plan.depth // BATCHES]
+    edges = np.array([0, *plan.burn_in + np.arange(BATCHES + 1) * plan.depth // BATCHES], np.int32)
     most = np.asarray(given.most, plan.dtype)
     data = None if given.inputs is None else given.inputs[given.seeds[seed] % len(given.inputs)]
     with jax.enable_x64(plan.dtype == "float64"), jax.default_matmul_precision("highest"):
@@ -242,16 +247,15 @@ def _at(
         numbers = given.seeds[seed].astype(np.uint32)
         keys = call(program(_keys, "network", "given"), plan.network, data is not None, random.key(given.key), numbers)
         shared, start = call(program(begin, "frame"), frame, *keys, data, some)
-        run, parts = start, []
-        for first, last in pairwise(edges):
+        shape = (BATCHES + 1, *start.spread.shape)
+        done = start, Scaled(jnp.asarray(np.ones(shape, plan.dtype)), jnp.asarray(np.zeros(shape, np.int32)))
+        for parts in _calls(plan, frame.tangents, networks):
             if stop.is_set():
                 return {}
-            run, growth = call(
-                program(advance, "frame"), frame, shared, some, run, np.int32(first), np.int32(last), most
-            )
-            parts.append(scaled.log(growth))
-            call.update(networks)
-        values = _read(np.stack(parts[1:], axis=-2), np.diff(edges)[1:])
+            done = call(program(along, "frame"), frame, shared, some, done, edges, parts, most)
+            call.update(networks * int(parts[1] - parts[0]))
+        run, growth = done
+        values = _read(np.moveaxis(scaled.log(growth)[1:], 0, -2), np.diff(edges)[1:])
         rounding = float(np.finfo(plan.dtype).eps) * np.asarray(run.spread, np.float64)
         values["rounding"] = np.where(values["lyapunov"] == -np.inf, np.nan, rounding)
         if given.steps:
@@ -261,6 +265,14 @@ def _at(
             )  # fmt: skip
             call.update(networks)
         return {name: np.asarray(value, np.float64) for name, value in values.items()}
+
+
+def _calls(plan: Plan, count: int, networks: int) -> list[tuple[np.int32, np.int32]]:
+    """From and to which part of the run, the burn-in one of them, each call goes: one for all where they are cheap."""
+    n, parts = plan.state_size(), BATCHES + 1
+    operations = networks * (plan.burn_in + plan.depth) * (2 * count * n**2 + 4 * count**2 * n)
+    step = max(1, int(parts * min(1.0, CALL / operations)))
+    return [(np.int32(first), np.int32(min(first + step, parts))) for first in range(0, parts, step)]
 
 
 def _silent(network: Network, gains: Mapping[str, np.ndarray], inputs: np.ndarray | None) -> bool:
