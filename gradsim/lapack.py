@@ -19,6 +19,8 @@ from jax import Array, lax
 from jax.custom_batching import sequential_vmap
 from threadpoolctl import threadpool_limits
 
+from gradsim.programs import once
+
 
 class _Limit:
     """The one limit of the process, and how many are within it."""
@@ -70,6 +72,7 @@ alone = Lock()  # of the process: held by a program that waits, to its end
 MANY = re.compile(r"custom_call @(?:lapack|blas)_\w+\([^\n]*?: \(tensor<\d+x\d+x\d+x")  # as a program is lowered
 
 
+@once
 def waits(program: Any, *given: Any, **options: Any) -> bool:
     """Whether a jitted program calls LAPACK with many matrices on a CPU, as a function of the user's own may."""
     lower = getattr(program, "lower", None)

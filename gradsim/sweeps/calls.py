@@ -11,6 +11,7 @@ import numpy as np
 from gradsim import arguments, lapack
 from gradsim.engine.streams import Ahead
 from gradsim.networks.network import State
+from gradsim.programs import once
 from gradsim.scaled import Scaled
 from gradsim.sweeps import chunks
 from gradsim.sweeps.course import Course
@@ -146,6 +147,7 @@ class Calls:
         self._known.add(piece)
 
 
+@once
 def memory(program: Any, *given: Any) -> int | None:
     """Bytes of a device that a call takes at its peak, its arguments and results with it, as it is compiled.
 
