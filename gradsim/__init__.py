@@ -11,7 +11,7 @@ from gradsim.compilation_cache import enable_compilation_cache
 from gradsim.critical_start import CriticalInitializer, critical_initializer
 from gradsim.digits import digits, digits_sequence
 from gradsim.engine.check import check
-from gradsim.engine.factors import LogSingularValues, log_singular_values
+from gradsim.engine.factors import LogSingularValues
 from gradsim.engine.norms import jacobian_norms
 from gradsim.engine.rounding import rounded_once
 from gradsim.engine.statistic import Statistic
@@ -45,6 +45,7 @@ from gradsim.networks.time.xlstm import mlstm
 from gradsim.scaled import Scaled
 from gradsim.sweeps.concat import concat
 from gradsim.sweeps.lyapunov import lyapunov_exponents
+from gradsim.sweeps.spectra import log_singular_values
 from gradsim.sweeps.stores.opening import open_store as open
 from gradsim.sweeps.sweep import partial_products, sweep
 from gradsim.tracking.records import gradient_records, gradient_summary

@@ -11,6 +11,7 @@ from unrolled import own_checks
 import gradsim as gs
 from gradsim import Statistic, scaled
 from gradsim.engine import statistics
+from gradsim.engine.rounding import is_narrow
 from gradsim.engine.statistic import View
 from gradsim.engine.statistics import STATISTICS
 from gradsim.engine.trial import try_statistic
@@ -165,3 +166,31 @@ def test_fields_of_another_kind_are_refused_at_construction(fields: dict[str, An
 def test_a_statistic_named_like_a_gain_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^statistics: 'sigma_w' is a gain of feedforward"):
         try_statistic(gs.feedforward(4), Statistic("sigma_w", "x", "1", mean_of), "forward", "float32")
+
+
+def holed(z: Array) -> Array:
+    """tanh, but for some numbers."""
+    return jnp.where((z > 1.31) & (z < 1.49), jnp.nan, jnp.tanh(z))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_statistic_has_a_number_for_a_network_that_is_lost(dtype: str) -> None:
+    """Its singular values were those of zero, and none of its units saturated."""
+    network = gs.feedforward(8, holed)
+    chosen = [
+        name
+        for name, one in STATISTICS.items()
+        if "forward" in one.directions
+        and not one.of_pair
+        and one.missing(network) is None
+        and (dtype == "bfloat16" or not is_narrow(one))
+    ]
+    assert {"log_singular_values", "log_spectral", "log_jvp", "saturated", "slope", "length"} <= set(chosen)
+    with own_checks(), pytest.warns(RuntimeWarning, match="left the range of floats"):
+        data = gs.sweep(network, depth=4, seeds=8, sigma_w=1.5, statistics=chosen, at=[1, 2, 3, 4], dtype=dtype)
+    lost = np.isnan(data.log_gain.values)
+    assert 4 < lost.sum() < 28
+    for name in set(data.data_vars) - {"dead", *(f"{one}_lost" for one in data.data_vars)}:
+        values = data[name].transpose("seed", "depth", ...).values
+        assert np.isnan(values[lost]).all(), name
+        assert not np.isnan(values[~lost]).all(), name

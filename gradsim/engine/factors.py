@@ -51,8 +51,8 @@ def log_singular_values(
     group of steps, whose triangles make rows that each have a power of two of their own, and Jacobi rotations at the
     end, written in the ratio of two rows. Memory is O(n²) a chain, beside the factors. A factor costs 2 n³ operations,
     a group of them some 6 n³ and a QR (LAPACK's on a CPU, one chain after the other), the singular values at one length
-    10 to 40 n³. In float32 what a factor makes some 10⁶ times smaller than a direction that it depends on is rounding,
-    and lost: take float64.
+    10 to 40 n³. On a CPU each core takes chains of its own, unless this is called inside `jit`. In float32 what a
+    factor makes some 10⁶ times smaller than a direction that it depends on is rounding, and lost: take float64.
     Not resolved is a pair whose order later factors reverse by more than the mantissa without mixing them (16 nats in
     float32, 36 in float64), as a symmetry may; on a diagonal chain it is.
 
@@ -73,7 +73,7 @@ def log_singular_values(
     Raises: ValueError or TypeError naming the argument, when it is traced at the latest.
     Source: Benettin et al. 1980 for the QR of a chain; Demmel & Veselić 1992 for the rotations.
     """
-    matrices, powers = _checked(factors)
+    matrices, powers = checked(factors)
     arguments.flag("exponents", exponents)
     wanted = lengths(at, matrices.shape[-3])
     allowed = _nats(tolerance, matrices.dtype)
@@ -95,7 +95,7 @@ def _nats(tolerance: Any, dtype: Any) -> Array:
     return jnp.asarray(math.log(max(tolerance / eps, 1.0)), dtype)
 
 
-def _checked(factors: Any) -> tuple[Array, Array]:
+def checked(factors: Any) -> tuple[Array, Array]:
     """The matrices [..., length, n, n] and their powers of two [..., length]."""
     wanted = "an array [..., length, n, n] of real numbers, or a gradsim.Scaled of it and int32 [..., length]"
     matrices, powers = factors if isinstance(factors, Scaled) else (factors, None)

@@ -35,7 +35,7 @@ def times_scales(matrix: Array, exponents: Array) -> Graded:
 
     No exponent has to be read off an entry then, and none is lost that is more than 2**−60 of its row.
     """
-    there = jnp.abs(matrix) >= float(jnp.finfo(matrix.dtype).eps) ** 2
+    there = ~(jnp.abs(matrix) < float(jnp.finfo(matrix.dtype).eps) ** 2)  # NaN is
     tops = jnp.max(jnp.where(there, exponents, NOTHING), axis=1)
     scales = scaled.power_of_two(exponents - tops[:, None], matrix.dtype)
     return Graded(jnp.where(there, matrix, 0) * scales, tops)

@@ -49,7 +49,7 @@ def singular_values(matrix: Graded) -> SingularValues:
 
     def unfinished(carry: tuple[Graded, Array, Array]) -> Array:
         _, cosine, sweeps = carry
-        return ~(cosine <= tolerance) & (sweeps < SWEEPS)
+        return (cosine > tolerance) & (sweeps < SWEEPS)  # of NaN nothing will become
 
     def another(carry: tuple[Graded, Array, Array]) -> tuple[Graded, Array, Array]:
         swept = _sweep(carry[0])

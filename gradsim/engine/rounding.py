@@ -20,16 +20,16 @@ Measure = Callable[[Scaled, Scaled], Scaled | Array]  # of the rounded vector an
 
 
 def zeros(held: Scaled, exact: Scaled) -> Array:
-    """The share of the exact entries that are not zero, and are zero in the rounded vector."""
+    """The share of the exact entries that are not zero, and are zero in the rounded vector; NaN as `overflow`."""
     there = exact.mantissa != 0
-    return jnp.asarray(_count(there & (held.mantissa == 0), exact) / _count(there, exact))
+    share = _count(there & (held.mantissa == 0), exact) / _count(there, exact)
+    return jnp.where(_exists(exact), share, jnp.nan)
 
 
 def overflow(held: Scaled, exact: Scaled) -> Array:
     """The share of entries that are infinite or NaN; NaN where the exact vector is zero or lost."""
     share = _count(~jnp.isfinite(held.mantissa), exact) / exact.mantissa.size
-    squares = scaled.square_sum(exact.mantissa)
-    return jnp.where((squares > 0) & (squares < jnp.inf), share, jnp.nan)
+    return jnp.where(_exists(exact), share, jnp.nan)
 
 
 def energy_kept(held: Scaled, exact: Scaled) -> Scaled:
@@ -51,6 +51,11 @@ def angle(held: Scaled, exact: Scaled) -> Array:
     """
     u, v = (vector.mantissa / jnp.sqrt(scaled.square_sum(vector.mantissa)) for vector in (held, exact))
     return 2 * jnp.arctan2(jnp.sqrt(scaled.square_sum(u - v)), jnp.sqrt(scaled.square_sum(u + v)))
+
+
+def _exists(exact: Scaled) -> Array:
+    squares = scaled.square_sum(exact.mantissa)
+    return (squares > 0) & (squares < jnp.inf)
 
 
 def _count(marks: Array, like: Scaled) -> Array:

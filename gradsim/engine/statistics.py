@@ -62,7 +62,10 @@ def _slope(view: View) -> Array:
 
 
 def _saturated(view: View) -> Array:
-    return _units_mean(view, lambda slope, largest: (jnp.abs(slope) < 0.01 * largest).astype(slope.dtype))
+    def small(slope: Array, largest: float) -> Array:
+        return jnp.where(jnp.isnan(slope), slope, (jnp.abs(slope) < 0.01 * largest).astype(slope.dtype))
+
+    return _units_mean(view, small)
 
 
 def _without_activation(network: Network) -> str | None:
