@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -86,6 +88,7 @@ def _measured(name: str, options: Chosen, measure: Callable[[Chosen], Datasets],
         enable_compilation_cache()
         gc.set_threshold(100_000, 20, 50)  # tracing makes objects by the million, and little garbage
         atexit.register(gc.freeze)  # nor need the interpreter look for any before it ends
+        Thread(target=import_module, args=("matplotlib.figure",), daemon=True).start()  # while programs compile
         with kept_on_interrupt(saved, store, name), kept_in(options):
             if options.store is not None:
                 remember(options.store, name)
