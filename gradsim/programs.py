@@ -18,17 +18,22 @@ def once(ask: Callable[..., Answer]) -> Callable[..., Answer]:
 
     Lowering a program only to look at it takes as long as some of its calls.
     """
-    answers: WeakKeyDictionary[Any, dict[Any, Answer]] = WeakKeyDictionary()
+    answers: WeakKeyDictionary[Any, dict[Any, tuple[Answer]]] = WeakKeyDictionary()
 
     @wraps(ask)
     def answer(program: Any, *given: Any, **options: Any) -> Answer:
         leaves, tree = jax.tree.flatten((given, options))
-        shapes = tree, *(jax.typeof(one) if isinstance(one, Array | np.ndarray | np.generic) else one for one in leaves)
+        shapes = tree, *map(_shape, leaves)
         known = answers.setdefault(program, {})
-        if shapes not in known:
+        if (told := known.get(shapes)) is None:
             if len(known) >= MOST:
                 known.clear()
-            known[shapes] = ask(program, *given, **options)
-        return known[shapes]
+            told = known[shapes] = (ask(program, *given, **options),)
+        return told[0]
 
     return answer
+
+
+def _shape(leaf: Any) -> Any:
+    """What a program is compiled for: an array's shape and dtype, or a static argument itself."""
+    return jax.typeof(leaf) if isinstance(leaf, Array | np.ndarray | np.generic) else (type(leaf), leaf)

@@ -170,16 +170,22 @@ def table(datasets: Mapping[str, xarray.Dataset], factor: float = 10.0) -> xarra
         alike.setdefault((axis, one.sizes[axis]), []).append(name)
     parts = []
     for (axis, _), names in alike.items():
-        several = [datasets[name].reset_coords(drop=True).assign_coords(network=name) for name in names]
+        several = [_held(datasets[name]).assign_coords(network=name) for name in names]
         both = xarray.concat(several, "network", data_vars="all", combine_attrs="drop_conflicts", join="outer")
         parts.append(_rows(both, axis, factor))
     found = xarray.concat(parts, "network", data_vars="all", combine_attrs="drop")
     return found.sel(network=list(datasets)).assign_attrs(factor=factor)
 
 
+def _held(one: xarray.Dataset) -> xarray.Dataset:
+    """What the table reads of a Dataset, which flags lost networks where there are any."""
+    lost = one.get("log_gain_lost", xarray.zeros_like(one["log_gain"], bool))
+    return one[["log_gain", "dead"]].assign(log_gain_lost=lost).reset_coords(drop=True)
+
+
 def _rows(several: xarray.Dataset, axis: str, factor: float) -> xarray.Dataset:
     """Those of networks that were measured over the same steps."""
-    slopes = growth(several.rename(seed="draw"))
+    slopes = growth(several.rename(seed="draw"), max_lost=1.0)  # the horizon refuses where too many are lost
     last, count = several.isel({axis: -1}, drop=True), several.sizes["network"]
     return xarray.Dataset(
         {

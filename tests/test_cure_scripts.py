@@ -70,6 +70,17 @@ def test_every_network_of_remedies_builds_and_has_a_kind() -> None:
         }  # fmt: skip
 
 
+def test_the_table_leaves_out_lost_networks_of_one_row_alone() -> None:
+    falling = -np.outer(np.linspace(0.9, 1.1, 40), np.arange(1, 21))
+    lost = np.zeros(falling.shape, bool)
+    lost[0, 15:] = True
+    some = deep(np.where(lost, np.nan, falling)).assign(dead=(("seed", "depth"), lost & False))
+    with pytest.warns(RuntimeWarning, match=r"1 of 80 networks left the range of floats"):
+        found = remedies.table({"whole": deep(falling), "some": some.assign(log_gain_lost=(some.dead.dims, lost))})
+    np.testing.assert_allclose(found["growth"], [-1, falling[1:, 0].mean()], rtol=1e-12)
+    assert found["dead"].values.tolist() == [0, 0]
+
+
 def test_the_table_of_known_decays() -> None:
     depth = np.arange(1, 21)
     falling, growing = (sign * np.outer([0.9, 1.1], depth) for sign in (-1, 1))
