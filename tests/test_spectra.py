@@ -1,6 +1,5 @@
 """All singular values of long products: against many-digit arithmetic, and in sweeps."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,10 +14,8 @@ from unrolled import own_checks
 import gradsim as gs
 from gradsim import scaled
 from gradsim.cli import spectra
-from gradsim.cores import cores
 from gradsim.engine.products import matrix
 from gradsim.engine.statistic import View
-from gradsim.sweeps import spectra as in_blocks
 
 
 def measured(factors: np.ndarray, dtype: str, powers: Any = None, **options: Any) -> Any:
@@ -161,40 +158,6 @@ def test_one_length_of_one_chain_and_its_logarithms() -> None:
     assert whole.rank.shape == whole.converged.shape == ()
     np.testing.assert_array_equal(some.values[1], whole.values)
     np.testing.assert_allclose(some.values[0], np.log(np.linalg.svd(factors[0], compute_uv=False)), atol=1e-5)
-
-
-@pytest.mark.parametrize(("dtype", "exponents"), [("float32", False), ("float64", True)])
-def test_chains_at_hand_are_measured_in_blocks_as_those_of_a_program_are(
-    monkeypatch: pytest.MonkeyPatch, dtype: str, exponents: bool
-) -> None:
-    """Five blocks of three chains of 14, one of them exactly singular, two not finite."""
-    monkeypatch.setattr(in_blocks, "_block", lambda *_: 3)
-    chains = np.random.default_rng(2).normal(size=(2, 7, 6, 4, 4)).astype(dtype)
-    chains[0, 3, 2] = 0
-    chains[1, 6, 5, 0, 0], chains[1, 0, 4, 2, 1] = np.nan, np.inf
-    powers = np.arange(2 * 7 * 6, dtype=np.int32).reshape(2, 7, 6)
-    with jax.enable_x64(dtype == "float64"):
-        given = gs.Scaled(jnp.asarray(chains), jnp.asarray(powers))
-        measure = partial(gs.log_singular_values, at=[2, 6], exponents=exponents)
-        found, whole = measure(given), jax.jit(measure)(given)
-    assert found.rank.shape == (2, 7, 2)
-    assert found.rank[0, 3].tolist() == [4, 0]
-    for chain in (0, 6):  # what is not finite is neither 0 nor any number
-        assert found.converged[1, chain].tolist() == [True, False]
-        values = found.values.mantissa if exponents else found.values
-        np.testing.assert_array_equal(np.isnan(values[1, chain]).sum(-1), [0, 4])
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        np.testing.assert_allclose(one, other, rtol=1e-5 if dtype == "float32" else 1e-13)
-
-
-def test_blocks_fill_the_cores() -> None:
-    for chains, n in [(2, 4), (7, 64), (256, 64), (1000, 16), (5, 2000)]:
-        size = in_blocks._block(chains, n, 4)
-        assert 1 <= size <= max(1, in_blocks.CPU_BYTES // (in_blocks.COPIES * 4 * n * n))
-        turns = -(-chains // size)
-        assert turns >= min(cores(), chains // 2)
-        assert size * turns - chains < size
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

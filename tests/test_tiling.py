@@ -16,7 +16,7 @@ from gradsim.engine.chain import Source
 from gradsim.engine.forward import Cells, Task, forward
 from gradsim.engine.plan import planned
 from gradsim.engine.streams import network_keys
-from gradsim.engine.tiling import Tiling, joined
+from gradsim.engine.tiling import Tiling, draw_bytes, joined
 from gradsim.sweeps import chunks
 
 
@@ -95,3 +95,10 @@ def test_tangents_are_cut_into_equal_parts_where_those_of_one_cell_are_many() ->
     assert tile(gs.batchnorm(128, 8)) == 512
     assert tile(gs.transformer(32, 4, 8)) == 0
     assert tile(gs.feedforward(1024)) == 0
+
+
+def test_bytes_of_a_draw_are_those_of_its_dtype_wherever_they_are_first_asked_for() -> None:
+    network = gs.feedforward(7)
+    assert draw_bytes(network, "float64") == 2 * draw_bytes(network, "float32") == 8 * (7 * 7 + 7)
+    with jax.enable_x64(True):
+        assert draw_bytes(network, "float32") == 4 * (7 * 7 + 7)

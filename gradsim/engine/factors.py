@@ -1,21 +1,18 @@
 """All singular values of the product of matrices of any origin, as a pure function of arrays."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
 
 from gradsim import arguments, scaled
 from gradsim.engine import graded, spectra
 from gradsim.engine.graded import Graded
 from gradsim.engine.grouping import next_interval
 from gradsim.engine.jacobi import SingularValues, not_taken, singular_values
-from gradsim.engine.plan import lengths
 from gradsim.engine.spectra import Spectrum
 from gradsim.scaled import Scaled
 
@@ -38,55 +35,14 @@ class LogSingularValues(NamedTuple):
     converged: Array
 
 
-def log_singular_values(
-    factors: ArrayLike | Scaled,
-    *,
-    at: int | Sequence[int] | None = None,
-    exponents: bool = False,
-    tolerance: float | None = None,
-) -> LogSingularValues:
-    """All singular values of the products J = A_l … A_1 of a chain of matrices, however far apart they lie.
-
-    Each to about rounding times the condition of a factor times √l of its own size, at any length: a QR a step, or a
-    group of steps, whose triangles make rows that each have a power of two of their own, and Jacobi rotations at the
-    end, written in the ratio of two rows. Memory is O(n²) a chain, beside the factors. A factor costs 2 n³ operations,
-    a group of them some 6 n³ and a QR (LAPACK's on a CPU, one chain after the other), the singular values at one length
-    10 to 40 n³. On a CPU each core takes chains of its own, unless this is called inside `jit`. In float32 what a
-    factor makes some 10⁶ times smaller than a direction that it depends on is rounding, and lost: take float64.
-    Not resolved is a pair whose order later factors reverse by more than the mantissa without mixing them (16 nats in
-    float32, 36 in float64), as a symmetry may; on a diagonal chain it is.
-
-    Args:
-        factors: [..., length, n, n], the matrices A_1 … A_L that act one after the other on column vectors (the
-            transposes, in the order J = A_1ᵀ … A_Lᵀ, of what acts on rows); float32, or float64 where
-            `jax.enable_x64` is on. `gradsim.Scaled(factors, powers)` gives each a power of two, int32 [..., length].
-        at: lengths l from 1 to L, or one; all of it unless given. A list adds an axis in front of the values.
-        exponents: give σ_i = mantissa · 2^exponent as a `gradsim.Scaled` in place of logarithms: a float32 logarithm
-            of −3,000 has lost the digits behind the third.
-        tolerance: the largest relative error that rounding may make in a group of factors which are multiplied before
-            one QR, as estimated from the sizes that the QR leaves, which is no bound; the errors of the groups add up.
-            8 ε unless given: orthogonal factors and those near the identity are then grouped, and Gaussian ones hardly
-            ever. In float64 1e-7 takes about half the time for Gaussian chains. A group that loses more, in any chain,
-            or a direction altogether, is taken again with fewer; a single factor loses what it must.
-
-    Returns: a `LogSingularValues(values, rank, converged)`. Pure: `jit`, `vmap` and shard it.
-    Raises: ValueError or TypeError naming the argument, when it is traced at the latest.
-    Source: Benettin et al. 1980 for the QR of a chain; Demmel & Veselić 1992 for the rotations.
-    """
-    matrices, powers = checked(factors)
-    arguments.flag("exponents", exponents)
-    wanted = lengths(at, matrices.shape[-3])
-    allowed = _nats(tolerance, matrices.dtype)
-    with jax.default_matmul_precision("highest"):  # GPUs round to TF32 by default
-        found = _at_lengths(matrices, powers, wanted, allowed)
-    if at is None or isinstance(at, int):
-        found = jax.tree.map(lambda leaf: leaf[..., 0, :] if leaf.ndim > powers.ndim else leaf[..., 0], found)
+def read(found: SingularValues, *, exponents: bool) -> LogSingularValues:
+    """The logarithms, or the values themselves, and the rank of what was found."""
     values = found.values if exponents else scaled.on_device(found.values, logarithm=True)
     rank = jnp.sum((found.values.mantissa != 0).astype(jnp.int32), axis=-1)
     return LogSingularValues(values, rank, found.converged)
 
 
-def _nats(tolerance: Any, dtype: Any) -> Array:
+def nats(tolerance: Any, dtype: Any) -> Array:
     """How many nats of its digits rounding may take from a group of factors: ln(tolerance/ε), none below."""
     eps = float(jnp.finfo(dtype).eps)
     if tolerance is None:
@@ -124,8 +80,8 @@ class Walk(NamedTuple):
     found: SingularValues  # leaves [lengths, chains, …]
 
 
-@partial(jax.jit, static_argnames="wanted")
-def _at_lengths(matrices: Array, powers: Array, wanted: tuple[int, ...], allowed: Array) -> SingularValues:
+@partial(jax.jit, static_argnums=0)
+def at_lengths(wanted: tuple[int, ...], matrices: Array, powers: Array, allowed: Array) -> SingularValues:
     """The singular values at these lengths, leaves [..., lengths, …]; no group of factors loses more nats than allowed.
 
     Groups are the same for all chains. One that has lost too much, or a direction altogether, is taken again with half

@@ -32,7 +32,8 @@ Body = Callable[[Any, Any, tuple[Array, Drawn, Any]], tuple[Any, Any]]
 @lru_cache(maxsize=256)
 def draw_bytes(network: Network, dtype: str | np.dtype) -> int:
     """Bytes of what one step draws."""
-    drawn = jax.eval_shape(lambda: network.draw(jax.random.key(0), jnp.dtype(dtype)))
+    with jax.enable_x64(jnp.dtype(dtype) == "float64"):
+        drawn = jax.eval_shape(lambda: network.draw(jax.random.key(0), jnp.dtype(dtype)))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(drawn))
 
 
