@@ -6,6 +6,8 @@ from pathlib import Path
 from sysconfig import get_path
 from typing import Any
 
+from jax.extend.core import jaxpr_as_fun
+
 OURS = Path(__file__).parent
 
 # Equations that only call a program: they are opened, and their own equations take their place. shard_map is not
@@ -56,6 +58,13 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     functions, params = found if isinstance(found, tuple) else ((), found)
     results = equation.primitive.bind(*functions, *operands, **params)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+def evaluated(program: Any, atoms: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+    """The values of some of a closed program's operands and results at these operands."""
+    jaxpr, _ = opened(program)
+    wanted = jaxpr.replace(outvars=list(atoms))
+    return jaxpr_as_fun(wanted if jaxpr is program else program.replace(jaxpr=wanted))(*operands)
 
 
 def scope_of(equation: Any) -> tuple[str, ...]:

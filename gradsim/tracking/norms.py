@@ -1,6 +1,7 @@
 """How large an array is, or each layer of a stack of them: the log of its norm, whose squares may leave the floats."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,60 +9,68 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from gradsim.scaled import LN2, exponent_of, times_power_of_two
+from gradsim.scaled import LN2
 
 SMALL = 2**12  # entries, up to which the sum of squares is not tried first
 EXACT = 2**24  # up to which float32 counts
+TINY = {"float32": 2.0**-64, "float64": 2.0**-512}  # sums of squares of which too much may have underflowed
+POWER = {"float32": 90, "float64": 720}  # squares of 2**±power times what is near the ends of the range are within it
+LOST, ZEROS = "lost", "zeros"
 
 
 class Measured(NamedTuple):
-    """Of one array [], or of each of its layers [layers]."""
+    """Of one array [], of each of its layers [layers], or of several arrays [rows]."""
 
     log: Array
     """ln of the norm of the finite entries, float32."""
-    lost: Array
-    """How many entries are not finite, int32."""
-    zeros: Array
-    """How many are zero, int32; 0 where it was not asked for."""
+    counts: dict[str, Array]
+    """How many entries are not finite (LOST), and zero (ZEROS), int32: those that were asked for."""
 
 
-def nothing(x: Array, stacked: bool) -> Measured:
-    """What stands where nothing was measured."""
-    return Measured(*(jnp.zeros(x.shape[: int(stacked)], dtype) for dtype in ("float32", "int32", "int32")))
+def nothing(layers: int, counts: Sequence[str]) -> Measured:
+    """What stands where nothing was measured, of an array or of so many layers."""
+    shape = (layers,) if layers else ()
+    return Measured(jnp.zeros(shape, "float32"), {name: jnp.zeros(shape, "int32") for name in counts})
 
 
-def measure(x: Array, stacked: bool, zeros: bool) -> Measured:
-    """Measure all of `x`, or each part along its first axis, and count its zeros if wanted."""
+@partial(jax.jit, static_argnames=("stacked", "counts"))  # traced once for all arrays of a shape
+def measure(x: Array, stacked: bool, counts: tuple[str, ...]) -> Measured:
+    """Measure all of `x`, or each part along its first axis."""
     # Without a reshape, which a sharded array may not allow.
     axes = tuple(range(int(stacked), x.ndim))
     if x.size <= SMALL:
-        return Measured(*map(_everywhere, _carefully(x, axes, zeros)))
+        return jax.tree.map(_everywhere, _carefully(x, axes, counts))
     squares = _square_sum(_parts(x), axes)
-    # Squares below 2**-126 are lost: too little to matter here, and all entries are finite if their sum is.
-    plain = jnp.all((squares > 2.0**-64) & jnp.isfinite(squares))
+    # All entries are finite if their sum is.
+    plain = jnp.all((squares > TINY[squares.dtype.name]) & jnp.isfinite(squares))
     found = lax.cond(
-        plain, lambda x: _plainly(x, squares, axes, zeros), lambda x: _carefully(x, axes, zeros), x
+        plain, lambda x: _plainly(x, squares, axes, counts), lambda x: _carefully(x, axes, counts), x
     )  # fmt: skip
-    return Measured(*map(_everywhere, found))
+    return jax.tree.map(_everywhere, found)
 
 
-def _plainly(x: Array, squares: Array, axes: tuple[int, ...], zeros: bool) -> Measured:
-    """Where all are finite, and the sum of their squares is no small number."""
-    none = jnp.zeros_like(squares, dtype="int32")
-    return Measured(_half_log(squares), none, _zeros_of_finite(x, axes) if zeros else none)
+def joined(rows: Sequence[Measured]) -> Measured:
+    """One after another."""
+    return jax.tree.map(lambda *parts: jnp.concatenate([jnp.ravel(part) for part in parts]), *rows)
 
 
-def _carefully(x: Array, axes: tuple[int, ...], zeros: bool) -> Measured:
-    """The finite entries are brought near one by a power of two before they are squared."""
+def _plainly(x: Array, squares: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measured:
+    """Where all are finite, and the sum of their squares is neither tiny nor infinite."""
+    of = {LOST: lambda: jnp.zeros_like(squares, dtype="int32"), ZEROS: lambda: _zeros_of_finite(x, axes)}
+    return Measured(_half_log(squares), {name: of[name]() for name in counts})
+
+
+def _carefully(x: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measured:
+    """The finite entries are squared as they are, and times powers of two: one of the sums is in range."""
     finite = jnp.isfinite(x)
     parts = _parts(jnp.where(finite, x, 0))
-    largest = [jnp.max(jnp.abs(part), axis=axes, initial=0) for part in parts]
-    top = exponent_of(jnp.maximum(largest[0], largest[-1]))
-    squares = _square_sum(times_power_of_two(parts, -jnp.expand_dims(top, axes)), axes)
-    lost = _count(~finite, axes)
-    return Measured(
-        _half_log(squares) + LN2 * top.astype("float32"), lost, _count(x == 0, axes) if zeros else jnp.zeros_like(lost)
-    )
+    dtype = parts[0].dtype.name
+    power = POWER[dtype]
+    near, up, down = (_square_sum([2.0**by * part for part in parts], axes) for by in (0, power, -power))
+    log = jnp.where(near < TINY[dtype], _half_log(up) - power * LN2, _half_log(near))
+    log = jnp.where(jnp.isfinite(near), log, _half_log(down) + power * LN2)
+    of = {LOST: lambda: _count(~finite, axes), ZEROS: lambda: _count(x == 0, axes)}
+    return Measured(log, {name: of[name]() for name in counts})
 
 
 def _zeros_of_finite(x: Array, axes: tuple[int, ...]) -> Array:

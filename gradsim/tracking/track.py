@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -11,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from gradsim import arguments
-from gradsim.tracking.norms import Measured, measure, nothing
+from gradsim.tracking.again import Again, itself, updated
+from gradsim.tracking.norms import LOST, ZEROS, Measured, joined, measure, nothing
 from gradsim.tracking.rows import Rows, Stacked, check_stacked, rows_of
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ def track_gradients(
     that all is zero. Updates are those of the optimizer, unchanged. `gradient_records` reads the state, of
     `flax.nnx.Optimizer`, `optax.multi_transform`, `optax.MultiSteps` and others, too.
 
-    A record costs some passes over gradients, updates and parameters; the updates in between cost that an update is
-    written to memory, which XLA might have merged with adding it. They cost nothing where the caller says when to
-    record: `update(gradients, state, params, record=step % 10 == 0)`, a bool that is static under `jax.jit`, compiles
-    one program that records and one without a trace of it. Under `jax.vmap` each update costs a record unless it does.
+    A record costs some passes over gradients, updates and parameters; updates are computed again from these and the new
+    state where they can be, so that none is written to memory for it. The updates in between cost a little, and nothing
+    where the caller says when to record: `update(gradients, state, params, record=step % 10 == 0)`, a bool that is
+    static under `jax.jit`, compiles one program that records and one without a trace of it. Under `jax.vmap` each
+    update costs a record unless it does.
 
     Args:
         optimizer: an optax transformation.
@@ -87,15 +88,19 @@ def track_gradients(
         gradients: Any, state: Tracked, params: Any = None, *, record: bool | None = None, **extra: Any
     ) -> tuple[Any, Tracked]:
         _check_record(record)
-        updates, after = inner.update(gradients, state.inner, params, **extra)
+        if record is False:
+            updates, after = inner.update(gradients, state.inner, params, **extra)
+        else:
+            updates, after, again = updated(inner.update, gradients, state.inner, params, extra)
         # optax.tree_map_params gives a state back without its rows.
         rows = state.rows if len(state.rows) else rows_of(gradients if params is None else params, every, stacked)
         after = state._replace(inner=after, step=optax.safe_increment(state.step), rows=rows)
         if record is False:
             return updates, after
-        due = state.step % every == 0 if record is None else True
+        # Always a condition to XLA: what it can merge with the update is slower.
+        due = state.step % every == 0 if record is None else state.step >= 0
         place = state.recorded % records
-        log, count = _record(gradients, updates, params, rows, due)
+        log, count = _record(gradients, again, params, rows, due)
         return updates, after._replace(
             recorded=jnp.where(due, state.recorded + 1, state.recorded),
             steps=_kept(state.steps, place, state.step, due),
@@ -113,32 +118,46 @@ def _check_record(record: Any) -> None:
         raise TypeError(f"record: {arguments.got(record)}; pass True or False, or None: every so many updates")
 
 
-def _kept(ring: Array, place: Array, value: Array, due: Array | bool) -> Array:
+def _kept(ring: Array, place: Array, value: Array, due: Array) -> Array:
     """The ring with the value in its place, where it is due."""
     return ring.at[place].set(jnp.where(due, value, ring[place]))
 
 
-def _record(gradients: Any, updates: Any, params: Any, rows: Rows, due: Array | bool) -> tuple[Array, Array]:
+def _record(gradients: Any, updates: Sequence[Again], params: Any, rows: Rows, due: Array) -> tuple[Array, Array]:
     """The logs and the counts of one record [rows, 3], of zeros where none is due."""
-    gradient = _measured(gradients, rows, due, zeros=True)
-    update = _measured(updates, rows, due)
-    norm = jnp.full_like(gradient.log, jnp.nan) if params is None else _measured(params, rows, due).log
-    log, count = [gradient.log, update.log, norm], [gradient.zeros, gradient.lost, update.lost]
-    return jnp.stack(log, -1), jnp.stack(count, -1)
-
-
-def _measured(tree: Any, rows: Rows, due: Array | bool, zeros: bool = False) -> Measured:
-    """Each row of a tree, where a record is due."""
-    leaves = jax.tree.leaves(tree)
+    if not rows.leaves:
+        return jnp.zeros((0, len(LOGS)), "float32"), jnp.zeros((0, len(COUNTS)), "int32")
+    gradients, params = jax.tree.leaves(gradients), jax.tree.leaves(params)
+    where = list(zip(rows.leaves, rows.layers, strict=True))
     found = []
-    for place, layers in zip(rows.leaves, rows.layers, strict=True):
-        # A condition for each leaf: one for all would make every update wait for the last gradient.
-        yes, no = partial(measure, stacked=layers > 0, zeros=zeros), partial(nothing, stacked=layers > 0)
-        leaf = jnp.asarray(leaves[place])
-        found.append(yes(leaf) if due is True else lax.cond(due, yes, no, leaf))
-    logs, lost, counts = zip(*found, strict=True) if found else ((), (), ())
-    return Measured(_joined(logs, "float32"), _joined(lost, "int32"), _joined(counts, "int32"))
+    for place, layers in where:
+        # Leaves have a condition each: one for all would make every update wait for the last gradient.
+        both = [_Asked(itself(gradients[place]), layers, (ZEROS, LOST)), _Asked(updates[place], layers, (LOST,))]
+        found.append(_where_due(due, both))
+    gradient, update = (joined(column) for column in zip(*found, strict=True))
+    norm = jnp.full_like(gradient.log, jnp.nan)
+    if params:
+        norm = joined(_where_due(due, [_Asked(itself(params[place]), layers) for place, layers in where])).log
+    counts = [gradient.counts[ZEROS], gradient.counts[LOST], update.counts[LOST]]
+    return jnp.stack([gradient.log, update.log, norm], -1), jnp.stack(counts, -1)
 
 
-def _joined(parts: Sequence[Array], dtype: str) -> Array:
-    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.atleast_1d(part) for part in parts)])
+class _Asked(NamedTuple):
+    """What is to be measured of an array, or of its layers."""
+
+    array: Again
+    layers: int
+    counts: tuple[str, ...] = ()
+
+
+def _where_due(due: Array, asked: Sequence[_Asked]) -> list[Measured]:
+    """Measured in one condition."""
+
+    def yes(operands: Sequence[Sequence[Array]]) -> list[Measured]:
+        arrays = [one.array.compute(*each) for one, each in zip(asked, operands, strict=True)]
+        return [measure(x, one.layers > 0, one.counts) for x, one in zip(arrays, asked, strict=True)]
+
+    def no(_: Any) -> list[Measured]:
+        return [nothing(one.layers, one.counts) for one in asked]
+
+    return lax.cond(due, yes, no, [one.array.operands for one in asked])

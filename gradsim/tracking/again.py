@@ -1,0 +1,165 @@
+"""An update computed again from what a step of training keeps anyway, so that it need not be written to memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import Literal
+
+from gradsim.inspection.jax_versions import bind, called, evaluated, opened
+from gradsim.inspection.program import Equation, Program, read
+
+SMALL = 64  # entries, up to which an array costs nothing to keep
+# Equations that take entry by entry, which XLA merges with their readers. The results of others are in memory.
+CHEAP = """
+    abs add add_any and broadcast_in_dim clamp conj convert_element_type copy copy_p cos div eq exp exp2 expm1 ge gt
+    imag integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow real reshape rsqrt select_n sign
+    sin sqrt square squeeze sub tanh transpose xor
+"""
+
+
+class Again(NamedTuple):
+    """An update as a function of arrays."""
+
+    compute: Callable[..., Array]
+    operands: Sequence[Array]
+
+
+def updated(
+    update: Callable[..., tuple[Any, Any]], gradients: Any, state: Any, params: Any, extra: Mapping[str, Any]
+) -> tuple[Any, Any, list[Again]]:
+    """Updates, state, and each leaf of the updates as a function of gradients, parameters, new state and scalars.
+
+    Of itself where it is no cheap function of these, and where nothing is traced.
+    """
+    leaves, tree = jax.tree.flatten((gradients, state, params))
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Array)]
+    values = [leaves[place] for place in places]
+    if not any(isinstance(value, jax.core.Tracer) for value in values):
+        updates, after = update(gradients, state, params, **extra)
+        return updates, after, [itself(leaf) for leaf in jax.tree.leaves(updates)]
+
+    def of_arrays(values: list[Array]) -> tuple[Any, Any]:
+        filled = dict(enumerate(leaves)) | dict(zip(places, values, strict=True))
+        return update(*jax.tree.unflatten(tree, filled.values()), **extra)
+
+    closed, shapes = jax.make_jaxpr(of_arrays, return_shape=True)(values)
+    jaxpr, _ = opened(closed)
+    count, first = len(jax.tree.leaves(shapes[0])), len(jax.tree.leaves(gradients))
+    old = range(first, first + len(jax.tree.leaves(state)))
+    inputs = [atom for place, atom in zip(places, jaxpr.invars, strict=True) if place not in old]
+    kept = {atom for atom in (*inputs, *jaxpr.constvars, *jaxpr.outvars[count:]) if not isinstance(atom, Literal)}
+    ends = [_end(closed, atom, kept) for atom in jaxpr.outvars[:count]]
+    starts = list(dict.fromkeys(atom for start, _ in ends for atom in start))
+    results = evaluated(closed, [*jaxpr.outvars, *starts], values)
+    found = dict(zip(starts, results[len(jaxpr.outvars) :], strict=True))
+    updates, after = jax.tree.unflatten(jax.tree.structure(shapes), results[: len(jaxpr.outvars)])
+    again = [
+        Again(compute, [found[atom] for atom in start]) if compute else itself(leaf)
+        for (start, compute), leaf in zip(ends, results, strict=False)
+    ]
+    return updates, after, again
+
+
+def itself(leaf: Any) -> Again:
+    """An array as it is."""
+    return Again(lambda array: array, [jnp.asarray(leaf)])
+
+
+def _end(closed: Any, atom: Any, kept: set[Any]) -> tuple[list[Any], Callable[..., Array] | None]:
+    """The variables from which a result is computed again, and how; none where that takes what is not kept."""
+    walk = _Walk(kept)
+    try:
+        end = walk.back(_Frame(closed, None), atom)
+    except _NotKept:
+        return [], None
+    program = Program(walk.equations, walk.constants, list(walk.starts.values()), [end])
+    return list(walk.starts), lambda *operands: _run(program, operands)
+
+
+def _run(program: Program, operands: Sequence[Array]) -> Array:
+    known = {**program.constants, **dict(zip(program.inputs, operands, strict=True))}
+    for equation in program.equations:
+        results = bind(equation.source, [known[number] for number in equation.ins])
+        known.update(zip(equation.outs, results, strict=True))
+    return known[program.outputs[0]]
+
+
+class _NotKept(Exception):
+    """A result is computed from an array that the step does not keep."""
+
+
+class _Frame:
+    """A program within the equation that calls it, whose operands are numbered when they are asked for."""
+
+    def __init__(self, program: Any, operand: Callable[[int], int] | None) -> None:
+        jaxpr, constants = opened(program)
+        self.operand = operand
+        self.outputs = jaxpr.outvars
+        self.inputs = {atom: place for place, atom in enumerate(jaxpr.invars)}
+        self.constants = dict(zip(jaxpr.constvars, constants, strict=True))
+        self.makers = {atom: equation for equation in jaxpr.eqns for atom in equation.outvars}
+        self.inner: dict[int, _Frame] = {}
+        self.known: dict[Any, int] = {}
+
+
+class _Walk:
+    """From a result back to what is kept, with the equations on the way in their order."""
+
+    def __init__(self, kept: set[Any]) -> None:
+        self.kept = kept
+        self.equations: list[Equation] = []
+        self.constants: dict[int, Any] = {}
+        self.starts: dict[Any, int] = {}
+        self.count = 0
+
+    def new(self) -> int:
+        self.count += 1
+        return self.count
+
+    def back(self, frame: _Frame, atom: Any) -> int:
+        """The number of an operand or a result."""
+        if isinstance(atom, Literal):
+            return self.constant(read({}, atom))
+        if atom not in frame.known:
+            outermost = frame.operand is None
+            if outermost and (atom in self.kept or math.prod(atom.aval.shape) <= SMALL):
+                frame.known[atom] = self.starts[atom] = self.new()
+            else:
+                frame.known[atom] = self.made(frame, atom)
+        return frame.known[atom]
+
+    def made(self, frame: _Frame, atom: Any) -> int:
+        """The number of what is an input of its program, or the result of an equation."""
+        if atom in frame.constants:
+            return self.constant(frame.constants[atom])
+        if atom in frame.inputs:
+            if frame.operand is None:
+                raise _NotKept
+            return frame.operand(frame.inputs[atom])
+        equation = frame.makers[atom]
+        program, place = called(equation), equation.outvars.index(atom)
+        if program is not None:
+            inner = frame.inner.setdefault(
+                id(equation), _Frame(program, lambda number: self.back(frame, equation.invars[number]))
+            )
+            return self.back(inner, inner.outputs[place])
+        if equation.primitive.name in CHEAP.split():
+            ins = tuple(self.back(frame, operand) for operand in equation.invars)
+            outs = tuple(self.new() for _ in equation.outvars)
+            self.equations.append(Equation(equation, ins, outs))
+            return outs[place]
+        if frame.operand is not None:
+            raise _NotKept
+        self.starts[atom] = self.new()
+        return self.starts[atom]
+
+    def constant(self, value: Any) -> int:
+        number = self.new()
+        self.constants[number] = value
+        return number

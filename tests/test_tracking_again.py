@@ -1,0 +1,115 @@
+"""An update computed again from what a step keeps: the same number, and never one that must be written for it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import Array, lax, random
+
+import gradsim as gs
+from gradsim.tracking.again import updated
+
+PARAMS = {"w": random.normal(random.key(0), (12, 16)), "b": jnp.ones(80)}
+GRADIENTS = {"w": random.normal(random.key(1), (12, 16)).at[0].set(0), "b": jnp.linspace(-1e-3, 1, 80)}
+SCHEDULE = optax.cosine_decay_schedule(0.1, 10)
+COMPUTED = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.1, momentum=0.9),
+    "nesterov": optax.sgd(SCHEDULE, momentum=0.9, nesterov=True),
+    "adam": optax.adam(0.1),
+    "adamw": optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(SCHEDULE, weight_decay=0.1)),
+    "amsgrad": optax.amsgrad(0.1),
+    "nadam": optax.nadam(0.1),
+    "radam": optax.radam(0.1),
+    "rmsprop": optax.rmsprop(0.1),
+    "adagrad": optax.adagrad(0.1),
+    "yogi": optax.yogi(0.1),
+    "lamb": optax.lamb(0.1),
+    "adafactor": optax.adafactor(0.1),
+    "nothing": optax.set_to_zero(),
+    "injected": optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
+    "groups": optax.multi_transform({"a": optax.adam(0.1), "b": optax.sgd(0.1)}, {"w": "a", "b": "b"}),
+    "jitted": optax.stateless(jax.jit(lambda g, p: jax.tree.map(lambda x: -0.1 * jnp.tanh(x), g))),
+}
+WRITTEN = {
+    "identity": optax.identity(),  # the gradient itself
+    "skipping": optax.apply_if_finite(optax.adam(0.1), 3),  # a condition's result
+    "several": optax.MultiSteps(optax.adam(0.1), 2),
+    "lion": optax.lion(0.1),  # takes the old moment
+    "rounded": optax.adam(0.1, mu_dtype="bfloat16"),  # takes the moment before it is rounded
+    "noise": optax.chain(optax.add_noise(0.1, 0.5, random.key(2)), optax.sgd(0.1)),
+    "cumulated": optax.stateless(jax.jit(lambda g, p: jax.tree.map(lambda x: jnp.cumsum(x, axis=0), g))),
+}
+
+
+def _extra(optimizer: Any) -> Any:
+    return optax.with_extra_args_support(optimizer)
+
+
+@pytest.mark.parametrize("name", [*COMPUTED, *WRITTEN])
+def test_an_update_computed_again_is_the_update(name: str) -> None:
+    optimizer = _extra((COMPUTED | WRITTEN)[name])
+
+    @jax.jit
+    def twice(gradients: Any, state: Any, params: Any) -> Any:
+        _, state, _ = updated(optimizer.update, gradients, state, params, {})
+        updates, state, again = updated(optimizer.update, gradients, state, params, {})
+        for one, leaf in zip(again, jax.tree.leaves(updates), strict=True):
+            written.append(any(operand is leaf for operand in one.operands))
+        return updates, state, [one.compute(*one.operands) for one in again]
+
+    written: list[bool] = []
+    with jax.numpy_dtype_promotion("standard"):
+        updates, after, again = twice(GRADIENTS, optimizer.init(PARAMS), PARAMS)
+        state = optimizer.init(PARAMS)
+        for _ in range(2):
+            wanted, state = jax.jit(optimizer.update)(GRADIENTS, state, PARAMS)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(_numbers(x), _numbers(y), rtol=1e-5, atol=1e-7), after, state)
+    for one, update, exact in zip(again, jax.tree.leaves(updates), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(update, exact, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(one, exact, rtol=1e-5, atol=1e-7)
+    assert set(written) == {name in WRITTEN}
+
+
+def test_a_tracked_update_is_differentiated_as_the_optimizer_is() -> None:
+    """With respect to a hyperparameter, through several updates and under vmap, records and all."""
+
+    def loss(rate: Array, wrapped: bool, record: bool | None) -> Array:
+        optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=rate)
+        extra = {"record": record} if wrapped else {}
+        optimizer = gs.track_gradients(optimizer, every=2) if wrapped else _extra(optimizer)
+
+        def step(carry: Any, _: None) -> Any:
+            params, state = carry
+            updates, state = optimizer.update(jax.tree.map(jnp.tanh, params), state, params, **extra)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, _), _ = lax.scan(step, (PARAMS, optimizer.init(PARAMS)), length=3)
+        return jnp.sum(params["w"] ** 2)
+
+    rates = jnp.asarray([0.1, 0.2])
+    with jax.numpy_dtype_promotion("standard"):
+        wanted = jax.jit(jax.vmap(jax.grad(loss), (0, None, None)), static_argnums=(1, 2))(rates, False, None)
+        for record in (None, True):
+            found = jax.jit(jax.vmap(jax.grad(loss), (0, None, None)), static_argnums=(1, 2))(rates, True, record)
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert (abs(wanted) > 1).all()
+
+
+def test_updates_of_narrow_gradients_are_recorded_in_float32() -> None:
+    optimizer = gs.track_gradients(optax.adam(0.1), every=1)
+    gradients = jax.tree.map(lambda x: x.astype("bfloat16"), GRADIENTS)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, state = jax.jit(optimizer.update)(gradients, optimizer.init(gradients), gradients)
+    found = gs.gradient_records(state).log_update.isel(step=0)
+    for name, update in updates.items():
+        assert update.dtype == "bfloat16"
+        wanted = np.log(np.linalg.norm(np.asarray(update, np.float64)))
+        np.testing.assert_allclose(found.sel(parameter=name), wanted, atol=2e-3)  # XLA may round once less
+
+
+def _numbers(x: Array) -> Array:
+    return random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
