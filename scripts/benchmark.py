@@ -43,6 +43,7 @@ Part = Literal[
     "models",
 ]  # fmt: skip
 PARTS: tuple[Part, ...] = get_args(Part)
+RUN = ("created", "gradsim_commit", "jax_version", "command")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Options:
     """Measure gradsim's speed, memory and start-up on the device at hand."""
 
     out: Path = Path("figures/benchmarks")
-    """Folder for benchmark-<device>.json and .png."""
+    """Folder for benchmark-<device>.json and .png. Parts in the file of this device are kept until measured anew."""
     parts: tuple[Part, ...] = PARTS
     """What to measure: rates (share of the matmul rate), baselines (jax.jacfwd, torch.func), memory (peak against
     depth and seeds), startup (import and a first sweep), compile (tracing, lowering and compiling each family),
@@ -211,6 +212,17 @@ MEASURES: dict[Part, Callable[[Options], Any]] = {
 }
 
 
+def measured_before(path: Path, device: str) -> dict[str, Any]:
+    """The parts that the file has of this device, and `runs`: what each was measured by."""
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):
+        before = {}
+    if not isinstance(before, dict) or before.get("device") != device or "runs" not in before:
+        return {"runs": {}}
+    return {name: before[name] for name in ("runs", *PARTS) if name in before}
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Path]:
     """Measure the parts asked for, then write the JSON and the figure; returns what was written.
 
@@ -223,12 +235,13 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         sys.exit(f"error: {error}")
     device = jax.local_devices()[0]
     kind = device.device_kind if device.platform != "cpu" else f"CPU, {os.cpu_count()} cores, {platform.machine()}"
-    results: dict[str, Any] = {**provenance(), "device": f"{kind}, float32 at highest precision"}
-    for part in options.parts:
-        print(f"-- {part}")
-        results[part] = MEASURES[part](options)
     name = device.platform if device.platform == "cpu" else device.device_kind.replace(" ", "-")
     stem = options.out / f"benchmark-{name}"
+    results: dict[str, Any] = {**provenance(), "device": f"{kind}, float32 at highest precision"}
+    results = {**results, **measured_before(stem.with_suffix(".json"), results["device"])}
+    for part in options.parts:
+        print(f"-- {part}")
+        results[part], results["runs"][part] = MEASURES[part](options), {name: provenance()[name] for name in RUN}
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     figures = plot.save(benchmark(results), stem) if PANELS.keys() & results.keys() else []
     files = [stem.with_suffix(".json"), *figures]

@@ -83,6 +83,29 @@ def test_a_turn_times_the_second_call_of_each(monkeypatch: pytest.MonkeyPatch) -
     assert {name: turns.tolist() for name, turns in seconds.items()} == {"a": [1] * 3, "b": [2] * 3}
 
 
+def test_parts_measured_before_are_kept_until_they_are_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, path = load("benchmark"), tmp_path / "benchmark-cpu.json"
+    turns = count()
+    for part in ("store", "models"):
+        monkeypatch.setitem(script.MEASURES, part, lambda options: next(turns))
+
+    def measured(*parts: str) -> dict[str, Any]:
+        script.main(["--out", str(tmp_path), "--parts", *parts])
+        return json.loads(path.read_text())
+
+    path.write_text("{")
+    assert measured("store")["store"] == 0
+    both = measured("models")
+    assert (both["store"], both["models"], list(both["runs"])) == (0, 1, ["store", "models"])
+    assert both["runs"]["store"].keys() == {"created", "gradsim_commit", "jax_version", "command"}
+    again = measured("store")
+    assert (again["store"], again["models"], again["runs"]["models"]) == (2, 1, both["runs"]["models"])
+    path.write_text(json.dumps({**again, "device": "another"}))
+    assert list(measured("store")["runs"]) == ["store"]
+
+
 def test_peaks_are_medians_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two grids, three turns of four processes each: peaks (turn + 1)² times those of the first turn."""
     module, calls = load("benchmark"), count()
