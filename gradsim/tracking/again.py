@@ -16,11 +16,13 @@ from gradsim.inspection.program import Equation, Program, read
 
 SMALL = 64  # entries, up to which an array costs nothing to keep
 # Equations that take entry by entry, which XLA merges with their readers. The results of others are in memory.
-CHEAP = """
+CHEAP = frozenset(
+    """
     abs add add_any and broadcast_in_dim clamp conj convert_element_type copy copy_p cos div eq exp exp2 expm1 ge gt
     imag integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow real reshape rsqrt select_n sign
     sin sqrt square squeeze sub tanh transpose xor
-"""
+    """.split()  # noqa: SIM905
+)
 
 
 class Again(NamedTuple):
@@ -54,7 +56,8 @@ def updated(
     old = range(first, first + len(jax.tree.leaves(state)))
     inputs = [atom for place, atom in zip(places, jaxpr.invars, strict=True) if place not in old]
     kept = {atom for atom in (*inputs, *jaxpr.constvars, *jaxpr.outvars[count:]) if not isinstance(atom, Literal)}
-    ends = [_end(closed, atom, kept) for atom in jaxpr.outvars[:count]]
+    outermost = _Frame(closed)
+    ends = [_end(outermost, atom, kept) for atom in jaxpr.outvars[:count]]
     starts = list(dict.fromkeys(atom for start, _ in ends for atom in start))
     results = evaluated(closed, [*jaxpr.outvars, *starts], values)
     found = dict(zip(starts, results[len(jaxpr.outvars) :], strict=True))
@@ -71,11 +74,11 @@ def itself(leaf: Any) -> Again:
     return Again(lambda array: array, [jnp.asarray(leaf)])
 
 
-def _end(closed: Any, atom: Any, kept: set[Any]) -> tuple[list[Any], Callable[..., Array] | None]:
+def _end(frame: _Frame, atom: Any, kept: set[Any]) -> tuple[list[Any], Callable[..., Array] | None]:
     """The variables from which a result is computed again, and how; none where that takes what is not kept."""
     walk = _Walk(kept)
     try:
-        end = walk.back(_Frame(closed, None), atom)
+        end = walk.back(frame, atom)
     except _NotKept:
         return [], None
     program = Program(walk.equations, walk.constants, list(walk.starts.values()), [end])
@@ -95,17 +98,23 @@ class _NotKept(Exception):
 
 
 class _Frame:
-    """A program within the equation that calls it, whose operands are numbered when they are asked for."""
+    """A program, and the equation of another that calls it."""
 
-    def __init__(self, program: Any, operand: Callable[[int], int] | None) -> None:
+    def __init__(self, program: Any, outer: _Frame | None = None, caller: Any = None) -> None:
         jaxpr, constants = opened(program)
-        self.operand = operand
+        self.outer, self.caller = outer, caller
         self.outputs = jaxpr.outvars
         self.inputs = {atom: place for place, atom in enumerate(jaxpr.invars)}
         self.constants = dict(zip(jaxpr.constvars, constants, strict=True))
         self.makers = {atom: equation for equation in jaxpr.eqns for atom in equation.outvars}
-        self.inner: dict[int, _Frame] = {}
-        self.known: dict[Any, int] = {}
+        self.called: dict[int, _Frame] = {}
+
+    def inner(self, equation: Any) -> _Frame | None:
+        """The program that one of its equations calls, if it does no more than that."""
+        program = called(equation)
+        if program is not None and id(equation) not in self.called:
+            self.called[id(equation)] = _Frame(program, self, equation)
+        return self.called.get(id(equation))
 
 
 class _Walk:
@@ -116,50 +125,48 @@ class _Walk:
         self.equations: list[Equation] = []
         self.constants: dict[int, Any] = {}
         self.starts: dict[Any, int] = {}
+        self.known: dict[tuple[_Frame, Any], int] = {}
         self.count = 0
 
     def new(self) -> int:
         self.count += 1
         return self.count
 
+    def constant(self, value: Any) -> int:
+        number = self.new()
+        self.constants[number] = value
+        return number
+
+    def start(self, atom: Any) -> int:
+        self.starts[atom] = self.new()
+        return self.starts[atom]
+
     def back(self, frame: _Frame, atom: Any) -> int:
         """The number of an operand or a result."""
         if isinstance(atom, Literal):
             return self.constant(read({}, atom))
-        if atom not in frame.known:
-            outermost = frame.operand is None
-            if outermost and (atom in self.kept or math.prod(atom.aval.shape) <= SMALL):
-                frame.known[atom] = self.starts[atom] = self.new()
-            else:
-                frame.known[atom] = self.made(frame, atom)
-        return frame.known[atom]
+        if (frame, atom) not in self.known:
+            kept = atom in self.kept or math.prod(atom.aval.shape) <= SMALL
+            self.known[frame, atom] = self.start(atom) if kept and frame.outer is None else self.made(frame, atom)
+        return self.known[frame, atom]
 
     def made(self, frame: _Frame, atom: Any) -> int:
         """The number of what is an input of its program, or the result of an equation."""
         if atom in frame.constants:
             return self.constant(frame.constants[atom])
         if atom in frame.inputs:
-            if frame.operand is None:
+            if frame.outer is None:
                 raise _NotKept
-            return frame.operand(frame.inputs[atom])
+            return self.back(frame.outer, frame.caller.invars[frame.inputs[atom]])
         equation = frame.makers[atom]
-        program, place = called(equation), equation.outvars.index(atom)
-        if program is not None:
-            inner = frame.inner.setdefault(
-                id(equation), _Frame(program, lambda number: self.back(frame, equation.invars[number]))
-            )
+        inner, place = frame.inner(equation), equation.outvars.index(atom)
+        if inner is not None:
             return self.back(inner, inner.outputs[place])
-        if equation.primitive.name in CHEAP.split():
+        if equation.primitive.name in CHEAP:
             ins = tuple(self.back(frame, operand) for operand in equation.invars)
             outs = tuple(self.new() for _ in equation.outvars)
             self.equations.append(Equation(equation, ins, outs))
             return outs[place]
-        if frame.operand is not None:
+        if frame.outer is not None:
             raise _NotKept
-        self.starts[atom] = self.new()
-        return self.starts[atom]
-
-    def constant(self, value: Any) -> int:
-        number = self.new()
-        self.constants[number] = value
-        return number
+        return self.start(atom)
