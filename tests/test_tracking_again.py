@@ -108,7 +108,7 @@ def test_updates_of_narrow_gradients_are_recorded_in_float32() -> None:
     for name, update in updates.items():
         assert update.dtype == "bfloat16"
         wanted = np.log(np.linalg.norm(np.asarray(update, np.float64)))
-        np.testing.assert_allclose(found.sel(parameter=name), wanted, atol=2e-3)  # XLA may round once less
+        np.testing.assert_allclose(found.sel(parameter=name), wanted, atol=5e-4)  # XLA may round once less
 
 
 def _numbers(x: Array) -> Array:

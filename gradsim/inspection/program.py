@@ -44,7 +44,9 @@ def read(known: Mapping[Any, Any], atom: Any) -> Any:
     return jnp.asarray(atom.val, aval.dtype)
 
 
-class _Flat:
+class Numbered:
+    """Equations and constants as they are found, with the numbers of all values."""
+
     def __init__(self) -> None:
         self.equations: list[Equation] = []
         self.constants: dict[int, Any] = {}
@@ -67,6 +69,8 @@ class _Flat:
             self.literals[key] = self.constant(jnp.asarray(value))
         return self.literals[key]
 
+
+class _Flat(Numbered):
     def inline(self, jaxpr: Any, constants: list[int], inputs: list[int]) -> list[int]:
         numbers: dict[Any, int] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
 

@@ -12,7 +12,7 @@ from jax import Array
 from jax.extend.core import Literal
 
 from gradsim.inspection.jax_versions import bind, called, evaluated, opened
-from gradsim.inspection.program import Equation, Program, read
+from gradsim.inspection.program import Equation, Numbered, Program
 
 SMALL = 64  # entries, up to which an array costs nothing to keep
 # Equations that take entry by entry, which XLA merges with their readers. The results of others are in memory.
@@ -117,25 +117,14 @@ class _Frame:
         return self.called.get(id(equation))
 
 
-class _Walk:
+class _Walk(Numbered):
     """From a result back to what is kept, with the equations on the way in their order."""
 
     def __init__(self, kept: set[Any]) -> None:
+        super().__init__()
         self.kept = kept
-        self.equations: list[Equation] = []
-        self.constants: dict[int, Any] = {}
         self.starts: dict[Any, int] = {}
         self.known: dict[tuple[_Frame, Any], int] = {}
-        self.count = 0
-
-    def new(self) -> int:
-        self.count += 1
-        return self.count
-
-    def constant(self, value: Any) -> int:
-        number = self.new()
-        self.constants[number] = value
-        return number
 
     def start(self, atom: Any) -> int:
         self.starts[atom] = self.new()
@@ -144,7 +133,7 @@ class _Walk:
     def back(self, frame: _Frame, atom: Any) -> int:
         """The number of an operand or a result."""
         if isinstance(atom, Literal):
-            return self.constant(read({}, atom))
+            return self.literal(atom)
         if (frame, atom) not in self.known:
             kept = atom in self.kept or math.prod(atom.aval.shape) <= SMALL
             self.known[frame, atom] = self.start(atom) if kept and frame.outer is None else self.made(frame, atom)
