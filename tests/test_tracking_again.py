@@ -99,6 +99,18 @@ def test_a_tracked_update_is_differentiated_as_the_optimizer_is() -> None:
     assert (abs(wanted) > 1).all()
 
 
+def test_a_record_is_differentiated() -> None:
+    """d ln ‖rate · g‖ / d rate = 1/rate, for each of the arrays; the norms of gradients and parameters do not move."""
+
+    def logs(rate: Array) -> Array:
+        optimizer = gs.track_gradients(optax.sgd(rate), every=1, records=1)
+        return optimizer.update(GRADIENTS, optimizer.init(PARAMS), PARAMS)[1].logs[0]
+
+    with jax.numpy_dtype_promotion("standard"):
+        found = jax.jit(jax.jacrev(logs))(jnp.asarray(0.1))
+    np.testing.assert_allclose(found, [[0, 10, 0], [0, 10, 0]], rtol=1e-5)
+
+
 def test_updates_of_narrow_gradients_are_recorded_in_float32() -> None:
     optimizer = gs.track_gradients(optax.adam(0.1), every=1)
     gradients = jax.tree.map(lambda x: x.astype("bfloat16"), GRADIENTS)
@@ -109,6 +121,51 @@ def test_updates_of_narrow_gradients_are_recorded_in_float32() -> None:
         assert update.dtype == "bfloat16"
         wanted = np.log(np.linalg.norm(np.asarray(update, np.float64)))
         np.testing.assert_allclose(found.sel(parameter=name), wanted, atol=5e-4)  # XLA may round once less
+
+
+def test_arrays_that_are_alike_are_measured_by_one_program_and_others_are_not() -> None:
+    """The rate of each group is a constant of its program; that of `alike` is the same."""
+    params = dict.fromkeys(["slow", "fast", "alike"], jnp.ones((80, 64)))
+    groups = {"slow": optax.sgd(0.1), "fast": optax.sgd(0.3), "alike": optax.sgd(0.1)}
+    optimizer = optax.partition(groups, {name: name for name in params})
+    found = []
+
+    @jax.jit
+    def update(gradients: Any) -> Any:
+        found.extend(updated(_extra(optimizer).update, gradients, optimizer.init(params), params, {})[2])
+        tracked = gs.track_gradients(optimizer)
+        return tracked.update(gradients, tracked.init(params), params)[1]
+
+    with jax.numpy_dtype_promotion("standard"):
+        record = gs.gradient_records(update(params)).log_update.isel(step=0)
+    alike, fast, slow = (one.compute for one in found)
+    assert alike == slow
+    assert hash(alike) == hash(slow)
+    assert fast != slow
+    for name, rate in (("slow", 0.1), ("fast", 0.3), ("alike", 0.1)):
+        np.testing.assert_allclose(record.sel(parameter=name), np.log(rate * np.sqrt(80 * 64)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_parameters_that_are_given_up_to_a_step_are_not_copied(name: str) -> None:
+    """What a record needs beside them is that of one array, however many there are."""
+    optimizer = gs.track_gradients(COMPUTED[name])
+
+    def step(params: Any, state: Any, gradients: Any) -> Any:
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def room(layers: int) -> int:
+        params = [jnp.ones((128, 128))] * layers
+        with jax.numpy_dtype_promotion("standard"):
+            lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, optimizer.init(params), params)
+        memory = lowered.compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
+
+    array = 4 * 128**2
+    assert array <= room(3)  # something is written in the careful branch: the number is one
+    assert room(6) - room(3) < array / 2
 
 
 def _numbers(x: Array) -> Array:

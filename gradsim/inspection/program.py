@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
@@ -66,7 +67,8 @@ class Numbered:
         value = np.asarray(atom.val, getattr(atom.aval, "dtype", None))
         key = (value.dtype, value.shape, value.tobytes())
         if key not in self.literals:
-            self.literals[key] = self.constant(jnp.asarray(value))
+            with jax.ensure_compile_time_eval():  # an array while another program is traced, too
+                self.literals[key] = self.constant(jnp.asarray(value))
         return self.literals[key]
 
 

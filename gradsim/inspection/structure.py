@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import Literal, Primitive, primitives
 
 from gradsim.inspection.jax_versions import is_program
-from gradsim.inspection.program import Equation, flatten
+from gradsim.inspection.program import Equation, Program, flatten
 from gradsim.inspection.records import Site
 from gradsim.inspection.saturation import saturating
 
@@ -21,6 +21,12 @@ BATCHED = {"gradsim_tap", *(name for name in OWN if "call" not in name and "shar
 def key_of(equations: Sequence[Equation], outs: Sequence[int]) -> Any:
     """Equal for groups that do the same; an equation whose parameters have no hash equals only itself."""
     return tuple((_hashed(one.source), one.ins, one.outs) for one in equations), tuple(outs)
+
+
+def program_key(program: Program) -> Any:
+    """Equal for programs that do the same to inputs of the same shapes."""
+    constants = tuple((number, _constant(one)) for number, one in program.constants.items())
+    return key_of(program.equations, program.outputs), constants, tuple(program.inputs)
 
 
 def _hashed(equation: Any) -> Any:
@@ -56,10 +62,7 @@ def _key(equation: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if is_program(value):
-        program = flatten(value)
-        constants = tuple((number, _constant(one)) for number, one in program.constants.items())
-        shapes = tuple(str(atom.aval) for atom in getattr(value, "jaxpr", value).invars)
-        return key_of(program.equations, program.outputs), constants, tuple(program.inputs), shapes
+        return program_key(flatten(value)), tuple(str(atom.aval) for atom in getattr(value, "jaxpr", value).invars)
     if isinstance(value, tuple | list):
         return tuple(_plain(one) for one in value)
     return value

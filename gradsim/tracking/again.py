@@ -13,6 +13,7 @@ from jax.extend.core import Literal
 
 from gradsim.inspection.jax_versions import bind, called, evaluated, opened
 from gradsim.inspection.program import Equation, Numbered, Program
+from gradsim.inspection.structure import program_key
 
 SMALL = 64  # entries, up to which an array costs nothing to keep
 # Equations that take entry by entry, which XLA merges with their readers. The results of others are in memory.
@@ -23,12 +24,49 @@ CHEAP = frozenset(
     sin sqrt square squeeze sub tanh transpose xor
     """.split()  # noqa: SIM905
 )
+# Of those, what costs no time beside reading an array.
+LIGHT = frozenset(
+    "abs add add_any broadcast_in_dim convert_element_type copy mul neg reshape squeeze sub".split()  # noqa: SIM905
+)
+
+
+class Function:
+    """A program of one result, equal to those that do the same, and so static under `jax.jit`."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.key = program_key(program)
+        self.hash = hash(self.key)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and self.key == other.key
+
+    def __call__(self, *operands: Array) -> Array:
+        known = {**self.program.constants, **dict(zip(self.program.inputs, operands, strict=True))}
+        for equation in self.program.equations:
+            results = bind(equation.source, [known[number] for number in equation.ins])
+            known.update(zip(equation.outs, results, strict=True))
+        return known[self.program.outputs[0]]
+
+    @property
+    def light(self) -> bool:
+        """Is it faster to compute the array twice than to write it?"""
+        return all(
+            one.source.primitive.name in LIGHT or math.prod(one.source.outvars[0].aval.shape) <= SMALL
+            for one in self.program.equations
+        )
+
+
+IDENTITY = Function(Program([], {}, [0], [0]))
 
 
 class Again(NamedTuple):
     """An update as a function of arrays."""
 
-    compute: Callable[..., Array]
+    compute: Function
     operands: Sequence[Array]
 
 
@@ -71,10 +109,10 @@ def updated(
 
 def itself(leaf: Any) -> Again:
     """An array as it is."""
-    return Again(lambda array: array, [jnp.asarray(leaf)])
+    return Again(IDENTITY, [jnp.asarray(leaf)])
 
 
-def _end(frame: _Frame, atom: Any, kept: set[Any]) -> tuple[list[Any], Callable[..., Array] | None]:
+def _end(frame: _Frame, atom: Any, kept: set[Any]) -> tuple[list[Any], Function | None]:
     """The variables from which a result is computed again, and how; none where that takes what is not kept."""
     walk = _Walk(kept)
     try:
@@ -82,15 +120,7 @@ def _end(frame: _Frame, atom: Any, kept: set[Any]) -> tuple[list[Any], Callable[
     except _NotKept:
         return [], None
     program = Program(walk.equations, walk.constants, list(walk.starts.values()), [end])
-    return list(walk.starts), lambda *operands: _run(program, operands)
-
-
-def _run(program: Program, operands: Sequence[Array]) -> Array:
-    known = {**program.constants, **dict(zip(program.inputs, operands, strict=True))}
-    for equation in program.equations:
-        results = bind(equation.source, [known[number] for number in equation.ins])
-        known.update(zip(equation.outs, results, strict=True))
-    return known[program.outputs[0]]
+    return list(walk.starts), Function(program)
 
 
 class _NotKept(Exception):

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from gradsim.scaled import LN2
+from gradsim.tracking.again import IDENTITY, Function
 
 SMALL = 2**12  # entries, up to which the sum of squares is not tried first
 EXACT = 2**24  # up to which float32 counts
@@ -19,45 +20,59 @@ LOST, ZEROS = "lost", "zeros"
 
 
 class Measured(NamedTuple):
-    """Of one array [], of each of its layers [layers], or of several arrays [rows]."""
+    """Of an array, of each of its layers, or of several arrays."""
 
-    log: Array
-    """ln of the norm of the finite entries, float32."""
-    counts: dict[str, Array]
-    """How many entries are not finite (LOST), and zero (ZEROS), int32: those that were asked for."""
-
-
-def nothing(layers: int, counts: Sequence[str]) -> Measured:
-    """What stands where nothing was measured, of an array or of so many layers."""
-    shape = (layers,) if layers else ()
-    return Measured(jnp.zeros(shape, "float32"), {name: jnp.zeros(shape, "int32") for name in counts})
+    logs: Array
+    """ln of the norms of the finite entries [rows, arrays], float32."""
+    counts: Array
+    """How many entries are zero (ZEROS) or not finite (LOST) [rows, counts that were asked for], int32."""
 
 
-@partial(jax.jit, static_argnames=("stacked", "counts"))  # traced once for all arrays of a shape
-def measure(x: Array, stacked: bool, counts: tuple[str, ...]) -> Measured:
-    """Measure all of `x`, or each part along its first axis."""
-    # Without a reshape, which a sharded array may not allow.
-    axes = tuple(range(int(stacked), x.ndim))
+@partial(jax.jit, static_argnames=("compute", "stacked", "counts"))  # traced once for all arrays that are alike
+def measure(operands: Sequence[Array], compute: Function, stacked: bool, counts: tuple[str, ...]) -> Measured:
+    """Measure compute(*operands), or each part of it along its first axis."""
+    x = compute(*operands)
+    axes = tuple(range(int(stacked), x.ndim))  # without a reshape, which a sharded array may not allow
     if x.size <= SMALL:
-        return jax.tree.map(_everywhere, _carefully(x, axes, counts))
+        return _carefully(x, axes, counts)
     squares = _square_sum(_parts(x), axes)
     # All entries are finite if their sum is.
     plain = jnp.all((squares > TINY[squares.dtype.name]) & jnp.isfinite(squares))
-    found = lax.cond(
-        plain, lambda x: _plainly(x, squares, axes, counts), lambda x: _carefully(x, axes, counts), x
-    )  # fmt: skip
-    return jax.tree.map(_everywhere, found)
+    if not compute.light:
+        operands, compute = [x], IDENTITY  # an operand of a condition is written to memory
+    return lax.cond(
+        plain,
+        lambda operands: _plainly(compute(*operands), squares, axes, counts),
+        lambda operands: _carefully(compute(*operands), axes, counts),
+        operands,
+    )
 
 
-def joined(rows: Sequence[Measured]) -> Measured:
-    """One after another."""
-    return jax.tree.map(lambda *parts: jnp.concatenate([jnp.ravel(part) for part in parts]), *rows)
+def nothing(rows: int, arrays: int, counts: int) -> Measured:
+    """What stands where nothing was measured."""
+    return Measured(jnp.zeros((rows, arrays), "float32"), jnp.zeros((rows, counts), "int32"))
+
+
+def beside(found: Sequence[Measured]) -> Measured:
+    """Of several arrays whose rows belong together."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *found)
+
+
+def below(found: Sequence[Measured]) -> Measured:
+    """Of several arrays, one after another."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+
+
+def _columns(log: Array, counts: Sequence[Array]) -> Measured:
+    """All on every device, and in few arrays, for XLA takes time for every result of a condition."""
+    log, *counts = (jnp.ravel(_everywhere(column)) for column in (log, *counts))
+    return Measured(log[:, None], jnp.stack(counts, 1) if counts else jnp.zeros((len(log), 0), "int32"))
 
 
 def _plainly(x: Array, squares: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measured:
     """Where all are finite, and the sum of their squares is neither tiny nor infinite."""
     of = {LOST: lambda: jnp.zeros_like(squares, dtype="int32"), ZEROS: lambda: _zeros_of_finite(x, axes)}
-    return Measured(_half_log(squares), {name: of[name]() for name in counts})
+    return _columns(_half_log(squares), [of[name]() for name in counts])
 
 
 def _carefully(x: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measured:
@@ -67,10 +82,12 @@ def _carefully(x: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measur
     dtype = parts[0].dtype.name
     power = POWER[dtype]
     near, up, down = (_square_sum([2.0**by * part for part in parts], axes) for by in (0, power, -power))
-    log = jnp.where(near < TINY[dtype], _half_log(up) - power * LN2, _half_log(near))
-    log = jnp.where(jnp.isfinite(near), log, _half_log(down) + power * LN2)
+    tiny, huge = near < TINY[dtype], ~jnp.isfinite(near)
+    # One logarithm, of the sum that is in range: the derivatives of the others' are not.
+    squares = jnp.where(tiny, up, jnp.where(huge, down, near))
+    log = _half_log(squares) + power * LN2 * (huge.astype("float32") - tiny.astype("float32"))
     of = {LOST: lambda: _count(~finite, axes), ZEROS: lambda: _count(x == 0, axes)}
-    return Measured(log, {name: of[name]() for name in counts})
+    return _columns(log, [of[name]() for name in counts])
 
 
 def _zeros_of_finite(x: Array, axes: tuple[int, ...]) -> Array:

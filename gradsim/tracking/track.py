@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from gradsim import arguments
 from gradsim.tracking.again import Again, itself, updated
-from gradsim.tracking.norms import LOST, ZEROS, Measured, joined, measure, nothing
+from gradsim.tracking.norms import LOST, ZEROS, Measured, below, beside, measure, nothing
 from gradsim.tracking.rows import Rows, Stacked, check_stacked, rows_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOGS = ("log_gradient", "log_update", "log_parameter")
 COUNTS = ("zeros", "non_finite", "non_finite_update")
+NEVER = 1e30  # no norm of numbers has such a log
 
 
 class Tracked(NamedTuple):
@@ -100,8 +101,9 @@ def track_gradients(
         # Always a condition to XLA: what it can merge with the update is slower.
         due = state.step % every == 0 if record is None else state.step >= 0
         place = state.recorded % records
-        log, count = _record(gradients, again, params, rows, due)
-        return updates, after._replace(
+        norm = _params(params, rows, due)
+        log, count = _record(gradients, again, norm, rows, due)
+        return _later(updates, norm), after._replace(
             recorded=jnp.where(due, state.recorded + 1, state.recorded),
             steps=_kept(state.steps, place, state.step, due),
             logs=_kept(state.logs, place, log, due),
@@ -123,23 +125,35 @@ def _kept(ring: Array, place: Array, value: Array, due: Array) -> Array:
     return ring.at[place].set(jnp.where(due, value, ring[place]))
 
 
-def _record(gradients: Any, updates: Sequence[Again], params: Any, rows: Rows, due: Array) -> tuple[Array, Array]:
+def _params(params: Any, rows: Rows, due: Array) -> Array:
+    """ln ‖parameter‖ of one record [rows], of zeros where none is due, NaN where there are no parameters."""
+    leaves = jax.tree.leaves(params)
+    if not rows.leaves or not leaves:
+        return jnp.full(len(rows), jnp.nan, "float32")
+    asked = [_Asked(itself(leaves[place]), layers) for place, layers in zip(rows.leaves, rows.layers, strict=True)]
+    return _where_due(due, [[one] for one in asked]).logs[:, 0]
+
+
+def _later(updates: Any, norm: Array) -> Any:
+    """The updates, after the parameters are measured: else XLA copies these, to change them meanwhile."""
+    if not len(norm):
+        return updates
+    never = norm[0] > NEVER
+    return jax.tree.map(lambda update: jnp.where(never, jnp.zeros_like(update), update), updates)
+
+
+def _record(gradients: Any, updates: Sequence[Again], norm: Array, rows: Rows, due: Array) -> tuple[Array, Array]:
     """The logs and the counts of one record [rows, 3], of zeros where none is due."""
     if not rows.leaves:
         return jnp.zeros((0, len(LOGS)), "float32"), jnp.zeros((0, len(COUNTS)), "int32")
-    gradients, params = jax.tree.leaves(gradients), jax.tree.leaves(params)
-    where = list(zip(rows.leaves, rows.layers, strict=True))
+    gradients = jax.tree.leaves(gradients)
     found = []
-    for place, layers in where:
+    for place, layers in zip(rows.leaves, rows.layers, strict=True):
         # Leaves have a condition each: one for all would make every update wait for the last gradient.
         both = [_Asked(itself(gradients[place]), layers, (ZEROS, LOST)), _Asked(updates[place], layers, (LOST,))]
-        found.append(_where_due(due, both))
-    gradient, update = (joined(column) for column in zip(*found, strict=True))
-    norm = jnp.full_like(gradient.log, jnp.nan)
-    if params:
-        norm = joined(_where_due(due, [_Asked(itself(params[place]), layers) for place, layers in where])).log
-    counts = [gradient.counts[ZEROS], gradient.counts[LOST], update.counts[LOST]]
-    return jnp.stack([gradient.log, update.log, norm], -1), jnp.stack(counts, -1)
+        found.append(_where_due(due, [both]))
+    logs, counts = below(found)
+    return jnp.column_stack([logs, norm]), counts
 
 
 class _Asked(NamedTuple):
@@ -150,14 +164,18 @@ class _Asked(NamedTuple):
     counts: tuple[str, ...] = ()
 
 
-def _where_due(due: Array, asked: Sequence[_Asked]) -> list[Measured]:
-    """Measured in one condition."""
+def _where_due(due: Array, asked: Sequence[Sequence[_Asked]]) -> Measured:
+    """Measured in one condition, side by side what belongs in the same rows."""
 
-    def yes(operands: Sequence[Sequence[Array]]) -> list[Measured]:
-        arrays = [one.array.compute(*each) for one, each in zip(asked, operands, strict=True)]
-        return [measure(x, one.layers > 0, one.counts) for x, one in zip(arrays, asked, strict=True)]
+    def yes(operands: Any) -> Measured:
+        return below([beside(list(map(_measured, *row))) for row in zip(asked, operands, strict=True)])
 
-    def no(_: Any) -> list[Measured]:
-        return [nothing(one.layers, one.counts) for one in asked]
+    def no(_: Any) -> Measured:
+        rows, counts = sum(max(one.layers, 1) for one, *_ in asked), sum(len(one.counts) for one in asked[0])
+        return nothing(rows, len(asked[0]), counts)
 
-    return lax.cond(due, yes, no, [one.array.operands for one in asked])
+    return lax.cond(due, yes, no, [[one.array.operands for one in row] for row in asked])
+
+
+def _measured(one: _Asked, operands: Sequence[Array]) -> Measured:
+    return measure(operands, one.array.compute, one.layers > 0, one.counts)
