@@ -51,7 +51,7 @@ def track_gradients(
     `flax.nnx.Optimizer`, `optax.multi_transform`, `optax.MultiSteps` and others, too.
 
     A record costs some passes over gradients, updates and parameters; updates are computed again from these and the new
-    state where they can be, so that none is written to memory for it. The updates in between cost a little, and nothing
+    state where they can be, so that none is kept for it. The updates in between cost a little, and nothing
     where the caller says when to record: `update(gradients, state, params, record=step % 10 == 0)`, a bool that is
     static under `jax.jit`, compiles one program that records and one without a trace of it. Under `jax.vmap` each
     update costs a record unless it does.
