@@ -52,9 +52,9 @@ POWERS = {"bfloat16": [-100, -15, 0, 15, 100], "float32": [-100, -15, 0, 15, 100
 
 def test_norms_whose_squares_leave_the_floats_are_right_and_zeros_are_counted() -> None:
     """Of arrays large enough that the plain sum of squares is tried, and of a small one."""
-    drawn = np.random.default_rng(0).normal(size=5000) / 4
+    drawn = np.random.default_rng(0).normal(size=5000) / 8
     drawn[1:3000:100] = 0
-    optimizer = gs.track_gradients(optax.sgd(1.0), every=1)
+    optimizer = gs.track_gradients(optax.sgd(2.0), every=1)  # doubling is exact in every format
     update = jax.jit(lambda g: optimizer.update(g, optimizer.init(g), g)[1])
     for dtype, power in [(dtype, power) for dtype, powers in POWERS.items() for power in powers]:
         x = jnp.asarray(drawn, dtype) * jnp.asarray(2.0**power, dtype)
@@ -62,7 +62,7 @@ def test_norms_whose_squares_leave_the_floats_are_right_and_zeros_are_counted() 
         for name, size in (("large", 5000), ("small", 1000)):
             one, exact = found.sel(parameter=name), np.asarray(x[:size], np.float64)
             np.testing.assert_allclose(one.log_gradient, np.log(np.linalg.norm(exact)), atol=1e-5)
-            np.testing.assert_allclose(one.log_update, np.log(np.linalg.norm(exact)), atol=1e-5)
+            np.testing.assert_allclose(one.log_update, np.log(2 * np.linalg.norm(exact)), atol=1e-5)
             assert (one.zeros, one.non_finite, one.non_finite_update) == (np.count_nonzero(exact == 0), 0, 0)
             assert one.log_rounding.item() == pytest.approx(np.log(float(jnp.finfo(dtype).eps) / 2))
 

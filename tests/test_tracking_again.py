@@ -100,15 +100,19 @@ def test_a_tracked_update_is_differentiated_as_the_optimizer_is() -> None:
 
 
 def test_a_record_is_differentiated() -> None:
-    """d ln ‖rate · g‖ / d rate = 1/rate, for each of the arrays; the norms of gradients and parameters do not move."""
+    """d ln ‖rate · g‖ / d rate = 1/rate, for each of the arrays; the norms of gradients and parameters do not move.
+
+    Arrays are large and small, and of the large one the squares are far from one or not.
+    """
+    gradients = {"small": jnp.ones(80), "large": jnp.ones((80, 80)), "tiny": jnp.full((80, 80), 2e-20)}
 
     def logs(rate: Array) -> Array:
         optimizer = gs.track_gradients(optax.sgd(rate), every=1, records=1)
-        return optimizer.update(GRADIENTS, optimizer.init(PARAMS), PARAMS)[1].logs[0]
+        return optimizer.update(gradients, optimizer.init(gradients), gradients)[1].logs[0]
 
     with jax.numpy_dtype_promotion("standard"):
         found = jax.jit(jax.jacrev(logs))(jnp.asarray(0.1))
-    np.testing.assert_allclose(found, [[0, 10, 0], [0, 10, 0]], rtol=1e-5)
+    np.testing.assert_allclose(found, [[0, 10, 0]] * 3, rtol=1e-5)
 
 
 def test_updates_of_narrow_gradients_are_recorded_in_float32() -> None:
@@ -148,7 +152,7 @@ def test_arrays_that_are_alike_are_measured_by_one_program_and_others_are_not() 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 def test_parameters_that_are_given_up_to_a_step_are_not_copied(name: str) -> None:
-    """What a record needs beside them is that of one array, however many there are."""
+    """What a record needs beside them does not grow with their number."""
     optimizer = gs.track_gradients(COMPUTED[name])
 
     def step(params: Any, state: Any, gradients: Any) -> Any:
@@ -164,7 +168,7 @@ def test_parameters_that_are_given_up_to_a_step_are_not_copied(name: str) -> Non
         return memory.temp_size_in_bytes
 
     array = 4 * 128**2
-    assert array <= room(3)  # something is written in the careful branch: the number is one
+    assert array <= room(3)  # of a careful sum, so the number is one
     assert room(6) - room(3) < array / 2
 
 

@@ -1,4 +1,4 @@
-"""An update computed again from what a step of training keeps anyway, so that it need not be written to memory."""
+"""An update computed again from what a step of training keeps anyway, so that it need not be kept for its norm."""
 
 from __future__ import annotations
 

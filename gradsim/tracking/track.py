@@ -149,7 +149,7 @@ def _record(gradients: Any, updates: Sequence[Again], norm: Array, rows: Rows, d
     gradients = jax.tree.leaves(gradients)
     found = []
     for place, layers in zip(rows.leaves, rows.layers, strict=True):
-        # Leaves have a condition each: one for all would make every update wait for the last gradient.
+        # Leaves have a condition each: one for several would keep the gradients of all until the last is there.
         both = [_Asked(itself(gradients[place]), layers, (ZEROS, LOST)), _Asked(updates[place], layers, (LOST,))]
         found.append(_where_due(due, [both]))
     logs, counts = below(found)
