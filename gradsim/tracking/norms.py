@@ -1,8 +1,8 @@
 """How large an array is, or each layer of a stack of them: the log of its norm, whose squares may leave the floats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from gradsim.scaled import LN2
 from gradsim.tracking.again import IDENTITY, Function
 
 SMALL = 2**12  # entries, up to which the sum of squares is not tried first
-EXACT = 2**24  # up to which float32 counts
 TINY = {"float32": 2.0**-64, "float64": 2.0**-512}  # sums of squares of which too much may have underflowed
 POWER = {"float32": 90, "float64": 720}  # squares of 2**±power times what is near the ends of the range are within it
 LOST, ZEROS = "lost", "zeros"
@@ -35,14 +34,14 @@ def measure(operands: Sequence[Array], compute: Function, stacked: bool, counts:
     axes = tuple(range(int(stacked), x.ndim))  # without a reshape, which a sharded array may not allow
     if x.size <= SMALL:
         return _carefully(x, axes, counts)
-    squares = _square_sum(_parts(x), axes)
+    squares, zeros = _sums(axes, _square(x), x == 0)
     # All entries are finite if their sum is.
     plain = jnp.all((squares > TINY[squares.dtype.name]) & jnp.isfinite(squares))
     if not compute.light:
         operands, compute = [x], IDENTITY  # an operand of a condition is written to memory
     return lax.cond(
         plain,
-        lambda operands: _plainly(compute(*operands), squares, axes, counts),
+        lambda _: _columns(_half_log(squares), {ZEROS: zeros, LOST: jnp.zeros_like(zeros)}, counts),
         lambda operands: _carefully(compute(*operands), axes, counts),
         operands,
     )
@@ -63,63 +62,58 @@ def below(found: Sequence[Measured]) -> Measured:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
 
-def _columns(log: Array, counts: Sequence[Array]) -> Measured:
+def _columns(log: Array, found: Mapping[str, Array], counts: Sequence[str]) -> Measured:
     """All on every device, and in few arrays, for XLA takes time for every result of a condition."""
-    log, *counts = (jnp.ravel(_everywhere(column)) for column in (log, *counts))
-    return Measured(log[:, None], jnp.stack(counts, 1) if counts else jnp.zeros((len(log), 0), "int32"))
-
-
-def _plainly(x: Array, squares: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measured:
-    """Where all are finite, and the sum of their squares is neither tiny nor infinite."""
-    of = {LOST: lambda: jnp.zeros_like(squares, dtype="int32"), ZEROS: lambda: _zeros_of_finite(x, axes)}
-    return _columns(_half_log(squares), [of[name]() for name in counts])
+    log, *columns = (jnp.ravel(_everywhere(column)) for column in (log, *(found[name] for name in counts)))
+    return Measured(log[:, None], jnp.stack(columns, 1) if columns else jnp.zeros((len(log), 0), "int32"))
 
 
 def _carefully(x: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measured:
     """The finite entries are squared as they are, and times powers of two: one of the sums is in range."""
     finite = jnp.isfinite(x)
-    parts = _parts(jnp.where(finite, x, 0))
-    dtype = parts[0].dtype.name
-    power = POWER[dtype]
-    near, up, down = (_square_sum([2.0**by * part for part in parts], axes) for by in (0, power, -power))
-    tiny, huge = near < TINY[dtype], ~jnp.isfinite(near)
+    x = jnp.where(finite, x, 0)
+    power = POWER[_square(x).dtype.name]
+    near, zeros, lost = _sums(axes, _square(x), finite & (x == 0), ~finite)
+    up, _ = _sums(axes, _square(x, 2.0**power), finite)
+    down, _ = _sums(axes, _square(x, 2.0**-power), finite)
+    tiny, huge = near < TINY[near.dtype.name], ~jnp.isfinite(near)
     # One logarithm, of the sum that is in range: the derivatives of the others' are not.
     squares = jnp.where(tiny, up, jnp.where(huge, down, near))
     log = _half_log(squares) + power * LN2 * (huge.astype("float32") - tiny.astype("float32"))
-    of = {LOST: lambda: _count(~finite, axes), ZEROS: lambda: _count(x == 0, axes)}
-    return _columns(log, [of[name]() for name in counts])
+    return _columns(log, {ZEROS: zeros, LOST: lost}, counts)
 
 
-def _zeros_of_finite(x: Array, axes: tuple[int, ...]) -> Array:
-    entries = _entries(x, axes)
-    if jnp.iscomplexobj(x) or entries > EXACT:
-        return _count(x == 0, axes)
-    signs = jnp.sign(_parts(x)[0])  # XLA adds squares of signs in half the time that it takes to add flags
-    return entries - jnp.sum(signs * signs, axis=axes).astype("int32")
-
-
-def _parts(x: Array) -> list[Array]:
-    """Real and imaginary part, in float32 at least."""
+def _square(x: Array, scale: float = 1.0) -> Array:
+    """|scale·x|² of each entry, in float32 at least."""
     parts = [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-    return [part if jnp.finfo(part.dtype).bits == 64 else part.astype("float32") for part in parts]
+    wide = [part if jnp.finfo(part.dtype).bits == 64 else part.astype("float32") for part in parts]
+    first, *second = [(scale * part) * (scale * part) for part in wide]
+    return first + second[0] if second else first
 
 
-def _square_sum(parts: Sequence[Array], axes: tuple[int, ...]) -> Array:
-    return jnp.sum(jnp.stack([jnp.sum(part * part, axis=axes) for part in parts]), axis=0)
+def _sums(axes: tuple[int, ...], squares: Array, *flags: Array) -> list[Array]:
+    """The sum of squares, and how many of each flag are true, along the axes."""
+    parts = [squares, *(flag.astype("int32") for flag in flags)]
+    if axes:
+        parts = _along_the_last(*parts)
+    return [jnp.sum(part, axis=axes[:-1]) for part in parts]
+
+
+@jax.custom_jvp  # a reduction with integers among its operands has no derivative
+def _along_the_last(*parts: Array) -> list[Array]:
+    """Sums along the last axis in one pass: XLA adds a float and integers several times faster than each alone."""
+    zeros = tuple(part.dtype.type(0) for part in parts)
+    return list(lax.reduce(parts, zeros, lambda *pair: tuple(map(jnp.add, *pair)), (parts[0].ndim - 1,)))
+
+
+@_along_the_last.defjvp
+def _(parts: Sequence[Array], tangents: Sequence[Array]) -> tuple[list[Array], list[Any]]:
+    sums = _along_the_last(*parts)
+    return sums, [jnp.sum(tangents[0], -1), *(np.zeros(count.shape, jax.dtypes.float0) for count in sums[1:])]
 
 
 def _half_log(squares: Array) -> Array:
     return (jnp.log(squares) / 2).astype("float32")
-
-
-def _count(flags: Array, axes: tuple[int, ...]) -> Array:
-    """How many are true. Floats are added faster than integers, and exactly while there are few enough."""
-    dtype = "float32" if _entries(flags, axes) <= EXACT else "int32"
-    return jnp.sum(flags, axis=axes, dtype=dtype).astype("int32")
-
-
-def _entries(x: Array, axes: tuple[int, ...]) -> int:
-    return int(np.prod([x.shape[axis] for axis in axes]))
 
 
 def _everywhere(x: Array) -> Array:

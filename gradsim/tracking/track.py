@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOGS = ("log_gradient", "log_update", "log_parameter")
 COUNTS = ("zeros", "non_finite", "non_finite_update")
+TOGETHER = 2**20  # entries of gradients that have one condition
 NEVER = 1e30  # no norm of numbers has such a log
 
 
@@ -101,13 +102,12 @@ def track_gradients(
         # Always a condition to XLA: what it can merge with the update is slower.
         due = state.step % every == 0 if record is None else state.step >= 0
         place = state.recorded % records
-        norm = _params(params, rows, due)
-        log, count = _record(gradients, again, norm, rows, due)
-        return _later(updates, norm), after._replace(
+        updates, found = _record(gradients, params, updates, again, rows, due)
+        return updates, after._replace(
             recorded=jnp.where(due, state.recorded + 1, state.recorded),
             steps=_kept(state.steps, place, state.step, due),
-            logs=_kept(state.logs, place, log, due),
-            counts=_kept(state.counts, place, count, due),
+            logs=_kept(state.logs, place, found.logs, due),
+            counts=_kept(state.counts, place, found.counts, due),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -125,35 +125,54 @@ def _kept(ring: Array, place: Array, value: Array, due: Array) -> Array:
     return ring.at[place].set(jnp.where(due, value, ring[place]))
 
 
+def _record(
+    gradients: Any, params: Any, updates: Any, again: Sequence[Again], rows: Rows, due: Array
+) -> tuple[Any, Measured]:
+    """The updates, and one record [rows, 3], of zeros where none is due.
+
+    Some gradients at a time have a condition: with one for all, every gradient would be kept until the last is there.
+    Their updates wait for what it measures, and for the parameters' norms. Else XLA copies parameters, to change them
+    while they are measured, or while the gradient of the layer before is computed from them.
+    """
+    if not rows.leaves:
+        return updates, nothing(0, len(LOGS), len(COUNTS))
+    gradients, (updates, tree) = jax.tree.leaves(gradients), jax.tree.flatten(updates)
+    norms = _params(params, rows, due)
+    found = []
+    for group in _groups(rows):
+        asked = [
+            [_Asked(itself(gradients[place]), layers, (ZEROS, LOST)), _Asked(again[place], layers, (LOST,))]
+            for place, layers in group
+        ]
+        found.append(_where_due(due, asked))
+        never = found[-1].logs[0, 0] + norms[0] > NEVER
+        for place, _ in group:
+            updates[place] = jnp.where(never, jnp.zeros_like(updates[place]), updates[place])
+    logs, counts = below(found)
+    return jax.tree.unflatten(tree, updates), Measured(jnp.column_stack([logs, norms]), counts)
+
+
 def _params(params: Any, rows: Rows, due: Array) -> Array:
-    """ln ‖parameter‖ of one record [rows], of zeros where none is due, NaN where there are no parameters."""
+    """ln ‖parameter‖ [rows], NaN where there are no parameters."""
     leaves = jax.tree.leaves(params)
-    if not rows.leaves or not leaves:
+    if not leaves:
         return jnp.full(len(rows), jnp.nan, "float32")
     asked = [_Asked(itself(leaves[place]), layers) for place, layers in zip(rows.leaves, rows.layers, strict=True)]
     return _where_due(due, [[one] for one in asked]).logs[:, 0]
 
 
-def _later(updates: Any, norm: Array) -> Any:
-    """The updates, after the parameters are measured: else XLA copies these, to change them meanwhile."""
-    if not len(norm):
-        return updates
-    never = norm[0] > NEVER
-    return jax.tree.map(lambda update: jnp.where(never, jnp.zeros_like(update), update), updates)
-
-
-def _record(gradients: Any, updates: Sequence[Again], norm: Array, rows: Rows, due: Array) -> tuple[Array, Array]:
-    """The logs and the counts of one record [rows, 3], of zeros where none is due."""
-    if not rows.leaves:
-        return jnp.zeros((0, len(LOGS)), "float32"), jnp.zeros((0, len(COUNTS)), "int32")
-    gradients = jax.tree.leaves(gradients)
-    found = []
-    for place, layers in zip(rows.leaves, rows.layers, strict=True):
-        # Leaves have a condition each: one for several would keep the gradients of all until the last is there.
-        both = [_Asked(itself(gradients[place]), layers, (ZEROS, LOST)), _Asked(updates[place], layers, (LOST,))]
-        found.append(_where_due(due, [both]))
-    logs, counts = below(found)
-    return jnp.column_stack([logs, norm]), counts
+def _groups(rows: Rows) -> list[list[tuple[int, int]]]:
+    """Leaves with their numbers of layers, as many one after another as have TOGETHER entries, or one."""
+    groups: list[list[tuple[int, int]]] = []
+    room = 0
+    for place, layers, size in zip(rows.leaves, rows.layers, rows.sizes, strict=True):
+        entries = size * max(layers, 1)
+        if not groups or entries > room:
+            groups.append([])
+            room = TOGETHER
+        groups[-1].append((place, layers))
+        room -= entries
+    return groups
 
 
 class _Asked(NamedTuple):
