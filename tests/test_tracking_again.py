@@ -174,5 +174,15 @@ def test_parameters_that_are_given_up_to_a_step_are_not_copied(name: str, monkey
     assert room(8) - room(4) < array / 2
 
 
+@pytest.mark.parametrize("shape", [(2**22,), (2**11, 2**11), (2**4, 2**18)])
+def test_norms_of_many_entries_keep_their_digits(shape: tuple[int, ...]) -> None:
+    optimizer = gs.track_gradients(optax.sgd(1.0))
+    gradient = random.normal(random.key(0), shape)
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = jax.jit(optimizer.update)(gradient, optimizer.init(gradient), gradient)
+    log = np.log(np.linalg.norm(np.asarray(gradient, "float64")))
+    np.testing.assert_allclose(gs.gradient_records(state).log_gradient, log, rtol=0, atol=2e-6)
+
+
 def _numbers(x: Array) -> Array:
     return random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x

@@ -13,6 +13,7 @@ from gradsim.scaled import LN2
 from gradsim.tracking.again import IDENTITY, Function
 
 SMALL = 2**12  # entries, up to which the sum of squares is not tried first
+LONG = 2**16  # entries of an axis, beyond which floats that are added to one sum lose digits
 TINY = {"float32": 2.0**-64, "float64": 2.0**-512}  # sums of squares of which too much may have underflowed
 POWER = {"float32": 90, "float64": 720}  # squares of 2**±power times what is near the ends of the range are within it
 LOST, ZEROS = "lost", "zeros"
@@ -94,9 +95,9 @@ def _square(x: Array, scale: float = 1.0) -> Array:
 def _sums(axes: tuple[int, ...], squares: Array, *flags: Array) -> list[Array]:
     """The sum of squares, and how many of each flag are true, along the axes."""
     parts = [squares, *(flag.astype("int32") for flag in flags)]
-    if axes:
-        parts = _along_the_last(*parts)
-    return [jnp.sum(part, axis=axes[:-1]) for part in parts]
+    if axes and squares.shape[-1] <= LONG:
+        parts, axes = _along_the_last(*parts), axes[:-1]
+    return [jnp.sum(part, axis=axes) for part in parts]
 
 
 @jax.custom_jvp  # a reduction with integers among its operands has no derivative
