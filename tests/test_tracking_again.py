@@ -174,6 +174,48 @@ def test_parameters_that_are_given_up_to_a_step_are_not_copied(name: str, monkey
     assert room(8) - room(4) < array / 2
 
 
+def test_records_do_not_depend_on_which_arrays_are_measured_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(3, 5), (4, 80, 80), (7,), (90, 80), (2, 3)]
+    gradients = [random.normal(random.key(0), shape).at[0].set(0.0) for shape in shapes]
+    params = [jnp.full(shape, 1.0 + place) for place, shape in enumerate(shapes)]
+    found = []
+    for together in (1, 30, 2**20):
+        monkeypatch.setattr(track, "TOGETHER", together)
+        optimizer = gs.track_gradients(optax.sgd(0.1, momentum=0.9), stacked="1")
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
+        found.append((updates, state.logs[0], state.counts[0]))
+    values, entries = np.array([1, 2, 2, 2, 2, 3, 4, 5]), np.array([15, *[6400] * 4, 7, 7200, 6])
+    np.testing.assert_allclose(found[0][1][:, 2], np.log(values) + np.log(entries) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(found[0][2][:, 0], [5, 6400, 0, 0, 0, 1, 80, 3])
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, found[0], other)
+
+
+def test_a_step_copies_fewer_parameters_than_without_records() -> None:
+    """XLA copies what a step changes while the backward pass still reads it, unless updates wait."""
+
+    def loss(weights: list[Array], x: Array) -> Array:
+        for w in weights:
+            x = jnp.tanh(x @ w)
+        return jnp.mean(x**2)
+
+    def copies(optimizer: optax.GradientTransformation) -> int:
+        def step(weights: list[Array], state: Any, x: Array) -> Any:
+            updates, state = optimizer.update(jax.grad(loss)(weights, x), state, weights)
+            return optax.apply_updates(weights, updates), state
+
+        weights = [jnp.ones((128, 128))] * 8
+        with jax.numpy_dtype_promotion("standard"):
+            lowered = jax.jit(step, donate_argnums=(0, 1)).lower(weights, optimizer.init(weights), jnp.ones((32, 128)))
+        text = lowered.compile().as_text()
+        assert text is not None
+        return text.count("f32[128,128]{1,0} copy(")
+
+    plain = optax.sgd(0.1)
+    assert copies(gs.track_gradients(plain)) <= copies(plain) // 2
+
+
 @pytest.mark.parametrize("shape", [(2**22,), (2**11, 2**11), (2**4, 2**18)])
 def test_norms_of_many_entries_keep_their_digits(shape: tuple[int, ...]) -> None:
     optimizer = gs.track_gradients(optax.sgd(1.0))

@@ -75,8 +75,7 @@ def _carefully(x: Array, axes: tuple[int, ...], counts: Sequence[str]) -> Measur
     x = jnp.where(finite, x, 0)
     power = POWER[_square(x).dtype.name]
     near, zeros, lost = _sums(axes, _square(x), finite & (x == 0), ~finite)
-    up, _ = _sums(axes, _square(x, 2.0**power), finite)
-    down, _ = _sums(axes, _square(x, 2.0**-power), finite)
+    (up,), (down,) = (_sums(axes, _square(x, 2.0**by)) for by in (power, -power))
     tiny, huge = near < TINY[near.dtype.name], ~jnp.isfinite(near)
     # One logarithm, of the sum that is in range: the derivatives of the others' are not.
     squares = jnp.where(tiny, up, jnp.where(huge, down, near))
